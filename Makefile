@@ -1,0 +1,54 @@
+# Every target installs what it needs into .venv first; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PYTHONWARNINGS ?= ignore::FutureWarning
+MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test test-all lint format ui clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print what came out
+	@dvc repro
+	@python -m pipeline.summary
+
+test: lint ## Install, then lint, types and tests (under 6 minutes)
+	@python -m pytest -n 2 -m "not slow"
+
+test-all: lint ## As test, and the tests that take minutes
+	@python -m pytest -n 2
+
+lint: $(INSTALLED) ## Check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: $(INSTALLED) ## Format the code
+	@ruff check --fix .
+	@ruff format .
+
+ui: $(INSTALLED) ## Open the MLflow UI on 127.0.0.1 (PORT=5000)
+	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$(MLFLOW_TRACKING_URI)"
+
+clean: ## Remove caches and half-written outputs; results, data and runs stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache data/*.partial models.partial results/*.partial
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+install: $(INSTALLED) ## Make .venv with the pinned packages
+
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(or $(MAKECMDGOALS),repro) PYTHON=python3.12"; exit 1; }
+	@echo "installing the pinned packages into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
