@@ -1,0 +1,89 @@
+"""Mini-batches of tensors in memory, by indexing: no workers, no per-example collation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vae.noise import generator
+
+
+class Batches:
+    """Batches of the rows of ``y``, in an order that is a pure function of (seed, epoch).
+
+    Lightning calls `set_epoch` through `sampler` before each epoch. With more than one process each takes its share of
+    every batch, so the batch size is the global one and each row is seen by exactly one process.
+
+    Args:
+        y: Rows, shape (N, ...).
+        batch_size: Rows per batch over all processes; the last batch may be smaller.
+        seed: Shuffle by this seed; None keeps the order of the rows.
+        rank: Number of this process.
+        processes: How many there are.
+    """
+
+    batch_sampler = None  # Lightning asks for both where there is a sampler
+
+    def __init__(self, y: Tensor, batch_size: int, seed: int | None = None, *, rank: int = 0, processes: int = 1) -> None:
+        self.y, self.batch_size, self.seed = y, batch_size, seed
+        self.rank, self.processes = rank, processes
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> Batches:
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.y) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for rows in self._order().split(self.batch_size):
+            yield self.y[self._share(rows)]
+
+    def _order(self) -> Tensor:
+        if self.seed is None:
+            return torch.arange(len(self.y), device=self.y.device)
+        order = torch.randperm(len(self.y), generator=generator(self.seed, "order", self.epoch))
+        return order.to(self.y.device)
+
+    def _share(self, rows: Tensor) -> Tensor:
+        return rows if self.processes == 1 else rows[self.rank :: self.processes]
+
+
+class InMemory(pl.LightningDataModule):
+    """Training and validation rows held on the device that trains.
+
+    Args:
+        y: Training rows, shape (N, D).
+        validation: Validation rows, shape (M, D), or None.
+        batch_size: Training rows per optimiser step, over all processes.
+        seed: Seed of the training order.
+    """
+
+    def __init__(self, y: Tensor, validation: Tensor | None, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.y, self.validation, self.batch_size, self.seed = y, validation, batch_size, seed
+
+    def _batches(self, y: Tensor, batch_size: int, seed: int | None) -> Batches:
+        assert self.trainer is not None
+        y = y.to(self.trainer.strategy.root_device)
+        return Batches(y, batch_size, seed, rank=self.trainer.global_rank, processes=self.trainer.world_size)
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled training batches."""
+        return self._batches(self.y, self.batch_size, self.seed)
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Validation batches in the order of the rows, large because nothing is stored for a gradient."""
+        if self.validation is None:
+            return []
+        return self._batches(self.validation, max(self.batch_size, 1024), None)

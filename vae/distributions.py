@@ -1,0 +1,55 @@
+"""Distributions over vectors: torch's, sampling from an explicit generator.
+
+The event is the last dimension; ``log_prob`` sums over it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Bernoulli, Independent, Normal
+
+Shape = Size | list[int] | tuple[int, ...]
+
+
+class DiagonalNormal(Independent[Normal]):
+    """N(mean, diag(stddev^2)) over the last dimension.
+
+    Args:
+        mean: Shape (..., D).
+        stddev: Standard deviations, broadcast against ``mean``.
+    """
+
+    def __init__(self, mean: Tensor, stddev: Tensor) -> None:
+        super().__init__(Normal(mean, stddev, validate_args=False), 1, validate_args=False)
+
+    def transform(self, noise: Tensor) -> Tensor:
+        """Standard normal ``noise`` of shape (..., D) as draws from this distribution, differentiably."""
+        return self.mean + self.stddev * noise
+
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Reparameterised draws, shape ``sample_shape + (..., D)``."""
+        shape = self._extended_shape(Size(sample_shape))
+        mean = self.mean
+        return self.transform(torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws without gradient, shape ``sample_shape + (..., D)``."""
+        return self.rsample(sample_shape, generator)
+
+
+class IndependentBernoulli(Independent[Bernoulli]):
+    """A product of Bernoulli distributions over the last dimension, from logits of shape (..., D)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws in {0, 1}, shape ``sample_shape + (..., D)``."""
+        probabilities = self.mean.expand(self._extended_shape(Size(sample_shape)))
+        return torch.bernoulli(probabilities, generator=generator)
+
+
+VectorDistribution = DiagonalNormal | IndependentBernoulli

@@ -1,0 +1,341 @@
+"""The lecture's VAE as a LightningModule: fit, infer, generate, log_likelihood, make_objective, save and load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from typing_extensions import override
+
+from vae import likelihoods, storage
+from vae.distributions import DiagonalNormal, VectorDistribution
+from vae.networks import Architecture, Feedforward
+from vae.noise import generator
+from vae.objectives import ELBO, Objective, Terms
+from vae.posteriors import DiagonalGaussian
+from vae.priors import StandardNormal
+from vae.registry import LIKELIHOODS, lookup
+from vae.training import QUANTITIES, History, Totals, Training, fit
+
+Weights = dict[str, Tensor]
+
+
+class Inference(nn.Module):
+    """The inference network: y -> q(z|y)."""
+
+    def __init__(self, architecture: Architecture, data_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.network = Feedforward(architecture, data_dim, DiagonalGaussian.features * latent_dim)
+        self.posterior = DiagonalGaussian()
+
+    def forward(self, y: Tensor) -> DiagonalNormal:
+        """q(z|y) for y of shape (..., D)."""
+        return self.posterior(self.network(y))
+
+
+class Generative(nn.Module):
+    """The generative network and the likelihood: z -> p(y|z)."""
+
+    def __init__(self, architecture: Architecture, latent_dim: int, data_dim: int, likelihood: Mapping[str, Any]) -> None:
+        super().__init__()
+        options = dict(likelihood)
+        entry = lookup("likelihood", LIKELIHOODS, options.pop("name"))
+        self.likelihood: likelihoods.Likelihood = entry.build(likelihoods, data_dim, **options)
+        self.network = Feedforward(architecture, latent_dim, self.likelihood.features * data_dim)
+
+    def forward(self, z: Tensor) -> VectorDistribution:
+        """p(y|z) for z of shape (..., K)."""
+        return self.likelihood(self.network(z))
+
+
+class Generated(NamedTuple):
+    """What the generative model draws: data y (N, D), their means f_w(z) (N, D), and the latents z (N, K)."""
+
+    y: Tensor
+    mean: Tensor
+    z: Tensor
+
+
+class VAE(pl.LightningModule):
+    """A variational autoencoder.
+
+    Args:
+        generative_architecture: Hidden layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
+        inference_architecture: Hidden layers of the inference network, likewise.
+        data_dim: Number of data columns D.
+        latent_dim: Number of latent dimensions K.
+        likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
+        objective: What training minimises; the ELBO by default.
+        seed: Seed of the initial weights.
+
+    Attributes:
+        inference: y -> q(z|y).
+        generative: z -> p(y|z).
+        prior: () -> p(z).
+
+    Raises:
+        ValueError: If a dimension is below 1, or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        generative_architecture: Architecture | Mapping[str, Any],
+        inference_architecture: Architecture | Mapping[str, Any],
+        *,
+        data_dim: int,
+        latent_dim: int,
+        likelihood: str | Mapping[str, Any] = "gaussian",
+        objective: ELBO | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"data_dim": data_dim, "latent_dim": latent_dim}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        self.card = storage.Card(
+            data_dim=data_dim,
+            latent_dim=latent_dim,
+            likelihood={"name": likelihood} if isinstance(likelihood, str) else dict(likelihood),
+            generative=Architecture.of(generative_architecture),
+            inference=Architecture.of(inference_architecture),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.inference = Inference(self.card.inference, data_dim, latent_dim)
+            self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood)
+            self.prior = StandardNormal(latent_dim)
+        self.objective = objective or ELBO()
+        self.training_settings = Training()
+        self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
+        self._totals = {"train": Totals(), "valid": Totals()}
+
+    # ---- the lecture's methods
+
+    def fit(
+        self,
+        y: ArrayLike | Tensor,
+        S: int | None = None,
+        *,
+        validation: ArrayLike | Tensor | None = None,
+        log_jacobian: tuple[float, float] = (0.0, 0.0),
+        callbacks: Sequence[pl.Callback] = (),
+        **settings: Any,
+    ) -> Self:
+        """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation ELBO.
+
+        Args:
+            y: Training rows.
+            S: Monte Carlo samples in the objective; None keeps the objective's own number.
+            validation: Rows of shape (M, D) to select the epoch by; without them the last epoch is kept.
+            log_jacobian: Mean log |dy/dx| over training and validation rows where y is a transformation of raw data x: added
+                to what is logged, so that it is in nats of the raw data.
+            callbacks: More Lightning callbacks.
+            settings: Fields of `vae.training.Training`, such as ``max_epochs`` and ``learning_rate``.
+
+        Returns:
+            The fitted model itself; ``history`` has its epochs.
+
+        Raises:
+            ValueError: If rows are not finite or of the wrong shape.
+            DivergenceError: If the loss becomes infinite or NaN.
+            AcceleratorError: If the accelerator asked for is not there.
+        """
+        rows = self._rows(y)
+        held_out = None if validation is None else self._rows(validation, "validation")
+        if S is not None:
+            self.objective = ELBO(S, self.objective.kl)
+        self.training_settings = Training(**settings)
+        self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
+        self.history: History = fit(self, rows, held_out, self.training_settings, callbacks)
+        return self
+
+    @torch.no_grad()
+    def infer(self, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+        """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D)."""
+        q = self.inference(self._rows(y))
+        return q.mean, q.variance
+
+    @torch.no_grad()
+    def generate(self, N: int = 100, *, seed: int = 0, full: bool = False) -> Tensor | Generated:
+        """Draw N rows y ~ p(y|z), z ~ p(z), shape (N, D); with ``full=True`` also their means f_w(z) and the latents z.
+
+        Raises:
+            ValueError: If N is below 1.
+        """
+        if N < 1:
+            raise ValueError(f"N must be at least 1; got {N}")
+        noise = generator(seed, "generate", device=self.device)
+        z = self.prior().sample((N,), noise)
+        p = self.generative(z)
+        generated = Generated(p.sample(generator=noise), p.mean, z)
+        return generated if full else generated.y
+
+    def log_likelihood(self, y: ArrayLike | Tensor, S: int = 100, *, estimator: str = "prior", seed: int = 0) -> Tensor:
+        """Estimate log p(y) per row, shape (N,), float64, in nats.
+
+        Args:
+            y: Rows, shape (N, D).
+            S: Samples; memory does not grow with it.
+            estimator: ``"prior"``, the lecture's, or ``"importance"``; see `vae.evidence`.
+            seed: Of the noise.
+
+        Raises:
+            ValueError: If S is below 1 or the estimator is unknown.
+        """
+        from vae.evidence import ESTIMATORS  # here, so that a change to an estimator does not retrain
+
+        return lookup("estimator", ESTIMATORS, estimator)(self, self._rows(y), S, seed=seed).log_likelihood
+
+    def make_objective(
+        self, y: ArrayLike | Tensor, y_var: float | None = None, S: int = 1
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The negative ELBO and its gradient, as functions of one flat parameter vector and the iteration number t.
+
+        Both are means over rows. The noise is a function of t, the one that training uses in its step t, so for a fixed t
+        (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`. Numpy in, numpy out; torch likewise.
+
+        Args:
+            y: Rows, shape (N, D).
+            y_var: sigma_y^2 of the fixed-variance Gaussian, in place of the model's own.
+            S: Monte Carlo samples.
+
+        Returns:
+            ``objective(params, t=0)`` and ``gradient(params, t=0)``; `pack_weights` gives the current ``params``.
+
+        Raises:
+            ValueError: If y_var is given and the likelihood has no fixed variance, or is not positive.
+        """
+        rows, objective = self._rows(y), ELBO(S, self.objective.kl)
+        fixed = self._fixed_variance(y_var)
+
+        def variational_objective(params: Tensor, t: int = 0) -> Tensor:
+            inference, generative = self.unpack_weights(params)
+            weights = {**inference, **generative, **fixed}
+            return functional_call(self, weights, (rows, objective, self._noise("train", t))).loss.mean()
+
+        return _numpy_too(self, variational_objective), _numpy_too(self, grad(variational_objective))
+
+    def pack_weights(self) -> Tensor:
+        """All parameters as one flat vector: inference weights v, then generative weights w."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()])
+
+    def unpack_weights(self, params: Tensor) -> tuple[Weights, Weights]:
+        """A flat vector as (inference weights, generative weights), by name.
+
+        Raises:
+            ValueError: If the vector has the wrong length.
+        """
+        names, shapes = zip(*((name, p.shape) for name, p in self.named_parameters()), strict=True)
+        sizes = [shape.numel() for shape in shapes]
+        if params.shape != (sum(sizes),):
+            raise ValueError(f"params must have shape ({sum(sizes)},); got {tuple(params.shape)}")
+        values = (part.view(shape) for part, shape in zip(params.split(sizes), shapes, strict=True))
+        weights = dict(zip(names, values, strict=True))
+        inference = {name: value for name, value in weights.items() if name.startswith("inference.")}
+        return inference, {name: value for name, value in weights.items() if name not in inference}
+
+    def terms(self, y: ArrayLike | Tensor, S: int = 1, *, seed: int = 0) -> Terms:
+        """The three terms of the ELBO per row, from S draws of q(z|y), and the KL in closed form."""
+        return Terms(self, self._rows(y), S, generator(seed, "terms", device=self.device))
+
+    # ---- files
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` (weights) and ``model.json`` (everything else) into ``folder``."""
+        storage.save(folder, self.card, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model that `save` wrote. Executes no code from the files.
+
+        Raises:
+            ModelFileError: If a file is missing, damaged, or of another model.
+        """
+        card, weights = storage.load(folder)
+        vae = cls(**card.arguments())
+        storage.check(folder, expected=vae.state_dict(), found=weights)
+        vae.load_state_dict(weights)
+        return vae.eval()
+
+    # ---- Lightning
+
+    def forward(self, y: Tensor, objective: ELBO | None = None, noise: torch.Generator | None = None) -> Objective:
+        """The objective per row of ``y``."""
+        return (objective or self.objective)(self, y, noise)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """The mean loss of a batch; the noise is a function of the seed and the global step."""
+        return self._step("train", batch, self.global_step).loss.mean()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """The same noise in every epoch, so that epochs are compared on equal terms."""
+        self._step("valid", batch, batch_idx)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self._log("train")
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._log("valid")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, fused where the precision allows it."""
+        settings = self.training_settings
+        fused = str(self.trainer.precision).endswith("true")
+        return torch.optim.Adam(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+    def _step(self, split: str, batch: Tensor, position: int) -> Objective:
+        objective = self(batch, None, self._noise(split, position, self.global_rank))
+        self._totals[split].add(*(getattr(objective, name) for name in QUANTITIES))
+        return objective
+
+    def _log(self, split: str) -> None:
+        elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()
+        offset = self.log_jacobian[split]
+        self.log_dict({f"{split}/elbo": elbo + offset, f"{split}/reconstruction": reconstruction + offset, f"{split}/kl": kl})
+
+    # ---- helpers
+
+    @property
+    def _float(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
+        return generator(self.training_settings.seed, split, position, rank, device=self.device)
+
+    def _rows(self, y: ArrayLike | Tensor, name: str = "y") -> Tensor:
+        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
+        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
+            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
+        if not rows.isfinite().all():
+            row, column = (~rows.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"{name} must be finite; got {rows[row, column]} in row {row}, column {column}")
+        return rows
+
+    def _fixed_variance(self, y_var: float | None) -> Weights:
+        if y_var is None:
+            return {}
+        if not isinstance(self.generative.likelihood, likelihoods.Gaussian):
+            raise ValueError(f"y_var needs the likelihood 'gaussian'; this one is {self.card.likelihood['name']!r}")
+        if not y_var > 0:
+            raise ValueError(f"y_var must be greater than 0; got {y_var}")
+        return {"generative.likelihood.variance": torch.tensor(y_var, dtype=self._float, device=self.device)}
+
+
+def _numpy_too(vae: VAE, function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """``function`` of a flat tensor, which also takes a numpy vector and then returns numpy."""
+
+    def either(params: Tensor | np.ndarray, t: int = 0) -> Any:
+        if isinstance(params, Tensor):
+            return function(params, t)
+        return function(torch.as_tensor(params).to(vae.device, vae._float), t).detach().cpu().numpy().astype(np.float64)
+
+    return either

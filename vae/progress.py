@@ -1,0 +1,49 @@
+"""A progress bar over epochs."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
+
+
+def progress_bar() -> Progress:
+    """The project's progress bar: what, bar, count, time elapsed, time left, a note."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+    )
+
+
+class EpochProgress(Callback):
+    """Epochs done, time left, and the validation ELBO with its best value so far (training's, without validation)."""
+
+    def __init__(self) -> None:
+        self._bar = progress_bar()
+        self._best = float("-inf")
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.disable = not trainer.is_global_zero
+        self._task = self._bar.add_task("training", total=trainer.max_epochs, note="")
+        self._bar.start()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        name = "valid/elbo" if "valid/elbo" in trainer.callback_metrics else "train/elbo"
+        elbo = trainer.callback_metrics[name].item()
+        self._best = max(self._best, elbo)
+        self._bar.update(self._task, advance=1, note=f"{name} {elbo:.2f} (best {self._best:.2f})")
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._bar.stop()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._bar.stop()

@@ -1,0 +1,177 @@
+"""Fitting: settings, the epoch record, the progress bar and the choice of the best epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+from typing_extensions import override
+
+from vae.batches import InMemory
+from vae.progress import EpochProgress
+
+if TYPE_CHECKING:
+    from vae.model import VAE
+
+QUANTITIES = ("elbo", "reconstruction", "kl")
+
+
+class DivergenceError(RuntimeError):
+    """Training produced a loss that is not finite."""
+
+
+class AcceleratorError(ValueError):
+    """The accelerator, devices or precision asked for are not available on this machine."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train; the field names are those of the ``train`` section of params.yaml.
+
+    Attributes:
+        max_epochs: Passes over the training rows at most.
+        batch_size: Rows per optimiser step, over all devices.
+        learning_rate: Of Adam.
+        weight_decay: L2 penalty of Adam.
+        patience: Stop after this many epochs without a better validation ELBO; None never stops early.
+        gradient_clip_norm: Clip the gradient to this norm; None does not clip.
+        accelerator, devices, precision: As in Lightning's Trainer.
+        deterministic: Refuse operations whose result varies between runs (matters on GPUs).
+        seed: Of the order of the rows and of all noise.
+        progress: Show a progress bar.
+    """
+
+    max_epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int | None = None
+    gradient_clip_norm: float | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    deterministic: bool = True
+    seed: int = 0
+    progress: bool = True
+
+
+class History(Callback):
+    """A row per epoch: epoch, {train,valid}_{elbo,reconstruction,kl}, learning_rate.
+
+    Attributes:
+        rows: The epochs so far, on every process.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        values = {name.replace("/", "_"): metrics[name].item() for name in sorted(metrics)}
+        row = {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        self.rows.append(row)
+        if not all(math.isfinite(value) for value in row.values()):
+            raise DivergenceError(
+                f"training diverged: the ELBO is not finite in epoch {row['epoch']} ({row}). "
+                "Lower learning_rate, set gradient_clip_norm, or look for extreme values in the data."
+            )
+
+
+class Totals:
+    """Sums of per-example quantities over an epoch, so that a smaller last batch counts by its rows."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+
+    def add(self, *values: Tensor) -> None:
+        """Add quantities of shape (N,) each; their means are returned by `means` in the same order."""
+        sums = torch.stack([value.detach().sum(dtype=torch.float64) for value in values])
+        sums = torch.cat([sums, sums.new_tensor([len(values[0])])])
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def means(self, strategy: pl.strategies.Strategy) -> Tensor:
+        """Means over the rows of all processes; starts anew."""
+        sums, self._sums = strategy.reduce(self._sums, reduce_op="sum"), None
+        return sums[:-1] / sums[-1]
+
+
+def fit(vae: VAE, y: Tensor, validation: Tensor | None, training: Training, callbacks: Sequence[Callback] = ()) -> History:
+    """Train ``vae`` in place and leave it with the weights of its best epoch by validation ELBO (the last, without one).
+
+    Raises:
+        DivergenceError: If a loss is not finite; the weights are then those of that epoch.
+        AcceleratorError: If the accelerator, devices or precision are not available.
+    """
+    history = History()
+    with tempfile.TemporaryDirectory(prefix="evidence-") as folder, _quiet():
+        best = ModelCheckpoint(Path(folder), monitor="valid/elbo" if validation is not None else None, mode="max")
+        trainer = _trainer(
+            training, [history, *callbacks, best, *_optional(training, validation)], validates=validation is not None
+        )
+        trainer.fit(vae, datamodule=InMemory(y, validation, training.batch_size, training.seed))
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
+        vae.load_state_dict(state["state_dict"])
+        trainer.strategy.barrier()
+    vae.eval()
+    return history
+
+
+def _optional(training: Training, validation: Tensor | None) -> Iterator[Callback]:
+    if validation is not None and training.patience is not None:
+        yield EarlyStopping("valid/elbo", mode="max", patience=training.patience, check_finite=False)
+    if training.progress:
+        yield EpochProgress()
+
+
+def _trainer(training: Training, callbacks: list[Callback], *, validates: bool) -> pl.Trainer:
+    try:
+        return pl.Trainer(
+            max_epochs=training.max_epochs,
+            gradient_clip_val=training.gradient_clip_norm,
+            accelerator=training.accelerator,
+            devices=training.devices,
+            precision=training.precision,  # type: ignore[arg-type]
+            deterministic=training.deterministic,
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            limit_val_batches=None if validates else 0,
+            logger=False,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise AcceleratorError(
+            f"accelerator={training.accelerator!r}, devices={training.devices}, precision={training.precision!r} cannot be "
+            f"had on this machine: {error} Set train.accelerator to 'auto' or 'cpu', or run where there is one."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's announcements, and its use of a torch function that torch deprecates."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            yield
+    finally:
+        logger.setLevel(level)
