@@ -1,0 +1,222 @@
+"""params.yaml as strict types: unknown keys, wrong types and values out of range are all reported in one message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import InputError
+from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, Entry
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Section(BaseModel):
+    """A mapping in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _choice(entries: Mapping[str, Entry]) -> Any:
+    """A section ``{name: ..., options}``, with the options that the entry called ``name`` declares."""
+    variants = [
+        create_model(entry.class_name, __base__=Section, name=(Literal[name], ...), **entry.options)  # type: ignore[call-overload]
+        for name, entry in entries.items()
+    ]
+    union: Any = reduce(or_, variants)
+    return Annotated[union, Field(discriminator="name")] if len(variants) > 1 else union
+
+
+class Fractions(Section):
+    """``data.fractions``: the shares of the rows."""
+
+    train: float = Field(gt=0, lt=1)
+    valid: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum(self) -> Fractions:
+        total = self.train + self.valid + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, valid and test must add up to 1, not {total:g}")
+        return self
+
+
+class Data(Section):
+    """``data``: what to read and how to prepare it."""
+
+    path: str = Field(min_length=1)
+    exclude: list[str] = []
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+    units: str = "units of the data"
+    fractions: Fractions
+    dequantize: float | None = Field(None, gt=0)
+    binarize: float | None = None
+    scale: Literal["none", "standardize"] = "standardize"
+
+    @model_validator(mode="after")
+    def _one_treatment(self) -> Data:
+        if self.binarize is not None and (self.dequantize is not None or self.scale != "none"):
+            raise ValueError("binarize makes values 0 and 1: it needs dequantize: null and scale: none")
+        return self
+
+
+class Network(Section):
+    """``model.generative`` and ``model.inference``."""
+
+    hidden: list[Annotated[int, Field(ge=1)]]
+    activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # type: ignore[valid-type]
+
+
+class Model(Section):
+    """``model``: the VAE."""
+
+    latent_dim: int = Field(ge=1)
+    likelihood: _choice(LIKELIHOODS)  # type: ignore[valid-type]
+    generative: Network
+    inference: Network
+
+
+class Train(Section):
+    """``train``: how it is fitted."""
+
+    objective: _choice(OBJECTIVES)  # type: ignore[valid-type]
+    max_epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    patience: int | None = Field(None, ge=1)
+    gradient_clip_norm: float | None = Field(None, gt=0)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    deterministic: bool = True
+
+
+class Evaluate(Section):
+    """``evaluate``: how well it does on the test rows."""
+
+    samples: int = Field(ge=1)
+    elbo_samples: int = Field(100, ge=1)
+    mixture_components: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [2, 4, 8, 16]
+
+
+class Generate(Section):
+    """``generate``: what is drawn from it."""
+
+    samples: int = Field(ge=1)
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1)
+    data: Data
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    generate: Generate
+
+    @model_validator(mode="after")
+    def _likelihood_fits_data(self) -> Params:
+        if self.model.likelihood.name != "bernoulli":
+            if self.data.binarize is not None:
+                raise ValueError("data.binarize makes values 0 and 1: it needs model.likelihood.name: bernoulli")
+        elif self.data.dequantize is not None or self.data.scale != "none":
+            raise ValueError(
+                "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null and data.scale: none, "
+                "and data.binarize to a threshold unless the data is binary already"
+            )
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``."""
+        return dict(_leaves(self.model_dump()))
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: If the file is missing, is not YAML, or breaks a rule; one message lists all problems.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; restore it with `git checkout {path}`") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return check_params(content, str(path))
+
+
+def check_params(content: Any, source: str = "params.yaml") -> Params:
+    """The params that ``content``, as parsed from YAML, stands for.
+
+    Raises:
+        InputError: Listing every problem with its path.
+    """
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(details) for details in error.errors()]
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    raise InputError(f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{lines}")
+
+
+def _describe(error: ErrorDetails) -> str:
+    steps = [str(step) for step in error["loc"]]
+    # pydantic inserts the variant's name behind a section chosen by name; users did not write it
+    shown = [s for i, s in enumerate(steps) if not (i and steps[i - 1] in ("likelihood", "objective") and s in _VARIANTS)]
+    path = ".".join(shown) or "the file"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key{_nearest(steps)}"
+    if error["type"] == "missing":
+        return f"{path}: missing"
+    if error["type"] == "value_error":
+        return f"{path}: {message}" if shown else message
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.name: must be one of {error['ctx']['expected_tags']}; got {error['ctx']['tag']!r}"
+    if error["type"] == "model_type":
+        return f"{path}: must be a mapping of keys to values; got {error['input']!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}; got {error['input']!r}"
+
+
+_VARIANTS = {*LIKELIHOODS, *OBJECTIVES}
+
+
+def _nearest(steps: list[str]) -> str:
+    known = sorted(set(_field_names(Params)))
+    match = difflib.get_close_matches(steps[-1], known, n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _field_names(section: type[BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield name
+        for variant in _sections_in(field.annotation):
+            yield from _field_names(variant)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            yield candidate
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
