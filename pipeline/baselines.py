@@ -1,0 +1,105 @@
+"""Densities that a VAE should beat, fitted on the same rows: a single Gaussian or independent Bernoullis, and a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.mixture import GaussianMixture
+
+from pipeline.schema import Array
+
+
+class Density(Protocol):
+    """The part of scikit-learn's mixture interface that is used here."""
+
+    def fit(self, X: Array) -> Self:
+        """Fit to rows (N, D)."""
+
+    def score_samples(self, X: Array) -> Array:
+        """Log density per row, (N,), in nats."""
+
+
+class BernoulliMixture:
+    """A mixture of products of Bernoullis, fitted by EM (Bishop 2006, section 9.3.3), in scikit-learn's interface.
+
+    Probabilities are posterior means under a uniform prior, so that no row has probability zero. scikit-learn has Gaussian
+    mixtures only.
+
+    Args:
+        n_components: Number of components; one is the product of independent Bernoullis.
+        random_state: Seed of the initial responsibilities.
+        tol: Stop when the mean log likelihood rises by less.
+        max_iter: EM steps at most.
+    """
+
+    def __init__(self, n_components: int = 1, random_state: int = 0, tol: float = 1e-4, max_iter: int = 500) -> None:
+        self.n_components, self.random_state, self.tol, self.max_iter = n_components, random_state, tol, max_iter
+
+    def fit(self, X: Array) -> Self:
+        """Fit to rows (N, D) in {0, 1}."""
+        X = np.asarray(X, dtype=np.float64)
+        rng = np.random.default_rng(self.random_state)
+        self._maximise(X, rng.dirichlet(np.ones(self.n_components), size=len(X)))
+        previous = -np.inf
+        for _ in range(self.max_iter):
+            joint = self._joint(X)
+            total = logsumexp(joint, axis=1, keepdims=True)
+            if total.mean() - previous < self.tol:
+                break
+            previous = total.mean()
+            self._maximise(X, np.exp(joint - total))
+        return self
+
+    def score_samples(self, X: Array) -> Array:
+        """Log probability per row, (N,), in nats."""
+        return logsumexp(self._joint(np.asarray(X, dtype=np.float64)), axis=1)
+
+    def _maximise(self, X: Array, responsibilities: Array) -> None:
+        counts = responsibilities.sum(axis=0)
+        self.weights_ = (counts + 1) / (len(X) + self.n_components)
+        self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
+
+    def _joint(self, X: Array) -> Array:
+        return np.log(self.weights_) + X @ np.log(self.means_).T + (1 - X) @ np.log1p(-self.means_).T
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted density by name.
+
+    Attributes:
+        name: ``gaussian`` or ``bernoulli``, and ``mixture``.
+        components: Of the mixture.
+        density: What scores rows.
+    """
+
+    name: str
+    components: int
+    density: Density
+
+
+def fit_baselines(train: Array, valid: Array, *, binary: bool, components: Sequence[int], seed: int) -> list[Baseline]:
+    """The single density, and the mixture with the number of components that is best on ``valid``.
+
+    Numbers of components above the number of training rows are left out. Gaussians have full covariances.
+    """
+
+    def fitted(count: int) -> Density:
+        return _density(binary, count, seed).fit(train)
+
+    counts = [count for count in components if count <= len(train)] or [1]
+    mixtures = {count: fitted(count) for count in counts}
+    best = max(mixtures, key=lambda count: mixtures[count].score_samples(valid).mean())
+    return [
+        Baseline("bernoulli" if binary else "gaussian", 1, fitted(1)),
+        Baseline("mixture", best, mixtures[best]),
+    ]
+
+
+def _density(binary: bool, components: int, seed: int) -> Density:
+    family: Callable[..., Density] = BernoulliMixture if binary else GaussianMixture
+    return family(n_components=components, random_state=seed)

@@ -1,0 +1,106 @@
+"""Samples, reconstructions and the latent space: images where a row is an image, histograms and scatters otherwise."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pipeline.figures.style import DATA, FAINT, VAE, new_figure, save
+from pipeline.schema import Array
+
+
+class Pictures:
+    """How rows become images.
+
+    Args:
+        shape: Height and width.
+        units: What the values are.
+        limits: Values shown white and black; beyond them the scale saturates.
+    """
+
+    def __init__(self, shape: tuple[int, int], units: str, limits: tuple[float, float]) -> None:
+        self.shape, self.units, self.limits = shape, units, limits
+
+    def sample_grid(self, samples: Array, path: Path) -> None:
+        """The first samples (N, D)."""
+        side = min(10, int(len(samples) ** 0.5))
+        self._grid(samples[: side * side].reshape(side, side, -1), "Samples from the model: y ~ p(y|z), z ~ p(z)", path)
+
+    def reconstructions(self, originals: Array, means: Array, path: Path) -> None:
+        """Test images (N, D) above their reconstructions f_w(E[z|y])."""
+        labels = ["test image", "reconstruction"]
+        self._grid(np.stack([originals, means]), "Test images and their reconstructions", path, labels)
+
+    def traversal(self, means: Array, labels: list[str], path: Path) -> None:
+        """f_w(z) for means (dimensions, steps, D): one latent dimension varies along each row, the others are 0."""
+        self._grid(
+            means, "The mean image as one latent coordinate goes from -3 (left) to 3 (right), the others at 0", path, labels
+        )
+
+    def latent_plane(self, means: Array, path: Path) -> None:
+        """f_w(z) over a grid of a two-dimensional latent space, means (side, side, D)."""
+        self._grid(means, "The mean image over the latent plane: z1 from -3 to 3 rightwards, z2 upwards", path)
+
+    def _grid(self, images: Array, title: str, path: Path, row_labels: list[str] | None = None) -> None:
+        rows, columns = images.shape[:2]
+        figure, axes = new_figure(0.62 * columns + 1.6, 0.62 * rows + 0.7, rows, columns)
+        for ax, image in zip(axes.flat, images.reshape(-1, *self.shape), strict=True):
+            shown = ax.imshow(image, cmap="gray_r", vmin=self.limits[0], vmax=self.limits[1])
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set(visible=True, color=FAINT, linewidth=0.5)
+        for ax, label in zip(axes[:, 0], row_labels or [], strict=False):
+            ax.set_ylabel(label, rotation=0, ha="right", va="center")
+        figure.suptitle(title, fontsize=10)
+        figure.colorbar(shown, ax=axes, label=self.units, shrink=0.8, extend="both")
+        save(figure, path)
+
+
+def latent_scatter(means: Array, labels: tuple[str, str], path: Path) -> None:
+    """Posterior means of the test rows (N, 2), with the prior's two-sigma circle."""
+    figure, axes = new_figure(4.6, 4.4)
+    ax: Axes = axes[0, 0]
+    ax.scatter(means[:, 0], means[:, 1], s=8, color=VAE, alpha=0.6, label="posterior means of test rows")
+    angle = np.linspace(0, 2 * np.pi, 200)
+    ax.plot(2 * np.cos(angle), 2 * np.sin(angle), color=DATA, linewidth=1, label="prior, two standard deviations")
+    ax.set(title="Where the test rows lie in latent space", xlabel=labels[0], ylabel=labels[1], aspect="equal")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    save(figure, path)
+
+
+def marginals(data: pd.DataFrame, samples: pd.DataFrame, units: str, path: Path, most: int = 16) -> None:
+    """Histograms of test data and samples for the first columns."""
+    names = list(data.columns[:most])
+    columns = min(4, len(names))
+    figure, axes = new_figure(2.7 * columns + 0.4, 2.1 * -(-len(names) // columns) + 0.6, -(-len(names) // columns), columns)
+    for ax, name in zip(axes.flat, names, strict=False):
+        edges = np.histogram_bin_edges(data[name], bins=30)
+        for table, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
+            ax.hist(
+                table[name].clip(edges[0], edges[-1]), bins=edges, density=True, histtype="step", color=colour, label=label
+            )
+        ax.set(title=name, yticks=[])
+        ax.set_xlabel(units, fontsize=7)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    shown = "" if len(names) == len(data.columns) else f" (the first {len(names)} of {len(data.columns)} columns)"
+    figure.suptitle(f"Samples beside test data{shown}", fontsize=11)
+    save(figure, path)
+
+
+def pairs(data: pd.DataFrame, samples: pd.DataFrame, path: Path, most: int = 5) -> None:
+    """Neighbouring columns against each other: test rows and as many samples."""
+    names = list(data.columns[:most])
+    couples = list(pairwise(names))
+    figure, axes = new_figure(3 * len(couples) + 0.3, 3.2, 1, len(couples))
+    for ax, (x, y) in zip(axes[0], couples, strict=True):
+        for table, colour, label in ((data, DATA, "test rows"), (samples[: len(data)], VAE, "samples")):
+            ax.scatter(table[x], table[y], s=6, alpha=0.5, color=colour, label=label)
+        ax.set(xlabel=x, ylabel=y)
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle("Samples beside test data, in pairs of columns", fontsize=11)
+    save(figure, path)

@@ -1,0 +1,98 @@
+"""Stage 4, generate: samples in the data's own units, and pictures of samples, reconstructions and the latent space.
+
+Writes ``results/generate/``: samples in the raw file's format, and PNGs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline import tracking
+from pipeline.compute import use_threads
+from pipeline.figures import samples as figures
+from pipeline.files import MODELS, RESULTS, complete
+from pipeline.params import load_params
+from pipeline.schema import Array, Schema, load_schema, load_split
+from pipeline.stage import run
+from vae import VAE
+from vae.model import Generated
+
+STEPS = 11
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\n"),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+def main() -> None:
+    """Run the stage."""
+    params, schema = load_params(), load_schema()
+    use_threads(params.threads)
+    vae = VAE.load(MODELS)
+    with tracking.stage("generate", params):
+        generated = cast(Generated, vae.generate(params.generate.samples, seed=params.seed, full=True))
+        samples = schema.to_raw(generated.y.numpy())
+        with complete(RESULTS / "generate") as folder:
+            WRITERS[schema.format](_table(samples, schema), folder / f"samples{schema.format}")
+            (_images if schema.shape else _tables)(vae, schema, samples, folder)
+    print(f"generated {len(samples)} samples: {RESULTS / 'generate'}/samples{schema.format} and pictures beside it")
+
+
+def _table(rows: Array, schema: Schema) -> pd.DataFrame:
+    whole = schema.value_type == "binary" or (schema.value_type == "grid" and float(schema.step or 0.5).is_integer())
+    return pd.DataFrame(rows.astype(np.int64) if whole else rows, columns=schema.columns)
+
+
+def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
+    test = np.array(load_split("test"))
+    originals = schema.to_raw(test)
+    pictures = figures.Pictures(cast(tuple[int, int], schema.shape), schema.units, (originals.min(), originals.max()))
+    pictures.sample_grid(samples, folder / "samples.png")
+    pictures.reconstructions(originals[:12], _decode(vae, schema, vae.infer(test[:12])[0]), folder / "reconstructions.png")
+    axis = torch.linspace(-3, 3, STEPS)
+    if vae.card.latent_dim == 2:
+        plane = torch.stack(torch.meshgrid(axis, -axis, indexing="xy"), dim=-1)
+        pictures.latent_plane(_decode(vae, schema, plane), folder / "latent.png")
+    else:
+        dimensions, spread = _most_used(vae)
+        z = torch.zeros(len(dimensions), STEPS, vae.card.latent_dim)
+        for row, dimension in enumerate(dimensions):
+            z[row, :, dimension] = axis
+        labels = [f"z{d + 1} (sd of means {spread[d]:.2f})" for d in dimensions]
+        pictures.traversal(_decode(vae, schema, z), labels, folder / "latent.png")
+
+
+def _tables(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
+    test, drawn = _table(schema.to_raw(np.array(load_split("test"))), schema), _table(samples, schema)
+    figures.marginals(test, drawn, schema.units, folder / "marginals.png")
+    if len(schema.columns) > 1:
+        figures.pairs(test, drawn, folder / "pairs.png")
+    if vae.card.latent_dim > 1:
+        (first, second), _ = _most_used(vae, 2)
+        means = vae.infer(np.array(load_split("test")))[0].numpy()
+        labels = (f"z{first + 1}", f"z{second + 1}")
+        figures.latent_scatter(means[:, [first, second]], labels, folder / "latent.png")
+
+
+@torch.no_grad()
+def _decode(vae: VAE, schema: Schema, z: torch.Tensor) -> Array:
+    """f_w(z) in raw units; the mean of the noise that dequantisation added is taken off."""
+    raw = schema.to_raw(vae.generative(z).mean.numpy(), snap=False)
+    return raw - (schema.step or 0.0) / 2
+
+
+def _most_used(vae: VAE, most: int = 8) -> tuple[list[int], Array]:
+    """The latent dimensions whose posterior means vary most over the test rows, and the standard deviations of all."""
+    spread = vae.infer(np.array(load_split("test")))[0].std(dim=0).numpy()
+    return [int(d) for d in np.argsort(-spread, kind="stable")[:most]], spread
+
+
+if __name__ == "__main__":
+    sys.exit(run("generate", __doc__, main))
