@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.style import DATA, FAINT, VAE, new_figure, save
+from pipeline.figures.style import DATA, GAP, VAE, new_figure, save
 from pipeline.schema import Array
 
 
@@ -46,16 +46,22 @@ class Pictures:
         self._grid(means, "The mean image over the latent plane: z1 from -3 to 3 rightwards, z2 upwards", path)
 
     def _grid(self, images: Array, title: str, path: Path, row_labels: list[str] | None = None) -> None:
+        """Images (rows, columns, D) as one picture; an axes for each would be slow."""
         rows, columns = images.shape[:2]
-        figure, axes = new_figure(0.62 * columns + 1.6, 0.62 * rows + 0.7, rows, columns)
-        for ax, image in zip(axes.flat, images.reshape(-1, *self.shape), strict=True):
-            shown = ax.imshow(image, cmap="gray_r", vmin=self.limits[0], vmax=self.limits[1])
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set(visible=True, color=FAINT, linewidth=0.5)
-        for ax, label in zip(axes[:, 0], row_labels or [], strict=False):
-            ax.set_ylabel(label, rotation=0, ha="right", va="center")
-        figure.suptitle(title, fontsize=10)
-        figure.colorbar(shown, ax=axes, label=self.units, shrink=0.8, extend="both")
+        height, width = (side + 1 for side in self.shape)
+        canvas = np.full((rows, height, columns, width), np.nan)
+        canvas[:, : height - 1, :, : width - 1] = images.reshape(rows, columns, *self.shape).transpose(0, 2, 1, 3)
+        figure, axes = new_figure(0.65 * columns + 1.6, 0.65 * rows * height / width + 0.6)
+        ax: Axes = axes[0, 0]
+        low, high = self.limits
+        picture = canvas.reshape(rows * height, columns * width)[:-1, :-1]
+        shown = ax.imshow(picture, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        ax.set_facecolor(GAP)
+        ax.set(xticks=[], title=title)
+        ax.set_yticks([(row + 0.5) * height - 1 for row in range(len(row_labels or []))], row_labels or [])
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        figure.colorbar(shown, ax=ax, label=self.units, shrink=0.8, extend="both")
         save(figure, path)
 
 

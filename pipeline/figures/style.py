@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-VAE, DATA, OTHER, FAINT = "#1f6f8b", "#e07a1f", "#7d7d7d", "#c9c9c9"
+VAE, DATA, OTHER, FAINT, GAP = "#1f6f8b", "#e07a1f", "#7d7d7d", "#c9c9c9", "#d8e4e8"
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
