@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from pipeline.schema import Array
@@ -31,7 +32,7 @@ class BernoulliMixture:
 
     Args:
         n_components: Number of components; one is the product of independent Bernoullis.
-        random_state: Seed of the initial responsibilities.
+        random_state: Seed of k-means, which gives the initial responsibilities.
         tol: Stop when the mean log likelihood rises by less.
         max_iter: EM steps at most.
     """
@@ -42,8 +43,8 @@ class BernoulliMixture:
     def fit(self, X: Array) -> Self:
         """Fit to rows (N, D) in {0, 1}."""
         X = np.asarray(X, dtype=np.float64)
-        rng = np.random.default_rng(self.random_state)
-        self._maximise(X, rng.dirichlet(np.ones(self.n_components), size=len(X)))
+        labels = KMeans(self.n_components, n_init=1, random_state=self.random_state).fit_predict(X)
+        self._maximise(X, np.eye(self.n_components)[labels])
         previous = -np.inf
         for _ in range(self.max_iter):
             joint = self._joint(X)

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from pipeline.files import md5
 from pipeline.params import Params
 
-STAGES = ("prepare", "train", "evaluate", "generate")
+# what a run writes itself does not make the tree dirty
+OUTPUTS = [f":(exclude){path}" for path in ("dvc.lock", "results", "models", "data/prepared", "**/.gitignore")]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def describe(params: Params) -> Experiment:
         "evidence.digest": digest,
         "data.md5": data,
         "dvc.experiment": exp_name,
-        "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        "git.dirty": str(bool(_git("status", "--porcelain", "--", ".", *OUTPUTS))).lower(),
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
     }
     return Experiment(digest, exp_name or f"{Path(params.data.path).stem}-{digest[:7]}", tags)

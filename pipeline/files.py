@@ -16,9 +16,10 @@ PREPARED, MODELS, RESULTS = Path("data/prepared"), Path("models"), Path("results
 
 @contextmanager
 def complete(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder whose files move into ``folder`` when the block ends, and vanish if it raises.
+    """Yield an empty folder whose files replace those in ``folder`` when the block ends, and vanish if it raises.
 
-    A stage writes all its outputs through one such block, at its end: they appear together or not at all.
+    A stage writes all its outputs through one such block, at its end: they appear together or not at all, and nothing of an
+    earlier run stays beside them but the .gitignore that DVC keeps there.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -26,16 +27,14 @@ def complete(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            _replace(path, folder / path.name)
+        made = sorted(path.name for path in partial.iterdir())
+        for name in made:
+            os.replace(partial / name, folder / name)
+        for path in folder.iterdir():
+            if path.name not in (*made, ".gitignore"):
+                path.unlink()
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(source: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    os.replace(source, target)
 
 
 def write_json(path: Path, content: Any) -> None:

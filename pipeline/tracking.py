@@ -27,6 +27,7 @@ from pipeline.params import PARAMS_FILE, Params
 
 EXPERIMENT = "evidence"
 DIGEST_TAG = "evidence.digest"
+FAILURE_TAG = "failure"
 UPSTREAM = {"train": ("train",), "evaluate": ("train", "evaluate"), "generate": ("train", "generate")}
 ARTIFACT_SUFFIXES = {".json", ".csv", ".png"}
 POINTS_PER_CALL = 1000
@@ -88,6 +89,7 @@ class View:
                 self._experiment_id, tags={DIGEST_TAG: experiment.digest}
             )
         self._run_id, self._start = run.info.run_id, run.info.start_time
+        self._failed_before = FAILURE_TAG in run.data.tags
         self._client.update_run(self._run_id, status="RUNNING", name=experiment.name)
         self._tag(experiment.tags)
         if not run.data.params:
@@ -104,12 +106,14 @@ class View:
         for name in UPSTREAM:
             if name in UPSTREAM[stage] or is_current(name, self.params):
                 self._publish_stage(name)
+        if self._failed_before:
+            self._client.delete_tag(self._run_id, FAILURE_TAG)
         self._client.set_terminated(self._run_id, "FINISHED")
 
     @_harmless
     def fail(self, error: BaseException) -> None:
         """Mark the run as failed (killed, if the user interrupted it), with the reason."""
-        self._tag({"failure": _short(error)})
+        self._tag({FAILURE_TAG: _short(error)})
         self._client.set_terminated(self._run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
     def _find_or_create_experiment(self, root: Path) -> str:
@@ -184,7 +188,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def _train_points(folder: Path) -> list[tuple[str, float, int]]:
-    history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+    history = pd.read_csv(folder / "history.csv")
     columns = [name for name in history.columns if name != "epoch"]
     return [
         (_metric_name(c), value, int(epoch))

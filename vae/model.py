@@ -279,8 +279,9 @@ class VAE(pl.LightningModule):
         self._step("valid", batch, batch_idx)
 
     @override
-    def on_train_epoch_end(self) -> None:
-        self._log("train")
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # in on_train_epoch_end it would come after the callbacks that read it
+            self._log("train")
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -300,7 +301,14 @@ class VAE(pl.LightningModule):
     def _log(self, split: str) -> None:
         elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()
         offset = self.log_jacobian[split]
-        self.log_dict({f"{split}/elbo": elbo + offset, f"{split}/reconstruction": reconstruction + offset, f"{split}/kl": kl})
+        values = {"elbo": elbo + offset, "reconstruction": reconstruction + offset, "kl": kl}
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=True,
+        )
 
     # ---- helpers
 

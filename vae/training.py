@@ -83,10 +83,11 @@ class History(Callback):
         values = {name.replace("/", "_"): metrics[name].item() for name in sorted(metrics)}
         row = {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
         self.rows.append(row)
-        if not all(math.isfinite(value) for value in row.values()):
+        bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
+        if bad:
             raise DivergenceError(
-                f"training diverged: the ELBO is not finite in epoch {row['epoch']} ({row}). "
-                "Lower learning_rate, set gradient_clip_norm, or look for extreme values in the data."
+                f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
+                "Lower learning_rate, set gradient_clip_norm, or look for extreme values in the data"
             )
 
 
@@ -116,6 +117,7 @@ def fit(vae: VAE, y: Tensor, validation: Tensor | None, training: Training, call
         AcceleratorError: If the accelerator, devices or precision are not available.
     """
     history = History()
+    vae.train()
     with tempfile.TemporaryDirectory(prefix="evidence-") as folder, _quiet():
         best = ModelCheckpoint(Path(folder), monitor="valid/elbo" if validation is not None else None, mode="max")
         trainer = _trainer(

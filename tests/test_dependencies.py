@@ -1,0 +1,58 @@
+"""dvc.yaml's deps are exactly what each stage imports, so that an edit reruns what it affects and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.workspace import ROOT
+
+STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+
+# tracking only shows what the stages made; it cannot affect their bytes
+EXCEPTED = {"pipeline/tracking.py", "pipeline/experiment.py"}
+
+# imported inside a function, and by no stage that calls that function without importing it at its top as well
+INSIDE_FUNCTIONS = {("vae/model.py", "vae.evidence")}
+
+LOADED = """
+import importlib, pathlib, sys
+importlib.import_module("pipeline." + sys.argv[1])
+root = pathlib.Path.cwd()
+for module in list(sys.modules.values()):
+    file = getattr(module, "__file__", None)
+    path = pathlib.Path(file) if file else None
+    if path and path.is_relative_to(root) and path.relative_to(root).parts[0] in ("pipeline", "vae"):
+        print(path.relative_to(root).as_posix())
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_imports(stage: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED, stage], cwd=ROOT, capture_output=True, text=True, check=True)
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert declared == set(done.stdout.split()) - EXCEPTED
+
+
+def test_imports_inside_functions_are_the_known_ones() -> None:
+    """The test above sees imports at the top of modules; these are all the others of the project's own modules."""
+    found = set()
+    for path in [*ROOT.glob("vae/**/*.py"), *ROOT.glob("pipeline/**/*.py")]:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                imports = [node for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+                found |= {(path.relative_to(ROOT).as_posix(), node.module) for node in imports}
+    assert {pair for pair in found if str(pair[1]).startswith(("vae", "pipeline"))} == INSIDE_FUNCTIONS
+
+
+def test_the_library_knows_no_files_formats_or_trackers() -> None:
+    """vae/ imports neither the pipeline nor pandas, dvc or mlflow."""
+    for path in ROOT.glob("vae/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"pandas", "dvc", "mlflow", "pipeline"}, path

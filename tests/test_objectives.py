@@ -1,0 +1,170 @@
+"""The lecture's terms, the objective, its gradient, and that training minimises just that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from scipy.optimize import approx_fprime, minimize
+
+from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, small_vae, within_error
+from vae import ELBO, VAE
+from vae.batches import Batches
+from vae.noise import generator
+
+by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"])
+
+
+def central_differences(function: Any, w: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Fourth-order central differences."""
+    gradient = np.empty_like(w)
+    for i in range(len(w)):
+        shift = np.zeros_like(w)
+        shift[i] = step
+        near, far = function(w + shift) - function(w - shift), function(w + 2 * shift) - function(w - 2 * shift)
+        gradient[i] = (8 * near - far) / (12 * step)
+    return gradient
+
+
+@by_name
+@pytest.mark.parametrize("kl", ["monte_carlo", "closed_form"])
+@pytest.mark.parametrize("S", [1, 3])
+def test_gradient_equals_central_differences(options: dict[str, Any], kl: Any, S: int) -> None:
+    vae = small_vae(options)
+    vae.objective = ELBO(kl=kl)
+    objective, gradient = vae.make_objective(rows_for(options), S=S)
+    w = vae.pack_weights().numpy()
+    expected = central_differences(objective, w, 1e-3)
+    error = np.linalg.norm(gradient(w) - expected) / np.linalg.norm(expected)
+    assert error < 1e-6
+    assert not np.allclose(gradient(w, t=1), gradient(w, t=0))
+
+
+def test_objective_accepts_the_lectures_variance() -> None:
+    model = LinearGaussian(1, 3, 0.5)
+    own, given = (model.vae.make_objective(model.y, v, S=4)[0] for v in (None, 0.5))
+    other = model.vae.make_objective(model.y, 0.7, S=4)[0]
+    w = model.vae.pack_weights().numpy()
+    assert own(w) == given(w) != other(w)
+    with pytest.raises(ValueError, match="y_var must be greater than 0; got -1"):
+        model.vae.make_objective(model.y, -1)
+    with pytest.raises(ValueError, match="y_var needs the likelihood 'gaussian'; this one is 'bernoulli'"):
+        small_vae({"name": "bernoulli"}).make_objective(rows_for({"name": "bernoulli"}), 1.0)
+
+
+def test_numpy_in_numpy_out_and_tensor_in_tensor_out() -> None:
+    vae = small_vae({"name": "gaussian"})
+    objective, gradient = vae.make_objective(rows_for({"name": "gaussian"}))
+    w = vae.pack_weights()
+    assert isinstance(objective(w), torch.Tensor)
+    assert isinstance(gradient(w.numpy()), np.ndarray)
+    assert objective(w).item() == float(objective(w.numpy()))
+
+
+class Recorder(pl.Callback):
+    """Keeps the loss and the gradient of the first steps."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.gradients: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(outputs["loss"].item())
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: VAE, optimizer: Any) -> None:
+        gradients = [p.grad.reshape(-1).clone() for p in pl_module.parameters() if p.grad is not None]
+        self.gradients.append(torch.cat(gradients))
+
+
+@by_name
+def test_training_minimises_the_objective(options: dict[str, Any]) -> None:
+    """Loss and gradient of the first two optimiser steps equal those of `make_objective` at t = 0 and 1."""
+    vae, y = small_vae(options), rows_for(options)
+    weights = vae.pack_weights()
+    recorder = Recorder()
+    settings = {"max_epochs": 2, "batch_size": len(y), "accelerator": "cpu", "precision": "64-true", "progress": False}
+    vae.fit(y, S=3, seed=5, callbacks=[recorder], learning_rate=1e-12, **settings)
+    for epoch in range(2):
+        batches = Batches(y, len(y), seed=5)
+        batches.set_epoch(epoch)
+        objective, gradient = vae.make_objective(next(iter(batches)), S=3)
+        assert recorder.losses[epoch] == pytest.approx(objective(weights, epoch).item(), rel=1e-9)
+        torch.testing.assert_close(recorder.gradients[epoch], gradient(weights, epoch), rtol=1e-7, atol=1e-9)
+
+
+def test_scipy_minimises_the_objective() -> None:
+    model = LinearGaussian(1, 3, 0.2, N=60)
+    vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=3, latent_dim=1, likelihood={"name": "gaussian", "variance": 0.2})
+    objective, gradient = vae.double().make_objective(model.y, S=20)
+    start = vae.pack_weights().numpy()
+    result = minimize(objective, start, jac=gradient, method="L-BFGS-B", options={"maxiter": 200})
+    assert objective(result.x) < objective(start) - 1
+    # PPCA at its maximum has at least the likelihood of the weights that made the data; the ELBO reaches it here
+    assert -objective(result.x) > model.log_likelihood.mean() - 0.05
+
+
+def test_scipys_own_differences_agree() -> None:
+    vae = small_vae({"name": "gaussian"})
+    objective, gradient = vae.make_objective(rows_for({"name": "gaussian"}))
+    w = vae.pack_weights().numpy()
+    np.testing.assert_allclose(approx_fprime(w, objective, 1e-7), gradient(w), atol=1e-4)
+
+
+def test_pack_and_unpack_are_inverse() -> None:
+    vae = small_vae({"name": "gaussian_per_dimension"})
+    w = vae.pack_weights()
+    inference, generative = vae.unpack_weights(w)
+    assert {name.split(".")[0] for name in inference} == {"inference"}
+    assert "generative.likelihood.log_excess" in generative
+    for name, value in vae.named_parameters():
+        assert torch.equal({**inference, **generative}[name], value)
+    with pytest.raises(ValueError, match=r"params must have shape \(\d+,\); got \(3,\)"):
+        vae.unpack_weights(torch.zeros(3))
+
+
+@by_name
+def test_terms_are_per_example_and_add_up(options: dict[str, Any]) -> None:
+    """The sampled KL equals the closed form within error; 20 rows at 6e-5 each: false-alarm rate 1.2e-3 a likelihood."""
+    vae, y = small_vae(options), rows_for(options)
+    with torch.no_grad():
+        repeats = [vae.terms(y, 50, seed=seed) for seed in range(60)]
+        sampled = torch.stack([terms.monte_carlo for terms in repeats])
+        exact = repeats[0].closed_form
+    assert repeats[0].log_likelihood.shape == repeats[0].log_posterior.shape == repeats[0].log_prior.shape == (20,)
+    for n in range(len(y)):
+        assert within_error(sampled[:, n], exact[n].item())
+    value = ELBO(7, "monte_carlo")(vae, y, generator(0, "x"))
+    torch.testing.assert_close(value.elbo, value.reconstruction - value.kl)
+    torch.testing.assert_close(value.loss, -value.elbo)
+
+
+def test_elbo_is_exact_where_q_is_the_posterior() -> None:
+    """With one latent dimension the exact posterior is in the family: log w is constant, so one sample gives log p(y)."""
+    model = LinearGaussian(1, 4, 0.3, widen=1.0)
+    with torch.no_grad():
+        value = ELBO(1, "monte_carlo")(model.vae, model.y, generator(3, "x"))
+    np.testing.assert_allclose(value.elbo, model.log_likelihood, rtol=1e-10)
+
+
+def test_elbo_lies_below_log_p_by_the_kl_to_the_posterior() -> None:
+    """Widening q by c costs K (c^2 - 1)/2 - K log c nats where the posterior is diagonal (K = 1)."""
+    model = LinearGaussian(1, 4, 0.3, widen=1.5)
+    gap = (1.5**2 - 1) / 2 - np.log(1.5)
+    with torch.no_grad():
+        elbos = torch.stack([ELBO(10)(model.vae, model.y, generator(s, "x")).elbo.mean() for s in range(200)])
+    assert within_error(elbos, model.log_likelihood.mean() - gap)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ELBO(0), "samples must be at least 1; got 0"),
+        (lambda: ELBO(1, "exact"), "kl must be one of monte_carlo, closed_form; got 'exact'"),
+    ],
+)
+def test_bad_objectives_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,110 @@
+"""params.yaml: what is refused, and how it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.params import check_params, load_params
+from tests.workspace import ROOT, params_with
+from vae.registry import LIKELIHOODS
+
+
+def test_the_shipped_params_are_valid_and_flatten_to_the_contracts_names() -> None:
+    flat = load_params(ROOT / "params.yaml").flat()
+    contract = """data.path model.latent_dim model.likelihood.name model.generative.hidden model.inference.hidden
+        train.max_epochs train.batch_size train.learning_rate train.objective.name train.objective.samples
+        train.accelerator train.devices train.precision evaluate.samples generate.samples seed threads"""
+    assert set(contract.split()) <= set(flat)
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1e-05", "1E-5", "0.00001"])
+def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
+    source = (ROOT / "params.yaml").read_text().replace("learning_rate: 1.0e-3", f"learning_rate: {text}")
+    (tmp_path / "params.yaml").write_text(source)
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.learnin_rate": 1}, "train.learnin_rate: unknown key; did you mean 'learning_rate'?"),
+        ({"model.latentdim": 1}, "model.latentdim: unknown key; did you mean 'latent_dim'?"),
+        ({"train.learning_rate": "fast"}, "train.learning_rate: input should be a valid number; got 'fast'"),
+        ({"train.max_epochs": "abc"}, "train.max_epochs: input should be a valid integer; got 'abc'"),
+        ({"train.max_epochs": 2.5}, "train.max_epochs: input should be a valid integer"),
+        ({"train.max_epochs": True}, "train.max_epochs: input should be a valid integer; got True"),
+        ({"train.learning_rate": 0}, "train.learning_rate: input should be greater than 0; got 0"),
+        ({"train.learning_rate": float("nan")}, "train.learning_rate: input should be a finite number; got nan"),
+        ({"model.latent_dim": 0}, "model.latent_dim: input should be greater than or equal to 1; got 0"),
+        ({"evaluate.samples": -5}, "evaluate.samples: input should be greater than or equal to 1; got -5"),
+        ({"generate.samples": None}, "generate.samples: input should be a valid integer; got None"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0; got -1"),
+        ({"data.shape": [8]}, "data.shape: list should have at least 2 items"),
+        ({"data.fractions.test": 0.5}, "data.fractions: train, valid and test must add up to 1, not 1.35"),
+        ({"model.generative.hidden": [16, 0]}, "model.generative.hidden.1: input should be greater than or equal to 1; got 0"),
+        ({"model.inference.activation": "sin"}, "model.inference.activation: input should be 'tanh', 'relu'"),
+        (
+            {"model.likelihood": {"name": "normal"}},
+            "model.likelihood.name: must be one of 'gaussian', .*'bernoulli'; got 'normal'",
+        ),
+        (
+            {"model.likelihood": {"name": "gaussian", "variance": 0}},
+            "model.likelihood.variance: input should be greater than 0",
+        ),
+        ({"model.likelihood": {"name": "bernoulli", "variance": 1}}, "model.likelihood.variance: unknown key"),
+        ({"model.likelihood": "gaussian"}, "model.likelihood: "),
+        ({"train.objective.name": "iwae"}, "train.objective.name: input should be 'elbo'; got 'iwae'"),
+        ({"train.objective.samples": 0}, "train.objective.samples: input should be greater than or equal to 1; got 0"),
+        ({"train.accelerator": "abacus"}, "train.accelerator: input should be 'auto', 'cpu'"),
+        ({"model.likelihood": {"name": "bernoulli"}}, "bernoulli needs values in {0, 1}: set data.dequantize: null"),
+        ({"data.binarize": 8}, "data: binarize makes values 0 and 1: it needs dequantize: null and scale: none"),
+        (
+            {"data.binarize": 8, "data.dequantize": None, "data.scale": "none"},
+            "data.binarize makes values 0 and 1: it needs model.likelihood.name: bernoulli",
+        ),
+    ],
+)
+def test_problems_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("{", r"\{").replace("?", r"\?")):
+        check_params(params_with(changes))
+
+
+def test_one_message_lists_every_problem() -> None:
+    with pytest.raises(InputError) as caught:
+        check_params(params_with({"seed": -1, "train.batch_size": 0, "data.pth": "x"}))
+    message = str(caught.value)
+    assert message.startswith("params.yaml has 3 problems:\n")
+    assert all(path in message for path in ("  seed:", "  train.batch_size:", "  data.pth: unknown key; did you mean 'path'?"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file: must be a mapping of keys to values; got None"),
+        ("[1, 2]", "the file: must be a mapping"),
+        ("a: [1", "is not valid YAML"),
+        ("seed: 1\nseed: 2", "is not valid YAML.*duplicate key"),
+        ("seed: !!python/object/apply:os.system [echo]", "is not valid YAML"),
+    ],
+)
+def test_files_that_are_not_params(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"params.yaml is missing; restore it"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_defaults_come_from_the_registry(name: str) -> None:
+    changes = {"model.likelihood": {"name": name}, "data.dequantize": None, "data.scale": "none"}
+    likelihood = check_params(params_with(changes)).model.likelihood.model_dump()
+    assert likelihood.pop("name") == name
+    assert likelihood == {option: field.default for option, (_, field) in LIKELIHOODS[name].options.items()}

@@ -1,0 +1,249 @@
+"""The stages one after the other on small data: files, contracts, units, refusals, and that nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import evaluate, generate, prepare, summary, train
+from pipeline.errors import InputError
+from pipeline.files import complete
+from pipeline.schema import load_index
+from pipeline.stage import run
+from tests.workspace import BINARY, ROOT, table, write_params, write_table
+from vae import VAE
+from vae.storage import ModelFileError
+from vae.training import AcceleratorError, DivergenceError
+
+STAGES = {"prepare": prepare, "train": train, "evaluate": evaluate, "generate": generate}
+
+
+@pytest.fixture(autouse=True)
+def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about files; `test_tracking` is about MLflow."""
+    monkeypatch.setattr("pipeline.tracking.View.open", lambda self: setattr(self, "off", True))
+
+
+def run_all(workspace: Path, frame: pd.DataFrame | None = None, name: str = "table.csv", **changes: Any) -> None:
+    write_table(workspace, frame, name)
+    write_params(workspace, **{"data.path": f"data/raw/{name}", **changes})
+    for stage in STAGES.values():
+        stage.main()
+
+
+def contents(*folders: str) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for folder in folders for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def metrics(stage: str) -> dict[str, Any]:
+    return json.loads(Path(f"results/{stage}/metrics.json").read_text())
+
+
+KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
+    "continuous csv": (table(), "table.csv", {}),
+    "integer parquet": (table("integer"), "table.parquet", {"data.dequantize": 1}),
+    "binary": (table("binary"), "table.csv", BINARY),
+    "images": (table("integer"), "table.csv", {"data.dequantize": 1, "data.shape": [2, 2]}),
+    "images, latent of three": (table("binary"), "table.csv", {**BINARY, "data.shape": [2, 2], "model.latent_dim": 3}),
+    "one column, one latent": (table()[["a"]], "table.csv", {"model.latent_dim": 1}),
+}
+
+
+@pytest.fixture(params=KINDS)
+def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFrame, str]:
+    frame, name, changes = KINDS[request.param]
+    run_all(workspace, frame, name, **changes)
+    return frame, request.param
+
+
+def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
+    frame, kind = finished
+    history = pd.read_csv("results/train/history.csv")
+    quantities = [f"{split}_{name}" for split in ("train", "valid") for name in ("elbo", "reconstruction", "kl")]
+    assert sorted(history.columns) == sorted(["epoch", "learning_rate", *quantities])
+    assert list(history["epoch"]) == [0, 1]
+    assert np.isfinite(history.to_numpy()).all()
+
+    trained = metrics("train")
+    assert trained["epochs_run"] == 2
+    best = history.iloc[trained["best_epoch"]]
+    assert best["valid_elbo"] == history["valid_elbo"].max()
+    for split in ("train", "valid"):
+        assert trained[split] == {name: best[f"{split}_{name}"] for name in ("elbo", "reconstruction", "kl")}
+
+    evaluated = metrics("evaluate")
+    assert {"examples", "elbo", "reconstruction", "kl", "bits_per_dimension", "log_likelihood"} <= set(evaluated)
+    assert {"mean", "standard_error", "estimator", "samples"} == set(evaluated["log_likelihood"])
+    assert set(evaluated["estimators"]) == {"prior", "importance"}
+    assert set(evaluated["baselines"]) == {"bernoulli" if "binary" in kind or "three" in kind else "gaussian", "mixture"}
+    assert (evaluated["bits_per_dimension"] is None) == (kind in ("continuous csv", "one column, one latent"))
+
+    examples = pd.read_parquet("results/evaluate/examples.parquet")
+    assert list(examples["index"]) == list(load_index("test"))
+    assert len(examples) == evaluated["examples"] == 9
+    for name in ("elbo", "reconstruction", "kl"):
+        assert examples[name].mean() == pytest.approx(evaluated[name])
+    assert examples["log_likelihood"].mean() == pytest.approx(evaluated["log_likelihood"]["mean"])
+    assert examples["log_likelihood"].std() / 3 == pytest.approx(evaluated["log_likelihood"]["standard_error"])
+    np.testing.assert_allclose(examples["elbo"], examples["reconstruction"] - examples["kl"], rtol=1e-5)
+
+    samples = (
+        pd.read_csv(p) if (p := Path("results/generate/samples.csv")).exists() else pd.read_parquet(p.with_suffix(".parquet"))
+    )
+    assert list(samples.columns) == list(frame.columns)
+    assert len(samples) == 20
+    if "binary" in kind or "three" in kind:
+        assert set(np.unique(samples)) <= {0, 1}
+    if kind in ("integer parquet", "images"):
+        assert np.array_equal(samples, np.round(samples))
+    pictures = {path.name for path in Path("results").rglob("*.png")}
+    expected = {"samples.png", "reconstructions.png", "latent.png"} if "images" in kind else {"marginals.png"}
+    assert {"curves.png", "likelihoods.png", *expected} <= pictures
+
+
+def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
+    run_all(workspace)
+    before = contents("data", "models", "results")
+    run_all(workspace)
+    assert contents("data", "models", "results") == before
+
+
+def test_everything_is_in_nats_of_the_raw_data(workspace: Path) -> None:
+    """In units a thousand times smaller every column's density is a thousand times smaller: log p falls by D log 1000."""
+    found = []
+    for factor in (1, 1000):
+        run_all(workspace, table() * factor)
+        evaluated, trained = metrics("evaluate"), metrics("train")
+        found.append(
+            [evaluated["elbo"], evaluated["reconstruction"], evaluated["log_likelihood"]["mean"]]
+            + [entry["mean"] for entry in evaluated["estimators"].values()]
+            + [entry["mean"] for entry in evaluated["baselines"].values()]
+            + [trained[split][name] for split in ("train", "valid") for name in ("elbo", "reconstruction")]
+        )
+    np.testing.assert_allclose(np.array(found[1]) - np.array(found[0]), -4 * np.log(1000), atol=1e-3)
+
+
+def test_the_exported_weights_are_those_of_the_best_epoch(workspace: Path) -> None:
+    run_all(workspace, **{"train.max_epochs": 20, "train.learning_rate": 0.1})
+    history = pd.read_csv("results/train/history.csv")
+    assert metrics("train")["best_epoch"] < 19
+    run_all(workspace, **{"train.max_epochs": metrics("train")["best_epoch"] + 1, "train.learning_rate": 0.1})
+    assert metrics("train")["valid"]["elbo"] == history["valid_elbo"].max()
+
+
+def test_nothing_of_an_earlier_run_stays(workspace: Path) -> None:
+    run_all(workspace, table("integer"), "table.parquet", **{"data.dequantize": 1, "data.shape": [2, 2]})
+    Path("results/generate/.gitignore").write_text("kept")
+    run_all(workspace)
+    assert {path.name for path in Path("results/generate").iterdir()} == {
+        ".gitignore",
+        "samples.csv",
+        "marginals.png",
+        "pairs.png",
+        "latent.png",
+    }
+
+
+def test_the_objective_in_params_is_what_trains(workspace: Path) -> None:
+    run_all(workspace)
+    before = contents("models")
+    run_all(workspace, **{"train.objective": {"name": "elbo", "samples": 3, "kl": "monte_carlo"}})
+    assert contents("models")["models/model.safetensors"] != before["models/model.safetensors"]
+
+
+MISFITS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("continuous", BINARY, InputError, "model.likelihood.name: bernoulli needs values in {0, 1}, but .*table.csv has others"),
+    ("binary", {"data.scale": "none"}, InputError, "is a density of real numbers, which is unbounded for the values 0 and 1"),
+    ("continuous", {"train.accelerator": "gpu"}, AcceleratorError, "accelerator='gpu'.*cannot be had on this machine"),
+    ("continuous", {"train.learning_rate": 1e9, "train.max_epochs": 40}, DivergenceError, "training diverged in epoch"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "error", "message"), MISFITS, ids=["bernoulli", "gaussian", "gpu", "diverges"])
+def test_train_fails_without_exporting(
+    kind: str, changes: dict[str, Any], error: type[Exception], message: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(workspace)
+    before = contents("models", "results")
+    write_table(workspace, table(kind))
+    write_params(workspace, **changes)
+    prepare.main()
+    with pytest.raises(error, match=message.replace("{", r"\{")):
+        train.main()
+    monkeypatch.setattr(sys, "argv", ["train"])
+    assert run("train", "", train.main) == 1
+    assert contents("models", "results") == before
+    assert not list(workspace.glob("*.partial")) + list(workspace.glob("results/*.partial"))
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "generate"])
+@pytest.mark.parametrize("harm", ["truncated", "missing", "other schema"])
+def test_damaged_models_are_refused(stage: str, harm: str, workspace: Path) -> None:
+    run_all(workspace)
+    before = contents("results")
+    weights = Path("models/model.safetensors")
+    if harm == "truncated":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif harm == "missing":
+        weights.unlink()
+    else:
+        VAE({}, {}, data_dim=4, latent_dim=5).save("elsewhere")
+        Path("elsewhere/model.safetensors").rename(weights)
+    with pytest.raises(ModelFileError, match=r"model.safetensors is .*(train again|dvc checkout models)"):
+        STAGES[stage].main()
+    assert contents("results") == before
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "generate"])
+def test_missing_or_damaged_preparation_is_named(stage: str, workspace: Path) -> None:
+    write_params(workspace)
+    with pytest.raises(InputError, match=r"data/prepared/schema.json is missing; make it with `dvc repro prepare`"):
+        STAGES[stage].main()
+    (workspace / "data/prepared").mkdir(parents=True)
+    (workspace / "data/prepared/schema.json").write_text("{}")
+    with pytest.raises(InputError, match=r"schema.json is damaged or old \(columns: Field required\)"):
+        STAGES[stage].main()
+
+
+def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+
+    def write_half() -> None:
+        with complete(tmp_path / "out") as folder:
+            (folder / "new").write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_half()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_summary_says_what_came_out(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"results/evaluate/metrics.json is missing"):
+        summary.main()
+    run_all(workspace)
+    capsys.readouterr()
+    summary.main()
+    text, evaluated = capsys.readouterr().out, metrics("evaluate")
+    for mean in (evaluated["log_likelihood"]["mean"], evaluated["elbo"], evaluated["baselines"]["mixture"]["mean"]):
+        assert f"{mean:.2f}" in text
+    assert "9 test rows" in text
+    assert "results/train/curves.png" in text
+    assert "make ui" in text
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_a_stage_writes(stage: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"pipeline.{stage}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"python -m pipeline.{stage}" in done.stdout
+    assert "Writes" in done.stdout

@@ -1,0 +1,191 @@
+"""Fitting with Lightning: order, averages, the epoch that is kept, early stopping, divergence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from tests.anchors import LinearGaussian, rows_for, small_vae
+from vae import ELBO, VAE
+from vae.batches import Batches
+from vae.noise import generator, per_example
+from vae.training import AcceleratorError, DivergenceError, Totals, Training
+
+QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
+GAUSSIAN = {"name": "gaussian"}
+
+
+def fitted(seed: int = 0, **settings: Any) -> VAE:
+    vae = small_vae(GAUSSIAN)
+    return vae.fit(rows_for(GAUSSIAN, 50), validation=rows_for(GAUSSIAN, 20, seed=9), seed=seed, **{**QUICK, **settings})
+
+
+def test_same_seed_same_weights() -> None:
+    assert torch.equal(fitted().pack_weights(), fitted().pack_weights())
+    assert not torch.equal(fitted().pack_weights(), fitted(seed=1).pack_weights())
+
+
+def test_global_random_state_is_neither_used_nor_changed() -> None:
+    torch.manual_seed(1)
+    first, before = fitted().pack_weights(), torch.random.get_rng_state()
+    assert torch.equal(fitted().pack_weights(), first)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_history_has_a_finite_row_per_epoch() -> None:
+    rows = fitted().history.rows
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    splits = {f"{split}_{name}" for split in ("train", "valid") for name in ("elbo", "reconstruction", "kl")}
+    assert all(set(row) == splits | {"epoch", "learning_rate"} for row in rows)
+    for row in rows:
+        assert row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"])
+
+
+def test_averages_count_rows_not_batches() -> None:
+    """A ragged last batch: the epoch's mean equals the mean over all rows."""
+    vae, y = small_vae(GAUSSIAN), rows_for(GAUSSIAN, 50)
+    vae.fit(y, validation=y, learning_rate=1e-300, batch_size=16, **{**QUICK, "max_epochs": 1})
+    batches = Batches(y, 1024)
+    with torch.no_grad():
+        expected = vae.objective(vae, next(iter(batches)), generator(0, "valid", 0, 0)).elbo.mean().item()
+        parts = [vae.objective(vae, rows, generator(0, "train", t, 0)).elbo for t, rows in enumerate(Batches(y, 16, seed=0))]
+    assert vae.history.rows[0]["valid_elbo"] == pytest.approx(expected)
+    assert vae.history.rows[0]["train_elbo"] == pytest.approx(torch.cat(parts).mean().item())
+
+
+def test_log_jacobian_shifts_what_is_logged_and_nothing_else() -> None:
+    plain, shifted = fitted(), fitted(log_jacobian=(10.0, 20.0))
+    assert torch.equal(plain.pack_weights(), shifted.pack_weights())
+    for before, after in zip(plain.history.rows, shifted.history.rows, strict=True):
+        assert after["train_elbo"] == pytest.approx(before["train_elbo"] + 10)
+        assert after["valid_reconstruction"] == pytest.approx(before["valid_reconstruction"] + 20)
+        assert after["valid_kl"] == before["valid_kl"]
+
+
+class Weights(pl.Callback):
+    def __init__(self) -> None:
+        self.after: list[torch.Tensor] = []
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: VAE) -> None:
+        self.after.append(pl_module.pack_weights())
+
+
+def test_the_best_epoch_is_kept() -> None:
+    """A learning rate so large that later epochs are worse."""
+    weights = Weights()
+    vae = fitted(learning_rate=0.3, max_epochs=12, batch_size=10, callbacks=[weights])
+    elbos = [row["valid_elbo"] for row in vae.history.rows]
+    best = int(np.argmax(elbos))
+    assert best < len(elbos) - 1
+    assert torch.equal(vae.pack_weights(), weights.after[best])
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    vae = small_vae(GAUSSIAN).fit(rows_for(GAUSSIAN), **QUICK)
+    assert set(vae.history.rows[0]) == {"epoch", "train_elbo", "train_reconstruction", "train_kl", "learning_rate"}
+
+
+def test_early_stopping_waits_for_its_patience() -> None:
+    rows = fitted(learning_rate=0.3, max_epochs=60, batch_size=10, patience=4).history.rows
+    best = int(np.argmax([row["valid_elbo"] for row in rows]))
+    assert len(rows) == best + 1 + 4
+
+
+def test_s_sets_the_samples_of_the_objective() -> None:
+    vae = small_vae(GAUSSIAN)
+    vae.objective = ELBO(2, "closed_form")
+    vae.fit(rows_for(GAUSSIAN), **QUICK)
+    assert vae.objective.samples == 2
+    vae.fit(rows_for(GAUSSIAN), S=5, **QUICK)
+    assert (vae.objective.samples, vae.objective.kl) == (5, "closed_form")
+
+
+def test_gradient_clipping_changes_training() -> None:
+    assert not torch.equal(fitted(gradient_clip_norm=1e-3).pack_weights(), fitted().pack_weights())
+
+
+def test_training_reaches_the_maximum_of_a_linear_gaussian_model() -> None:
+    """A linear VAE trained by `fit` comes within 0.1 nats of the exact maximum of PPCA (Tipping and Bishop 1999)."""
+    model = LinearGaussian(1, 3, 0.2, N=400)
+    vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=3, latent_dim=1, likelihood="gaussian_learned").double()
+    vae.fit(
+        model.y, S=4, max_epochs=150, batch_size=50, learning_rate=0.02, accelerator="cpu", precision="64-true", progress=False
+    )
+    centred = model.y.numpy() - model.y.numpy().mean(axis=0)
+    eigenvalues = np.linalg.eigvalsh(centred.T @ centred / len(centred))[::-1]
+    noise = eigenvalues[1:].mean()
+    maximum = -0.5 * (3 * np.log(2 * np.pi) + np.log(eigenvalues[0]) + 2 * np.log(noise) + 3)
+    assert maximum - 0.1 < vae.log_likelihood(model.y, 2000, estimator="importance").mean().item() <= maximum + 0.02
+
+
+def test_divergence_stops_and_names_the_epoch() -> None:
+    with pytest.raises(DivergenceError, match=r"training diverged in epoch \d+: .*_elbo is (nan|-inf)"):
+        fitted(learning_rate=1e6, max_epochs=50)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_missing_accelerators_are_named() -> None:
+    with pytest.raises(
+        AcceleratorError, match=r"accelerator='gpu', devices=1.* cannot be had on this machine.*'auto' or 'cpu'"
+    ):
+        fitted(accelerator="gpu")
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(TypeError, match="max_epoch"):
+        fitted(max_epoch=3)
+
+
+@pytest.mark.parametrize("N", [1, 10, 23])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_every_row_is_seen_once(N: int, processes: int) -> None:
+    y = torch.arange(N)[:, None]
+    shares = [Batches(y, 10, seed=1, rank=rank, processes=processes) for rank in range(processes)]
+    assert all(len(share) == math.ceil(N / 10) == len(list(share)) for share in shares)
+    seen = sorted(int(row) for share in shares for rows in share for row in rows)
+    assert seen == list(range(N))
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    y = torch.arange(30)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = Batches(y, 7, seed)
+        batches.set_epoch(epoch)
+        return torch.cat(list(batches)).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+class OneProcess:
+    def reduce(self, tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        return tensor
+
+
+def test_totals_start_anew() -> None:
+    totals = Totals()
+    for _ in range(2):
+        totals.add(torch.tensor([1.0, 2.0]))
+        totals.add(torch.tensor([6.0]))
+        assert totals.means(OneProcess()).tolist() == [3.0]
+
+
+def test_noise_is_a_function_of_its_address() -> None:
+    like = torch.zeros(1, dtype=torch.float64)
+    both = per_example(0, "a", torch.tensor([5, 2]), 1, 3, like)
+    assert torch.equal(both[:, 1:], per_example(0, "a", torch.tensor([2]), 1, 3, like))
+    others = [(0, "a", 2, 0), (1, "a", 2, 1), (0, "b", 2, 1), (0, "a", 3, 1)]
+    for seed, stream, example, block in others:
+        assert not torch.equal(both[:, 1:], per_example(seed, stream, torch.tensor([example]), block, 3, like))
+
+
+def test_defaults_are_lightnings_where_it_has_any() -> None:
+    assert Training().precision == "32-true"
+    assert Training().accelerator == "auto"

@@ -1,0 +1,74 @@
+"""A small repository of the user's: params, data, and the stages run in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+
+TINY: dict[str, Any] = {
+    "data.path": "data/raw/table.csv",
+    "data.exclude": [],
+    "data.shape": None,
+    "data.dequantize": None,
+    "model.latent_dim": 2,
+    "model.generative.hidden": [8],
+    "model.inference.hidden": [8],
+    "train.max_epochs": 2,
+    "train.patience": None,
+    "evaluate.samples": 50,
+    "evaluate.elbo_samples": 5,
+    "evaluate.mixture_components": [1, 2],
+    "generate.samples": 20,
+    "threads": 1,
+}
+
+BINARY = {"data.scale": "none", "model.likelihood": {"name": "bernoulli"}}
+
+
+def params_with(changes: Mapping[str, Any]) -> Any:
+    """The shipped params.yaml with these dotted paths changed."""
+    content = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    for path, value in changes.items():
+        section, (*steps, last) = content, path.split(".")
+        for step in steps:
+            section = section[step]
+        section[last] = value
+    return content
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """params.yaml in ``folder``: tiny settings, then ``changes`` by dotted path."""
+    yaml = YAML(typ="safe", pure=True)
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(params_with({**TINY, **changes}), file)
+
+
+def table(kind: str = "continuous", rows: int = 60) -> pd.DataFrame:
+    """Four correlated columns of numbers, of integers, or of zeros and ones."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(rows, 2)) @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(rows, 4)) + [0, 5, -2, 100]
+    if kind == "integer":
+        values = np.round(values * 3)
+    if kind == "binary":
+        values = values > values.mean(axis=0)
+    names = ["a", "b", "c", "d"]
+    return pd.DataFrame(values if kind == "continuous" else values.astype(int), columns=names)
+
+
+def write_table(folder: Path, frame: pd.DataFrame | None = None, name: str = "table.csv") -> Path:
+    """``frame`` as data/raw/NAME under ``folder``."""
+    path = folder / "data" / "raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = table() if frame is None else frame
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
