@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from vae.noise import generator
+
+
+class Batch(NamedTuple):
+    """This process's rows of a batch, and the number of rows of the batch over all processes."""
+
+    rows: Tensor
+    size: int
 
 
 class Batches:
@@ -45,9 +53,9 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.y) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         for rows in self._order().split(self.batch_size):
-            yield self.y[self._share(rows)]
+            yield Batch(self.y[self._share(rows)], len(rows))
 
     def _order(self) -> Tensor:
         if self.seed is None:

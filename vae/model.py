@@ -15,6 +15,7 @@ from torch.func import functional_call, grad
 from typing_extensions import override
 
 from vae import likelihoods, storage
+from vae.batches import Batch
 from vae.distributions import DiagonalNormal, VectorDistribution
 from vae.networks import Architecture, Feedforward
 from vae.noise import generator
@@ -114,7 +115,6 @@ class VAE(pl.LightningModule):
         self.objective = objective or ELBO()
         self.training_settings = Training()
         self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
-        self._totals = {"train": Totals(), "valid": Totals()}
 
     # ---- the lecture's methods
 
@@ -147,19 +147,20 @@ class VAE(pl.LightningModule):
             DivergenceError: If the loss becomes infinite or NaN.
             AcceleratorError: If the accelerator asked for is not there.
         """
-        rows = self._rows(y)
-        held_out = None if validation is None else self._rows(validation, "validation")
+        rows = self.as_rows(y)
+        held_out = None if validation is None else self.as_rows(validation, "validation")
         if S is not None:
             self.objective = ELBO(S, self.objective.kl)
         self.training_settings = Training(**settings)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
+        self._totals = {"train": Totals(), "valid": Totals()}
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks)
         return self
 
     @torch.no_grad()
     def infer(self, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
         """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D)."""
-        q = self.inference(self._rows(y))
+        q = self.inference(self.as_rows(y))
         return q.mean, q.variance
 
     @torch.no_grad()
@@ -191,15 +192,16 @@ class VAE(pl.LightningModule):
         """
         from vae.evidence import ESTIMATORS  # here, so that a change to an estimator does not retrain
 
-        return lookup("estimator", ESTIMATORS, estimator)(self, self._rows(y), S, seed=seed).log_likelihood
+        return lookup("estimator", ESTIMATORS, estimator)(self, self.as_rows(y), S, seed=seed).log_likelihood
 
     def make_objective(
         self, y: ArrayLike | Tensor, y_var: float | None = None, S: int = 1
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The negative ELBO and its gradient, as functions of one flat parameter vector and the iteration number t.
 
-        Both are means over rows. The noise is a function of t, the one that training uses in its step t, so for a fixed t
-        (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`. Numpy in, numpy out; torch likewise.
+        Both are means over rows. The noise is a function of t and of a row's position, the one that training draws for the
+        batch of its step t, so for a fixed t (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`.
+        Numpy in, numpy out; torch likewise.
 
         Args:
             y: Rows, shape (N, D).
@@ -212,7 +214,7 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: If y_var is given and the likelihood has no fixed variance, or is not positive.
         """
-        rows, objective = self._rows(y), ELBO(S, self.objective.kl)
+        rows, objective = self.as_rows(y), ELBO(S, self.objective.kl)
         fixed = self._fixed_variance(y_var)
 
         def variational_objective(params: Tensor, t: int = 0) -> Tensor:
@@ -243,13 +245,31 @@ class VAE(pl.LightningModule):
 
     def terms(self, y: ArrayLike | Tensor, S: int = 1, *, seed: int = 0) -> Terms:
         """The three terms of the ELBO per row, from S draws of q(z|y), and the KL in closed form."""
-        return Terms(self, self._rows(y), S, generator(seed, "terms", device=self.device))
+        return Terms(self, self.as_rows(y), S, generator(seed, "terms", device=self.device))
+
+    def as_rows(self, y: ArrayLike | Tensor, name: str = "y") -> Tensor:
+        """``y`` as a tensor (N, D) of the model's dtype on its device.
+
+        Raises:
+            ValueError: If the shape is wrong, or a value is not one that the likelihood is for.
+        """
+        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
+        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
+            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
+        allowed, rule = rows.isfinite(), "finite"
+        if self.generative.likelihood.support == "binary":
+            allowed, rule = (rows == 0) | (rows == 1), "0 or 1 under the Bernoulli likelihood"
+        if not allowed.all():
+            row, column = (~allowed).nonzero()[0].tolist()
+            raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
+        return rows
 
     # ---- files
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` (weights) and ``model.json`` (everything else) into ``folder``."""
-        storage.save(folder, self.card, self.state_dict())
+        dtype = str(self._float).removeprefix("torch.")
+        storage.save(folder, self.card.model_copy(update={"dtype": dtype}), self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -259,8 +279,14 @@ class VAE(pl.LightningModule):
             ModelFileError: If a file is missing, damaged, or of another model.
         """
         card, weights = storage.load(folder)
-        vae = cls(**card.arguments())
-        storage.check(folder, expected=vae.state_dict(), found=weights)
+        dtype = getattr(torch, card.dtype)
+        try:
+            with torch.device("meta"):  # shapes only, so that a damaged file cannot ask for all memory
+                expected = cls(**card.arguments()).to(dtype).state_dict()
+        except (KeyError, TypeError, ValueError) as error:
+            raise storage.damaged_card(folder, error) from error
+        storage.check(folder, expected=expected, found=weights)
+        vae = cls(**card.arguments()).to(dtype)
         vae.load_state_dict(weights)
         return vae.eval()
 
@@ -270,11 +296,14 @@ class VAE(pl.LightningModule):
         """The objective per row of ``y``."""
         return (objective or self.objective)(self, y, noise)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The mean loss of a batch; the noise is a function of the seed and the global step."""
-        return self._step("train", batch, self.global_step).loss.mean()
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of a batch; the noise is a function of the seed and the global step.
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        Lightning averages gradients over processes, so each gives its share of the sum over the whole batch.
+        """
+        return self._step("train", batch, self.global_step) * (self.trainer.world_size / batch.size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same noise in every epoch, so that epochs are compared on equal terms."""
         self._step("valid", batch, batch_idx)
 
@@ -293,10 +322,13 @@ class VAE(pl.LightningModule):
         fused = str(self.trainer.precision).endswith("true")
         return torch.optim.Adam(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
-    def _step(self, split: str, batch: Tensor, position: int) -> Objective:
-        objective = self(batch, None, self._noise(split, position, self.global_rank))
+    def _step(self, split: str, batch: Batch, position: int) -> Tensor:
+        """The loss summed over this process's rows of the batch."""
+        if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
+            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+        objective = self(batch.rows, None, self._noise(split, position, self.global_rank))
         self._totals[split].add(*(getattr(objective, name) for name in QUANTITIES))
-        return objective
+        return objective.loss.sum()
 
     def _log(self, split: str) -> None:
         elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()
@@ -318,15 +350,6 @@ class VAE(pl.LightningModule):
 
     def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
         return generator(self.training_settings.seed, split, position, rank, device=self.device)
-
-    def _rows(self, y: ArrayLike | Tensor, name: str = "y") -> Tensor:
-        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
-        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
-            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
-        if not rows.isfinite().all():
-            row, column = (~rows.isfinite()).nonzero()[0].tolist()
-            raise ValueError(f"{name} must be finite; got {rows[row, column]} in row {row}, column {column}")
-        return rows
 
     def _fixed_variance(self, y_var: float | None) -> Weights:
         if y_var is None:

@@ -18,7 +18,7 @@ def generator(seed: int, stream: str, *address: int, device: torch.device | str 
 
     The seed is mixed by numpy's `SeedSequence`, which makes neighbouring addresses independent.
     """
-    entropy = [seed, int.from_bytes(stream.encode(), "little"), *address]
+    entropy = [seed, int.from_bytes(stream.encode(), "little"), len(address), *address]
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) % 2**63)
 

@@ -32,6 +32,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["evidence-vae-1"] = "evidence-vae-1"
+    dtype: Literal["float32", "float64"] = "float32"
     data_dim: int
     latent_dim: int
     likelihood: dict[str, Any]
@@ -72,11 +73,16 @@ def load(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
     try:
         card = Card.model_validate_json((folder / CARD).read_bytes())
     except (ValidationError, ValueError) as error:
-        raise ModelFileError(f"{folder / CARD} is damaged or of another format: {_first_line(error)}; {_REMEDY}") from error
+        raise damaged_card(folder, ValueError(_first_line(error))) from error
     try:
         return card, load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ModelFileError(f"{folder / WEIGHTS} is damaged or truncated: {error}; {_REMEDY}") from error
+
+
+def damaged_card(folder: str | Path, error: Exception) -> ModelFileError:
+    """The error for a card that names no model that can be built."""
+    return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {error}; {_REMEDY}")
 
 
 def check(folder: str | Path, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -66,6 +66,19 @@ class Training:
     seed: int = 0
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        at_least_one = ("max_epochs", "batch_size", "devices", "patience")
+        positive = ("learning_rate", "gradient_clip_norm")
+        for names, allowed, rule in (
+            (at_least_one, lambda value: value >= 1, "at least 1"),
+            (positive, lambda value: value > 0, "greater than 0"),
+            (("weight_decay",), lambda value: value >= 0, "at least 0"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not allowed(value):
+                    raise ValueError(f"{name} must be {rule}; got {value}")
+
 
 class History(Callback):
     """A row per epoch: epoch, {train,valid}_{elbo,reconstruction,kl}, learning_rate.
@@ -95,17 +108,17 @@ class Totals:
     """Sums of per-example quantities over an epoch, so that a smaller last batch counts by its rows."""
 
     def __init__(self) -> None:
-        self._sums: Tensor | None = None
+        self._sums = torch.zeros(len(QUANTITIES) + 1, dtype=torch.float64)
 
     def add(self, *values: Tensor) -> None:
-        """Add quantities of shape (N,) each; their means are returned by `means` in the same order."""
+        """Add the `QUANTITIES`, each of shape (N,)."""
         sums = torch.stack([value.detach().sum(dtype=torch.float64) for value in values])
-        sums = torch.cat([sums, sums.new_tensor([len(values[0])])])
-        self._sums = sums if self._sums is None else self._sums + sums
+        self._sums = self._sums.to(sums.device) + torch.cat([sums, sums.new_tensor([len(values[0])])])
 
     def means(self, strategy: pl.strategies.Strategy) -> Tensor:
-        """Means over the rows of all processes; starts anew."""
-        sums, self._sums = strategy.reduce(self._sums, reduce_op="sum"), None
+        """Means of the `QUANTITIES` over the rows of all processes; starts anew."""
+        sums = strategy.reduce(self._sums.to(strategy.root_device), reduce_op="sum")
+        self._sums = torch.zeros_like(self._sums)
         return sums[:-1] / sums[-1]
 
 
@@ -118,18 +131,20 @@ def fit(vae: VAE, y: Tensor, validation: Tensor | None, training: Training, call
     """
     history = History()
     vae.train()
-    with tempfile.TemporaryDirectory(prefix="evidence-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="evidence-") as folder, _tidy():
         best = ModelCheckpoint(Path(folder), monitor="valid/elbo" if validation is not None else None, mode="max")
         trainer = _trainer(
             training, [history, *callbacks, best, *_optional(training, validation)], validates=validation is not None
         )
-        trainer.fit(vae, datamodule=InMemory(y, validation, training.batch_size, training.seed))
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(vae, datamodule=InMemory(y, validation, training.batch_size, training.seed))
+        except SystemExit as end:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from end
+        finally:
+            vae.eval()
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
         vae.load_state_dict(state["state_dict"])
         trainer.strategy.barrier()
-    vae.eval()
     return history
 
 
@@ -157,7 +172,7 @@ def _trainer(training: Training, callbacks: list[Callback], *, validates: bool) 
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ImportError, ValueError) as error:
         raise AcceleratorError(
             f"accelerator={training.accelerator!r}, devices={training.devices}, precision={training.precision!r} cannot be "
             f"had on this machine: {error} Set train.accelerator to 'auto' or 'cpu', or run where there is one."
@@ -165,11 +180,12 @@ def _trainer(training: Training, callbacks: list[Callback], *, validates: bool) 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's announcements, and its use of a torch function that torch deprecates."""
+def _tidy() -> Iterator[None]:
+    """Silence Lightning's announcements and a deprecated call of its own; leave torch's global settings as they were."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
+    deterministic = torch.are_deterministic_algorithms_enabled()  # which the Trainer changes for the whole process
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
@@ -177,3 +193,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        torch.use_deterministic_algorithms(deterministic)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from vae.model import VAE
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,21 @@ def require_samples(S: int) -> None:
         raise ValueError(f"samples must be at least 1; got {S}")
 
 
-def rows_per_chunk(elements_per_row: int, budget: int = 2**21) -> int:
-    """How many rows of that many elements fit into the working memory of one step (8 MiB in float32)."""
-    return max(1, budget // max(1, elements_per_row))
+def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**21) -> int:
+    """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
+    card = vae.card
+    widest = max(card.data_dim, card.latent_dim, *card.generative.hidden, *card.inference.hidden)
+    return max(1, budget // (draws * widest))
+
+
+def example_ids(ids: Tensor | None, N: int) -> Tensor:
+    """``ids``, or positions.
+
+    Raises:
+        ValueError: If there is not one id for each of the N rows.
+    """
+    if ids is None:
+        return torch.arange(N)
+    if ids.shape != (N,):
+        raise ValueError(f"ids must have shape ({N},), one for each row; got {tuple(ids.shape)}")
+    return ids

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae.evidence.estimate import Estimate, LogWeights, require_samples, rows_per_chunk
+from vae.evidence.estimate import Estimate, LogWeights, example_ids, require_samples, rows_per_chunk
 from vae.noise import DRAWS_PER_BLOCK, per_example
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def importance_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Tens
             values, its id and the seed, not on the other examples.
 
     Raises:
-        ValueError: If S is below 1.
+        ValueError: If S is below 1, or there is not one id a row.
     """
     require_samples(S)
-    ids = torch.arange(len(y)) if ids is None else ids
+    ids = example_ids(ids, len(y))
     weights = LogWeights(len(y), y.device)
-    chunk = rows_per_chunk(DRAWS_PER_BLOCK * y.shape[1])
+    chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)
         for log_weights in _blocks(vae, y[rows], S, seed, ids[rows]):

@@ -33,7 +33,7 @@ def prior_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0) -> Estimate:
     """
     require_samples(S)
     weights = LogWeights(len(y), y.device)
-    chunk = rows_per_chunk(DRAWS_PER_BLOCK * y.shape[1])
+    chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
         noise = generator(seed, "prior", block, device=y.device)
         z = vae.prior().sample((DRAWS_PER_BLOCK, 1), noise)[: S - start]

@@ -1,0 +1,60 @@
+"""The ELBO and its parts per example, in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vae.evidence.estimate import example_ids, require_samples, rows_per_chunk
+from vae.noise import DRAWS_PER_BLOCK, per_example
+
+if TYPE_CHECKING:
+    from vae.model import VAE
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The ELBO per example and its parts, in nats, each of shape (N,), float64; elbo = reconstruction - kl."""
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """A lower bound of log p(y)."""
+        return self.reconstruction - self.kl
+
+
+@torch.no_grad()
+def evidence_lower_bound(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
+    """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)) in closed form (Kingma and Welling 2014, eq. 3).
+
+    Args:
+        vae: The model.
+        y: Rows, shape (N, D).
+        S: Draws per example.
+        seed: Of the draws.
+        ids: Example ids, integers (N,), which address the noise; positions by default.
+
+    Raises:
+        ValueError: If S is below 1, or there is not one id a row.
+    """
+    require_samples(S)
+    ids = example_ids(ids, len(y))
+    chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
+    parts = [_chunk(vae, rows, S, seed, some) for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True)]
+    reconstruction, kl = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Bound(reconstruction, kl)
+
+
+def _chunk(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+    q = vae.inference(y)
+    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
+        z = q.transform(per_example(seed, "bound", ids, block, q.event_shape[0], like=y)[: S - start])
+        total += vae.generative(z).log_prob(y).sum(dim=0, dtype=torch.float64)
+    return total / S, kl_divergence(q, vae.prior()).double()
