@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.schema import Array
 
@@ -27,13 +28,13 @@ class Density(Protocol):
 class BernoulliMixture:
     """A mixture of products of Bernoullis, fitted by EM (Bishop 2006, section 9.3.3), in scikit-learn's interface.
 
-    Probabilities are posterior means under a uniform prior, so that no row has probability zero. scikit-learn has Gaussian
-    mixtures only.
+    Weights and probabilities are posterior modes under Dirichlet(2) and Beta(2, 2) priors, so that no row has probability zero
+    (one component: Laplace's rule of succession). scikit-learn has Gaussian mixtures only.
 
     Args:
         n_components: Number of components; one is the product of independent Bernoullis.
         random_state: Seed of k-means, which gives the initial responsibilities.
-        tol: Stop when the mean log likelihood rises by less.
+        tol: Stop when the mean objective rises by less.
         max_iter: EM steps at most.
     """
 
@@ -49,9 +50,10 @@ class BernoulliMixture:
         for _ in range(self.max_iter):
             joint = self._joint(X)
             total = logsumexp(joint, axis=1, keepdims=True)
-            if total.mean() - previous < self.tol:
+            objective = total.mean() + self._log_prior() / len(X)
+            if objective - previous < self.tol:
                 break
-            previous = total.mean()
+            previous = objective
             self._maximise(X, np.exp(joint - total))
         return self
 
@@ -64,8 +66,35 @@ class BernoulliMixture:
         self.weights_ = (counts + 1) / (len(X) + self.n_components)
         self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
 
+    def _log_prior(self) -> float:
+        """Of the priors whose mode `_maximise` finds; EM raises the likelihood plus this, not the likelihood alone."""
+        return float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
+
     def _joint(self, X: Array) -> Array:
         return np.log(self.weights_) + X @ np.log(self.means_).T + (1 - X) @ np.log1p(-self.means_).T
+
+
+class StandardizedGaussianMixture:
+    """scikit-learn's mixture of full-covariance Gaussians, fitted in standardised units and scored in the given ones.
+
+    Its regularisation is in units of the data, so that it fails or distorts where these are very large or small.
+
+    Args:
+        n_components: Number of components.
+        random_state: Seed of the initialisation.
+    """
+
+    def __init__(self, n_components: int = 1, random_state: int = 0) -> None:
+        self._scaler, self._mixture = StandardScaler(), GaussianMixture(n_components, random_state=random_state)
+
+    def fit(self, X: Array) -> Self:
+        """Fit to rows (N, D)."""
+        self._mixture.fit(self._scaler.fit_transform(X))
+        return self
+
+    def score_samples(self, X: Array) -> Array:
+        """Log density per row, (N,), in nats."""
+        return self._mixture.score_samples(self._scaler.transform(X)) - np.log(self._scaler.scale_).sum()
 
 
 @dataclass(frozen=True)
@@ -102,5 +131,5 @@ def fit_baselines(train: Array, valid: Array, *, binary: bool, components: Seque
 
 
 def _density(binary: bool, components: int, seed: int) -> Density:
-    family: Callable[..., Density] = BernoulliMixture if binary else GaussianMixture
+    family: Callable[..., Density] = BernoulliMixture if binary else StandardizedGaussianMixture
     return family(n_components=components, random_state=seed)

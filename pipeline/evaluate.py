@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline import tracking
 from pipeline.baselines import Baseline, fit_baselines
 from pipeline.compute import use_threads
+from pipeline.errors import InputError
 from pipeline.figures.likelihoods import likelihood_comparison
-from pipeline.files import MODELS, RESULTS, complete, write_json
+from pipeline.files import RESULTS, complete, write_json
+from pipeline.models import load_model
 from pipeline.params import Evaluate, Params, load_params
 from pipeline.schema import Schema, load_index, load_schema, load_split
 from pipeline.stage import run
 from vae import VAE
-from vae.evidence import ESTIMATORS
+from vae.evidence import ESTIMATORS, evidence_lower_bound
 
 REPORTED = "importance"
 
@@ -33,7 +34,7 @@ def main() -> None:
     """Run the stage."""
     params, schema = load_params(), load_schema()
     use_threads(params.threads)
-    vae = VAE.load(MODELS)
+    vae = load_model(schema)
     with tracking.stage("evaluate", params):
         baselines = _baselines(params, schema)
         examples = score(vae, schema, params)
@@ -49,22 +50,28 @@ def main() -> None:
 
 def score(vae: VAE, schema: Schema, params: Params) -> pd.DataFrame:
     """A row per test example: its row number in the raw file, and everything that the VAE says of it, in nats of raw data."""
-    y = torch.from_numpy(np.array(load_split("test")))
-    with torch.no_grad():
-        terms = vae.terms(y, params.evaluate.elbo_samples, seed=params.seed)
-        kl = terms.closed_form
-        columns: dict[str, NDArray[Any]] = {
-            "index": load_index("test"),
-            "elbo": (terms.log_likelihood - kl).double().numpy() + schema.log_jacobian,
-            "reconstruction": terms.log_likelihood.double().numpy() + schema.log_jacobian,
-            "kl": kl.double().numpy(),
-        }
+    y = vae.as_rows(load_split("test"))
+    bound = evidence_lower_bound(vae, y, params.evaluate.elbo_samples, seed=params.seed)
+    columns: dict[str, NDArray[Any]] = {
+        "index": load_index("test"),
+        "elbo": bound.elbo.numpy() + schema.log_jacobian,
+        "reconstruction": bound.reconstruction.numpy() + schema.log_jacobian,
+        "kl": bound.kl.numpy(),
+    }
     for name, estimator in ESTIMATORS.items():
         estimate = estimator(vae, y, params.evaluate.samples, seed=params.seed)
         columns[f"log_likelihood_{name}"] = estimate.log_likelihood.numpy() + schema.log_jacobian
         columns[f"effective_sample_size_{name}"] = estimate.effective_sample_size.numpy()
     columns["log_likelihood"] = columns[f"log_likelihood_{REPORTED}"]
-    return pd.DataFrame(columns)
+    examples = pd.DataFrame(columns)
+    bad = ~np.isfinite(examples.to_numpy()).all(axis=1)
+    if bad.any():
+        row = int(examples.loc[bad, "index"].iloc[0])
+        raise InputError(
+            f"row {row + 1} of the raw file, a test row, has no finite log-likelihood ({int(bad.sum())} such rows); look for "
+            "extreme values in it"
+        )
+    return examples
 
 
 def summarise(examples: pd.DataFrame, baselines: list[Baseline], settings: Evaluate, schema: Schema) -> dict[str, Any]:

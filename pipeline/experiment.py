@@ -56,31 +56,29 @@ def main_repository() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
-def is_current(stage: str, params: Params) -> bool:
+def is_current(stage: str) -> bool:
     """Whether the outputs of ``stage`` on disk are those of this experiment, by what dvc.lock recorded when it last ran."""
     lock = _yaml(Path("dvc.lock")).get("stages", {})
     entry = lock.get(stage)
-    if entry is None or not all(Path(out["path"]).exists() for out in entry["outs"]):
+    if entry is None or not _params_are(entry):
         return False
-    made = {out["path"]: out["md5"] for other in lock.values() for out in other.get("outs", []) if Path(out["path"]).is_dir()}
-    return _params_are(entry, params) and all(
-        made.get(dep["path"]) == dep["md5"] if dep["path"] in made else _file_is(dep) for dep in entry["deps"]
-    )
+    folders = {out["path"]: out["md5"] for other in lock.values() for out in other["outs"] if Path(out["path"]).is_dir()}
+    return all(_is_as_recorded(file, folders) for file in (*entry["deps"], *entry["outs"]))
 
 
-def _params_are(entry: dict[str, Any], params: Params) -> bool:
-    now = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(encoding="utf-8"))
-    then = entry.get("params", {}).get("params.yaml", {})
-    return all(now.get(section) == value for section, value in then.items())
+def _params_are(entry: dict[str, Any]) -> bool:
+    now = _yaml(Path("params.yaml"))
+    return all(now.get(section) == value for section, value in entry["params"]["params.yaml"].items())
 
 
-def _file_is(dep: dict[str, Any]) -> bool:
-    path = Path(dep["path"])
-    return path.is_file() and md5(path) == dep["md5"]
+def _is_as_recorded(file: dict[str, Any], folders: dict[str, str]) -> bool:
+    """Whether a file has the recorded md5; a folder, the one that was recorded when it was made."""
+    path = Path(file["path"])
+    return path.is_file() and md5(path) == file["md5"] if file["path"] not in folders else folders[file["path"]] == file["md5"]
 
 
 def _code() -> list[str]:
-    stages = _yaml(Path("dvc.yaml"))["stages"].values()
+    stages = _yaml(Path("dvc.yaml")).get("stages", {}).values()
     return sorted({dep for stage in stages for dep in stage["deps"] if dep.startswith(("pipeline/", "vae/"))})
 
 

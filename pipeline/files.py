@@ -31,7 +31,7 @@ def complete(folder: Path) -> Iterator[Path]:
         for name in made:
             os.replace(partial / name, folder / name)
         for path in folder.iterdir():
-            if path.name not in (*made, ".gitignore"):
+            if path.is_file() and path.name not in (*made, ".gitignore"):
                 path.unlink()
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -17,7 +17,8 @@ import torch
 from pipeline import tracking
 from pipeline.compute import use_threads
 from pipeline.figures import samples as figures
-from pipeline.files import MODELS, RESULTS, complete
+from pipeline.files import RESULTS, complete
+from pipeline.models import load_model
 from pipeline.params import load_params
 from pipeline.schema import Array, Schema, load_schema, load_split
 from pipeline.stage import run
@@ -35,7 +36,7 @@ def main() -> None:
     """Run the stage."""
     params, schema = load_params(), load_schema()
     use_threads(params.threads)
-    vae = VAE.load(MODELS)
+    vae = load_model(schema)
     with tracking.stage("generate", params):
         generated = cast(Generated, vae.generate(params.generate.samples, seed=params.seed, full=True))
         samples = schema.to_raw(generated.y.numpy())
@@ -56,13 +57,13 @@ def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
     pictures = figures.Pictures(cast(tuple[int, int], schema.shape), schema.units, (originals.min(), originals.max()))
     pictures.sample_grid(samples, folder / "samples.png")
     pictures.reconstructions(originals[:12], _decode(vae, schema, vae.infer(test[:12])[0]), folder / "reconstructions.png")
-    axis = torch.linspace(-3, 3, STEPS)
+    axis = torch.linspace(-3, 3, STEPS, dtype=vae.as_rows(test).dtype)
     if vae.card.latent_dim == 2:
         plane = torch.stack(torch.meshgrid(axis, -axis, indexing="xy"), dim=-1)
         pictures.latent_plane(_decode(vae, schema, plane), folder / "latent.png")
     else:
         dimensions, spread = _most_used(vae)
-        z = torch.zeros(len(dimensions), STEPS, vae.card.latent_dim)
+        z = torch.zeros(len(dimensions), STEPS, vae.card.latent_dim, dtype=axis.dtype)
         for row, dimension in enumerate(dimensions):
             z[row, :, dimension] = axis
         labels = [f"z{d + 1} (sd of means {spread[d]:.2f})" for d in dimensions]

@@ -9,7 +9,7 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -43,13 +43,6 @@ class Fractions(Section):
     valid: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
 
-    @model_validator(mode="after")
-    def _sum(self) -> Fractions:
-        total = self.train + self.valid + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train, valid and test must add up to 1, not {total:g}")
-        return self
-
 
 class Data(Section):
     """``data``: what to read and how to prepare it."""
@@ -62,12 +55,6 @@ class Data(Section):
     dequantize: float | None = Field(None, gt=0)
     binarize: float | None = None
     scale: Literal["none", "standardize"] = "standardize"
-
-    @model_validator(mode="after")
-    def _one_treatment(self) -> Data:
-        if self.binarize is not None and (self.dequantize is not None or self.scale != "none"):
-            raise ValueError("binarize makes values 0 and 1: it needs dequantize: null and scale: none")
-        return self
 
 
 class Network(Section):
@@ -119,25 +106,13 @@ class Generate(Section):
 class Params(Section):
     """All of params.yaml."""
 
-    seed: int = Field(ge=0)
-    threads: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    threads: int = Field(ge=1, le=1024)
     data: Data
     model: Model
     train: Train
     evaluate: Evaluate
     generate: Generate
-
-    @model_validator(mode="after")
-    def _likelihood_fits_data(self) -> Params:
-        if self.model.likelihood.name != "bernoulli":
-            if self.data.binarize is not None:
-                raise ValueError("data.binarize makes values 0 and 1: it needs model.likelihood.name: bernoulli")
-        elif self.data.dequantize is not None or self.data.scale != "none":
-            raise ValueError(
-                "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null and data.scale: none, "
-                "and data.binarize to a threshold unless the data is binary already"
-            )
-        return self
 
     def flat(self) -> dict[str, Any]:
         """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``."""
@@ -165,12 +140,40 @@ def check_params(content: Any, source: str = "params.yaml") -> Params:
     Raises:
         InputError: Listing every problem with its path.
     """
+    problems = []
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         problems = [_describe(details) for details in error.errors()]
-    lines = "\n".join(f"  {problem}" for problem in problems)
-    raise InputError(f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{lines}")
+    problems += _conflicts(content)
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{lines}")
+    return params
+
+
+def _conflicts(content: Any) -> Iterator[str]:
+    """Values that do not go together; in content that may have other problems too."""
+    data, likelihood = _at(content, "data"), _at(content, "model", "likelihood")
+    fractions = [_at(data, "fractions").get(split) for split in ("train", "valid", "test")]
+    total = sum(f for f in fractions if isinstance(f, float | int))
+    if None not in fractions and abs(total - 1) > 1e-6:
+        yield f"data.fractions: train, valid and test must add up to 1, not {total:g}"
+    bernoulli = likelihood.get("name") == "bernoulli"
+    scaled = data.get("dequantize") is not None or data.get("scale", "standardize") != "none"
+    if data.get("binarize") is not None and not bernoulli:
+        yield "data.binarize: makes values 0 and 1, which needs model.likelihood.name: bernoulli"
+    if bernoulli and scaled:
+        yield (
+            "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null and data.scale: none, and "
+            "data.binarize to a threshold unless the data is binary already"
+        )
+
+
+def _at(content: Any, *steps: str) -> Mapping[str, Any]:
+    for step in steps:
+        content = content.get(step) if isinstance(content, Mapping) else None
+    return content if isinstance(content, Mapping) else {}
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -198,7 +201,7 @@ _VARIANTS = {*LIKELIHOODS, *OBJECTIVES}
 def _nearest(steps: list[str]) -> str:
     known = sorted(set(_field_names(Params)))
     match = difflib.get_close_matches(steps[-1], known, n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    return f"; did you mean {match[0]!r}?" if match and match[0] != steps[-1] else ""
 
 
 def _field_names(section: type[BaseModel]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pipeline.schema import SPLITS, Array, Schema, ValueType
 from pipeline.stage import run
 
 LEAST_ROWS = 2
+LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
 
 
 def main() -> None:
@@ -30,14 +31,17 @@ def main() -> None:
     table = numeric(_selected(read_table(Path(data.path)), data))
     rng = np.random.default_rng(params.seed)
     index = _split(len(table), data, rng)
-    raw, notes = _treated(table, data, rng, index["train"])
+    raw, notes = _treated(table, data, rng)
+    value_type = _value_type(raw, data)
+    notes += _constant_columns(table, raw, index["train"], value_type, data)
     shift, scale = _affine(raw[index["train"]], data)
+    y = _scaled(raw, shift, scale, table, data)
     schema = Schema(
         columns=list(table.columns),
         format=Path(data.path).suffix.lower(),
         shape=_shape(data, table),
         units=data.units,
-        value_type=_value_type(raw, data),
+        value_type=value_type,
         step=data.dequantize,
         shift=shift.tolist(),
         scale=scale.tolist(),
@@ -46,7 +50,7 @@ def main() -> None:
     )
     with complete(PREPARED) as folder:
         for split, rows in index.items():
-            np.save(folder / f"{split}.npy", ((raw[rows] - shift) / scale).astype(np.float32))
+            np.save(folder / f"{split}.npy", y[rows])
             np.save(folder / f"{split}_index.npy", rows)
         schema.save(folder)
     _report(data, schema)
@@ -77,33 +81,68 @@ def _split(rows: int, data: Data, rng: np.random.Generator) -> dict[str, NDArray
     return index
 
 
-def _treated(table: pd.DataFrame, data: Data, rng: np.random.Generator, train: NDArray[np.int64]) -> tuple[Array, list[str]]:
+def _treated(table: pd.DataFrame, data: Data, rng: np.random.Generator) -> tuple[Array, list[str]]:
     """Raw values after binarisation or dequantisation, and notes on what was done."""
     raw = table.to_numpy(dtype=np.float64)
-    constant = [str(name) for name, spread in zip(table.columns, np.ptp(raw[train], axis=0), strict=True) if spread == 0]
     if data.binarize is not None:
-        raw = (raw > data.binarize).astype(np.float64)
-        return raw, [f"values above {data.binarize:g} became 1, others 0"]
+        return (raw > data.binarize).astype(np.float64), [f"values above {data.binarize:g} became 1, others 0"]
     if data.dequantize is not None:
         _check_grid(table, data.dequantize)
-        notes = [f"uniform noise on [0, {data.dequantize:g}) was added to every value"]
+        noisy = raw + data.dequantize * rng.random(raw.shape)
+        return noisy, [f"uniform noise on [0, {data.dequantize:g}) was added to every value"]
+    if (raw == np.round(raw)).all() and _value_type(raw, data) != "binary":
+        return raw, [
+            "all values are integers, and a density of them is not bounded: set data.dequantize to 1 to compare models"
+        ]
+    return raw, []
+
+
+def _constant_columns(
+    table: pd.DataFrame, raw: Array, train: NDArray[np.int64], value_type: ValueType, data: Data
+) -> list[str]:
+    """Refuse columns whose density would be unbounded; note the others that say nothing."""
+    if value_type == "continuous":
+        constant = _constant(raw[train], table)
         if constant:
-            notes.append(f"constant in the training rows, and nothing but that noise now: {_some(constant)}")
-        return raw + data.dequantize * rng.random(raw.shape), notes
-    if constant and not _is_binary(raw):
-        raise InputError(
-            f"column {constant[0]!r} is constant in the training rows"
-            + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
-            + f", so its density is unbounded; leave it out with data.exclude: {_some(constant)}, or, "
-            "if values lie on a grid, set data.dequantize to its step"
-        )
-    return raw, _grid_notes(raw, data)
-
-
-def _grid_notes(raw: Array, data: Data) -> list[str]:
-    if (raw != np.round(raw)).any() or _value_type(raw, data) == "binary":
+            raise InputError(
+                f"column {constant[0]!r} is constant in the training rows"
+                + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
+                + f", so its density is unbounded; leave it out with data.exclude: {_some(constant)}, or, "
+                "if values lie on a grid, set data.dequantize to its step"
+            )
         return []
-    return ["all values are integers, and a density of them is not bounded: set data.dequantize to 1 to compare models"]
+    before = raw[train] if value_type == "binary" else table.to_numpy(dtype=np.float64)[train]
+    constant = _constant(before, table)
+    what = "kept, as a probability is bounded" if value_type == "binary" else "nothing but the noise that was added now"
+    return [f"constant in the training rows, and {what}: {_some(constant)}"] if constant else []
+
+
+def _constant(values: Array, table: pd.DataFrame) -> list[str]:
+    """Columns whose values agree to twelve digits."""
+    with np.errstate(over="ignore"):
+        same = np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(axis=0)
+    return [str(name) for name, constant in zip(table.columns, same, strict=True) if constant]
+
+
+def _scaled(raw: Array, shift: Array, scale: Array, table: pd.DataFrame, data: Data) -> NDArray[np.float32]:
+    """(raw - shift) / scale, where float32 can hold it."""
+    with np.errstate(all="ignore"):
+        y = ((raw - shift) / scale).astype(np.float32)
+        spread = raw.std(axis=0) / scale
+        step = np.inf if data.dequantize is None else data.dequantize / scale / 8
+        spacing = np.spacing(np.abs(y).max(axis=0))
+    for column, name in enumerate(table.columns):
+        if not np.isfinite(scale[column]) or not scale[column] > 0 or not (np.abs(y[:, column]) < LARGEST).all():
+            raise InputError(
+                f"column {name!r}: its values, from {raw[:, column].min():g} to {raw[:, column].max():g}, are too extreme to "
+                "compute with; mend them, or give them in other units"
+            )
+        if data.binarize is None and spread[column] and spacing[column] * 256 > np.minimum(spread, step)[column]:
+            raise InputError(
+                f"column {name!r}: its values, about {raw[:, column].mean():g}, are too large for float32 to tell them apart "
+                f"(standard deviation {raw[:, column].std():g}); set data.scale: standardize, or subtract a constant"
+            )
+    return y
 
 
 def _check_grid(table: pd.DataFrame, step: float) -> None:
@@ -120,7 +159,8 @@ def _check_grid(table: pd.DataFrame, step: float) -> None:
 def _affine(train: Array, data: Data) -> tuple[Array, Array]:
     if data.scale == "none":
         return np.zeros(train.shape[1]), np.ones(train.shape[1])
-    return train.mean(axis=0), train.std(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # `_scaled` refuses what comes of it
+        return train.mean(axis=0), train.std(axis=0)
 
 
 def _value_type(raw: Array, data: Data) -> ValueType:

@@ -39,7 +39,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
     _check_csv_rows(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # mixed columns are reported by `numeric`, with their row
-        return pd.read_csv(path, index_col=False, skip_blank_lines=True, encoding="utf-8-sig")
+        try:
+            return pd.read_csv(path, index_col=False, encoding="utf-8-sig")
+        except pd.errors.ParserError as error:
+            raise InputError(f"{path} is not valid CSV: {error}; look for a quote that is not closed") from error
 
 
 def _check_csv_rows(path: Path) -> None:
@@ -50,7 +53,7 @@ def _check_csv_rows(path: Path) -> None:
             header = next(rows, [])
             _check_names(path, header)
             for row in rows:
-                if row and len(row) != len(header):
+                if len(row) != len(header) and (row or len(header) == 1):
                     few = "too few" if len(row) < len(header) else "too many"
                     raise InputError(
                         f"{path}, line {rows.line_num}: {few} fields, {len(row)} where the header has {len(header)}; "
@@ -68,13 +71,18 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
     _check_names(path, table.column_names)
-    return table.to_pandas()
+    return table.to_pandas(ignore_metadata=True)  # which would hide a column that pandas used as an index
 
 
 def _check_names(path: Path, names: list[str]) -> None:
     repeated = [repr(name) for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(f"{path}: duplicate column name {', '.join(repeated)}; every column needs its own name")
+    if "" in names:
+        raise InputError(
+            f"{path}: column {names.index('') + 1} has no name; name it, or, if it is an index that pandas wrote, write the "
+            "file with index=False"
+        )
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
@@ -90,6 +98,8 @@ def numeric(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(column: pd.Series) -> pd.Series:
+    if column.dtype.kind in "mM":
+        raise InputError(f"column {column.name!r} holds dates or durations; leave it out with data.exclude, or write numbers")
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     bad = ~numbers.map(math.isfinite)
     if bad.any():
@@ -102,6 +112,6 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def _what(value: Any) -> str:
-    if isinstance(value, str):
-        return f"expected a number, got the text {value!r}"
+    if isinstance(value, str) or not pd.api.types.is_scalar(value):
+        return f"expected a number, got {value!r}"
     return "expected a finite number, got an empty cell or NaN" if pd.isna(value) else f"expected a finite number, got {value}"

@@ -26,8 +26,9 @@ from pipeline.files import MODELS, RESULTS, md5
 from pipeline.params import PARAMS_FILE, Params
 
 EXPERIMENT = "evidence"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # how the UI shows it: as training runs
 DIGEST_TAG = "evidence.digest"
-FAILURE_TAG = "failure"
+FAILURE_TAG = "failure."
 UPSTREAM = {"train": ("train",), "evaluate": ("train", "evaluate"), "generate": ("train", "generate")}
 ARTIFACT_SUFFIXES = {".json", ".csv", ".png"}
 POINTS_PER_CALL = 1000
@@ -89,7 +90,7 @@ class View:
                 self._experiment_id, tags={DIGEST_TAG: experiment.digest}
             )
         self._run_id, self._start = run.info.run_id, run.info.start_time
-        self._failed_before = FAILURE_TAG in run.data.tags
+        self._failures = {tag for tag in run.data.tags if tag.startswith(FAILURE_TAG)}
         self._client.update_run(self._run_id, status="RUNNING", name=experiment.name)
         self._tag(experiment.tags)
         if not run.data.params:
@@ -104,16 +105,16 @@ class View:
     def publish(self, stage: str) -> None:
         """Bring the run to what the files say: those of ``stage``, of the stages before it, and of others that are current."""
         for name in UPSTREAM:
-            if name in UPSTREAM[stage] or is_current(name, self.params):
+            if name in UPSTREAM[stage] or is_current(name):
                 self._publish_stage(name)
-        if self._failed_before:
-            self._client.delete_tag(self._run_id, FAILURE_TAG)
-        self._client.set_terminated(self._run_id, "FINISHED")
+        if (own := FAILURE_TAG + stage) in self._failures:
+            self._client.delete_tag(self._run_id, own)
+        self._client.set_terminated(self._run_id, "FAILED" if self._failures - {own} else "FINISHED")
 
     @_harmless
-    def fail(self, error: BaseException) -> None:
+    def fail(self, stage: str, error: BaseException) -> None:
         """Mark the run as failed (killed, if the user interrupted it), with the reason."""
-        self._tag({FAILURE_TAG: _short(error)})
+        self._tag({FAILURE_TAG + stage: _short(error)})
         self._client.set_terminated(self._run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
     def _find_or_create_experiment(self, root: Path) -> str:
@@ -121,7 +122,7 @@ class View:
         if found:
             return found.experiment_id
         location = (root / "mlartifacts").as_uri() if tracking_uri(root).startswith("sqlite:") else None
-        return self._client.create_experiment(EXPERIMENT, artifact_location=location)
+        return self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=EXPERIMENT_TAGS)
 
     def _find_run(self, digest: str) -> Any:
         query = f"tags.`{DIGEST_TAG}` = '{digest}'"
@@ -177,7 +178,7 @@ def stage(name: str, params: Params) -> Iterator[View]:
     try:
         yield view
     except BaseException as error:
-        view.fail(error)
+        view.fail(name, error)
         raise
     view.publish(name)
 

@@ -10,7 +10,8 @@ import torch
 from scipy.special import logsumexp
 
 from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, small_vae, within_error
-from vae.evidence import ESTIMATORS, estimate, importance, importance_sampling, prior, prior_sampling
+from vae import VAE
+from vae.evidence import ESTIMATORS, estimate, evidence_lower_bound, importance, importance_sampling, prior, prior_sampling
 from vae.noise import per_example
 
 by_estimator = pytest.mark.parametrize("name", sorted(ESTIMATORS))
@@ -84,7 +85,7 @@ def test_chunks_do_not_matter(name: str, S: int, monkeypatch: pytest.MonkeyPatch
     vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"}, N=7)
     whole = ESTIMATORS[name](vae, y, S)
     for module in (importance, prior):
-        monkeypatch.setattr(module, "rows_per_chunk", lambda elements: 2)
+        monkeypatch.setattr(module, "rows_per_chunk", lambda vae, draws: 2)
     parts = ESTIMATORS[name](vae, y, S)
     torch.testing.assert_close(parts.log_likelihood, whole.log_likelihood, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(parts.effective_sample_size, whole.effective_sample_size)
@@ -139,5 +140,32 @@ def test_fewer_than_one_sample_is_refused(name: str) -> None:
 
 
 def test_memory_is_bounded_by_the_chunk() -> None:
-    assert estimate.rows_per_chunk(10**9) == 1
-    assert estimate.rows_per_chunk(1) == 2**21
+    """The widest layer counts, not only the data; and one row is always possible."""
+    wide = VAE({"hidden": [4096]}, {"hidden": [8]}, data_dim=2, latent_dim=2)
+    assert estimate.rows_per_chunk(wide, 128) == 4
+    assert estimate.rows_per_chunk(small_vae({"name": "gaussian"}), 128) == 2**21 // (128 * 7)
+    assert estimate.rows_per_chunk(wide, 10**9) == 1
+
+
+def test_the_bound_is_that_of_the_objective() -> None:
+    """Its sampled part has the expectation of a thousand single draws (6e-5); its KL is exact; rows are independent."""
+    vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"}, N=5)
+    bound = evidence_lower_bound(vae, y, 20_000)
+    with torch.no_grad():
+        terms = vae.terms(y, 1)
+        draws = torch.stack([vae.terms(y, 1, seed=s).log_likelihood for s in range(1000)])
+    torch.testing.assert_close(bound.kl, terms.closed_form)
+    torch.testing.assert_close(bound.elbo, bound.reconstruction - bound.kl)
+    for n in range(5):
+        assert within_error(draws[:, n], bound.reconstruction[n].item())
+    some = torch.tensor([4, 1])
+    torch.testing.assert_close(
+        evidence_lower_bound(vae, y[some], 300, ids=some).elbo, evidence_lower_bound(vae, y, 300).elbo[some]
+    )
+
+
+def test_each_row_needs_an_id() -> None:
+    vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"}, N=5)
+    for estimator in (importance_sampling, evidence_lower_bound):
+        with pytest.raises(ValueError, match=r"ids must have shape \(5,\), one for each row; got \(1,\)"):
+            estimator(vae, y, 10, ids=torch.tensor([3]))

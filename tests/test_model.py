@@ -116,6 +116,17 @@ def test_architectures_give_widths_layers_and_activation() -> None:
     assert [tuple(p.shape) for p in vae.inference.network.parameters()] == [(4, 3), (4,)]
 
 
+def test_the_bernoulli_likelihood_is_for_zeros_and_ones() -> None:
+    with pytest.raises(ValueError, match=r"y must be 0 or 1 under the Bernoulli likelihood; got 16.0 in row 0, column 2"):
+        small_vae({"name": "bernoulli"}).log_likelihood([[0, 1, 16, 0]])
+
+
+def test_double_precision_survives_its_files(tmp_path: Path) -> None:
+    vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"})
+    vae.save(tmp_path)
+    assert torch.equal(VAE.load(tmp_path).log_likelihood(y, 50), vae.log_likelihood(y, 50))
+
+
 @by_name
 def test_save_and_load(options: dict[str, Any], tmp_path: Path) -> None:
     vae, y = small_vae(options).float(), rows_for(options)
@@ -145,6 +156,10 @@ def damage(folder: Path, kind: str) -> None:
         card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items() if k != "latent_dim"}))
     elif kind == "other format":
         card.write_text(card.read_text().replace("evidence-vae-1", "evidence-vae-9"))
+    elif kind == "unknown likelihood":
+        card.write_text(card.read_text().replace('"name": "gaussian"', '"name": "normal"'))
+    elif kind == "gigantic":
+        card.write_text(card.read_text().replace('"data_dim": 4', '"data_dim": 1000000000'))
     elif kind == "other shape":
         card.write_text(card.read_text().replace('"data_dim": 4', '"data_dim": 5'))
     elif kind == "extra tensor":
@@ -160,6 +175,8 @@ def damage(folder: Path, kind: str) -> None:
         ("truncated", "model.safetensors is damaged or truncated: "),
         ("garbage", "model.safetensors is damaged or truncated: "),
         ("not json", "model.json is damaged or of another format: "),
+        ("unknown likelihood", "model.json is damaged or of another format: likelihood must be one of .*; got 'normal'"),
+        ("gigantic", r"not of the model in model.json: tensor 'generative.network.2.bias' should be \(1000000000,\)"),
         ("no key", "model.json is damaged or of another format: latent_dim: Field required"),
         ("other format", "model.json is damaged or of another format: format: Input should be 'evidence-vae-1'"),
         (

@@ -90,7 +90,7 @@ def test_training_minimises_the_objective(options: dict[str, Any]) -> None:
     for epoch in range(2):
         batches = Batches(y, len(y), seed=5)
         batches.set_epoch(epoch)
-        objective, gradient = vae.make_objective(next(iter(batches)), S=3)
+        objective, gradient = vae.make_objective(next(iter(batches)).rows, S=3)
         assert recorder.losses[epoch] == pytest.approx(objective(weights, epoch).item(), rel=1e-9)
         torch.testing.assert_close(recorder.gradients[epoch], gradient(weights, epoch), rtol=1e-7, atol=1e-9)
 

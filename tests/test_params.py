@@ -61,10 +61,10 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
         ({"train.objective.samples": 0}, "train.objective.samples: input should be greater than or equal to 1; got 0"),
         ({"train.accelerator": "abacus"}, "train.accelerator: input should be 'auto', 'cpu'"),
         ({"model.likelihood": {"name": "bernoulli"}}, "bernoulli needs values in {0, 1}: set data.dequantize: null"),
-        ({"data.binarize": 8}, "data: binarize makes values 0 and 1: it needs dequantize: null and scale: none"),
+        ({"data.binarize": 8}, "data.binarize: makes values 0 and 1, which needs model.likelihood.name: bernoulli"),
         (
             {"data.binarize": 8, "data.dequantize": None, "data.scale": "none"},
-            "data.binarize makes values 0 and 1: it needs model.likelihood.name: bernoulli",
+            "data.binarize: makes values 0 and 1, which needs model.likelihood.name: bernoulli",
         ),
     ],
 )
@@ -74,11 +74,16 @@ def test_problems_are_named(changes: dict[str, Any], message: str) -> None:
 
 
 def test_one_message_lists_every_problem() -> None:
+    changes = {"seed": -1, "train.batch_size": 0, "data.pth": "x", "data.fractions.test": 0.5, "data.binarize": 3}
     with pytest.raises(InputError) as caught:
-        check_params(params_with({"seed": -1, "train.batch_size": 0, "data.pth": "x"}))
+        check_params(params_with(changes))
     message = str(caught.value)
-    assert message.startswith("params.yaml has 3 problems:\n")
-    assert all(path in message for path in ("  seed:", "  train.batch_size:", "  data.pth: unknown key; did you mean 'path'?"))
+    assert message.startswith("params.yaml has 5 problems:\n")
+    conflicts = ("  data.fractions: train", "  data.binarize: makes")
+    assert all(
+        path in message
+        for path in (*conflicts, "  seed:", "  train.batch_size:", "  data.pth: unknown key; did you mean 'path'?")
+    )
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def test_integers_without_dequantisation_are_noted(workspace: Path, capsys: pyte
 
 def test_constant_columns_under_dequantisation_are_noted(workspace: Path) -> None:
     prepared(workspace, table("integer").assign(e=7), **{"data.dequantize": 1})
-    assert "constant in the training rows, and nothing but that noise now: [e]" in load_schema().notes
+    assert "constant in the training rows, and nothing but the noise that was added now: [e]" in load_schema().notes
+    prepared(workspace, table("binary").assign(e=1), **BINARY)
+    assert load_schema().notes == ["constant in the training rows, and kept, as a probability is bounded: [e]"]
 
 
 CSV = "a,b,c\n" + "".join(f"{i},{i * 2 % 7},{i % 5}\n" for i in range(40))
@@ -110,7 +112,7 @@ BAD_FILES: dict[str, tuple[str | bytes | None, dict[str, Any], str]] = {
     "header only": ("a,b,c\n", {}, "has a header but no rows"),
     "short row": (CSV + "1,2\n", {}, "line 42: too few fields, 2 where the header has 3; complete the row"),
     "long row": (CSV + "1,2,3,4\n", {}, "line 42: too many fields, 4 where the header has 3"),
-    "text": (CSV + "1,two,3\n", {}, "column 'b', row 41: expected a number, got the text 'two'; mend the cell"),
+    "text": (CSV + "1,two,3\n", {}, "column 'b', row 41: expected a number, got 'two'; mend the cell"),
     "nan": (CSV + "1,nan,3\n", {}, "column 'b', row 41: expected a finite number, got an empty cell or NaN"),
     "empty cell": (CSV + "1,2,\n", {}, "column 'c', row 41: expected a finite number, got an empty cell or NaN"),
     "infinity": (CSV + "1,2,inf\n", {}, "column 'c', row 41: expected a finite number, got inf"),
@@ -152,6 +154,81 @@ def test_bad_input_is_named_and_writes_nothing(
     assert capsys.readouterr().err.startswith("error in stage prepare: ")
     assert {path: path.read_bytes() for path in (workspace / "data/prepared").iterdir()} == before
     assert not (workspace / "data/prepared.partial").exists()
+
+
+def hostile(values: object, rows: int = 60) -> pd.DataFrame:
+    """A table whose column b is hostile."""
+    return table(rows=rows).assign(b=values)
+
+
+HOSTILE: dict[str, tuple[pd.DataFrame, str, dict[str, Any], str]] = {
+    "binary and constant, standardised": (
+        table("binary").assign(e=1),
+        "t.csv",
+        {},
+        "column 'e' is constant in the training rows",
+    ),
+    "constant but for rounding": (hostile([0.3, 0.1 + 0.2] * 30), "t.csv", {}, "column 'b' is constant in the training rows"),
+    "tiny": (hostile(np.linspace(1e-200, 2e-200, 60)), "t.csv", {}, "column 'b': .* too extreme to compute with"),
+    "huge": (hostile(np.linspace(1e200, 2e200, 60)), "t.csv", {}, "column 'b': .* too extreme to compute with"),
+    "outlier": (
+        hostile([1e22] + [float(i) for i in range(59)]),
+        "t.csv",
+        {"data.scale": "none"},
+        "column 'b': .* too extreme",
+    ),
+    "offset": (
+        hostile(1e9 + np.random.default_rng(0).normal(size=60)),
+        "t.csv",
+        {"data.scale": "none"},
+        "column 'b': .* too large for float32 to tell them apart",
+    ),
+    "large integers": (
+        hostile(2**25 + np.arange(60)).round(),
+        "t.csv",
+        {"data.scale": "none", "data.dequantize": 1},
+        "column 'b': .* too large for float32",
+    ),
+    "dates": (hostile(pd.date_range("2020", periods=60)), "t.parquet", {}, "column 'b' holds dates or durations"),
+    "lists": (hostile([[1, 2]] * 60), "t.parquet", {}, "column 'b', row 1: expected a number, got array"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_columns_are_refused(case: str, workspace: Path) -> None:
+    frame, name, changes, message = HOSTILE[case]
+    with pytest.raises(InputError, match=message):
+        prepared(workspace, frame, name, **changes)
+    assert not (workspace / "data/prepared").exists()
+
+
+def test_an_index_that_pandas_wrote_is_refused(workspace: Path) -> None:
+    path = write_table(workspace)
+    table().to_csv(path)
+    with pytest.raises(InputError, match="column 1 has no name; name it, or, if it is an index that pandas wrote"):
+        read_table(path)
+
+
+def test_parquet_keeps_columns_that_pandas_used_as_an_index(workspace: Path) -> None:
+    path = write_table(workspace, name="table.parquet")
+    table().set_index("a").to_parquet(path)
+    assert set(read_table(path).columns) == {"a", "b", "c", "d"}
+    pd.DataFrame(np.eye(3)).to_parquet(path)
+    assert list(read_table(path).columns) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a,b\n1,"2\n3,4\n', "not valid CSV|too few fields"),
+        ("a\n1\n\n2\n", "line 3: too few fields, 0 where the header has 1"),
+    ],
+)
+def test_odd_csv_is_refused(text: str, message: str, workspace: Path) -> None:
+    path = write_table(workspace)
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_table(path)
 
 
 def test_damaged_parquet_is_refused(workspace: Path) -> None:

@@ -52,8 +52,10 @@ def test_averages_count_rows_not_batches() -> None:
     vae.fit(y, validation=y, learning_rate=1e-300, batch_size=16, **{**QUICK, "max_epochs": 1})
     batches = Batches(y, 1024)
     with torch.no_grad():
-        expected = vae.objective(vae, next(iter(batches)), generator(0, "valid", 0, 0)).elbo.mean().item()
-        parts = [vae.objective(vae, rows, generator(0, "train", t, 0)).elbo for t, rows in enumerate(Batches(y, 16, seed=0))]
+        expected = vae.objective(vae, next(iter(batches)).rows, generator(0, "valid", 0, 0)).elbo.mean().item()
+        parts = [
+            vae.objective(vae, batch.rows, generator(0, "train", t, 0)).elbo for t, batch in enumerate(Batches(y, 16, seed=0))
+        ]
     assert vae.history.rows[0]["valid_elbo"] == pytest.approx(expected)
     assert vae.history.rows[0]["train_elbo"] == pytest.approx(torch.cat(parts).mean().item())
 
@@ -128,12 +130,45 @@ def test_divergence_stops_and_names_the_epoch() -> None:
         fitted(learning_rate=1e6, max_epochs=50)
 
 
+class Interrupt(pl.Callback):
+    """Ctrl-C in the second batch."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_leaves_nothing_behind() -> None:
+    vae = small_vae(GAUSSIAN)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(100 * rows_for(GAUSSIAN, 50), batch_size=10, callbacks=[Interrupt()], **QUICK)
+    assert not vae.training
+    assert not torch.are_deterministic_algorithms_enabled()
+    vae.fit(rows_for(GAUSSIAN, 50), batch_size=10, **QUICK)
+    assert vae.history.rows[0]["train_elbo"] > -100
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_missing_accelerators_are_named() -> None:
     with pytest.raises(
         AcceleratorError, match=r"accelerator='gpu', devices=1.* cannot be had on this machine.*'auto' or 'cpu'"
     ):
         fitted(accelerator="gpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be at least 1; got 0"),
+        ({"batch_size": -3}, "batch_size must be at least 1; got -3"),
+        ({"learning_rate": 0}, "learning_rate must be greater than 0; got 0"),
+        ({"gradient_clip_norm": -1}, "gradient_clip_norm must be greater than 0; got -1"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0; got -1"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fitted(**settings)
 
 
 def test_unknown_settings_are_refused() -> None:
@@ -147,8 +182,9 @@ def test_every_row_is_seen_once(N: int, processes: int) -> None:
     y = torch.arange(N)[:, None]
     shares = [Batches(y, 10, seed=1, rank=rank, processes=processes) for rank in range(processes)]
     assert all(len(share) == math.ceil(N / 10) == len(list(share)) for share in shares)
-    seen = sorted(int(row) for share in shares for rows in share for row in rows)
+    seen = sorted(int(row) for share in shares for batch in share for row in batch.rows)
     assert seen == list(range(N))
+    assert all(sum(batch.size for batch in share) == N for share in shares)
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -157,7 +193,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         batches = Batches(y, 7, seed)
         batches.set_epoch(epoch)
-        return torch.cat(list(batches)).tolist()
+        return torch.cat([batch.rows for batch in batches]).tolist()
 
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(0, 2)
@@ -165,6 +201,8 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 class OneProcess:
+    root_device = torch.device("cpu")
+
     def reduce(self, tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
         return tensor
 
@@ -172,9 +210,9 @@ class OneProcess:
 def test_totals_start_anew() -> None:
     totals = Totals()
     for _ in range(2):
-        totals.add(torch.tensor([1.0, 2.0]))
-        totals.add(torch.tensor([6.0]))
-        assert totals.means(OneProcess()).tolist() == [3.0]
+        totals.add(*[torch.tensor([1.0, 2.0])] * 3)
+        totals.add(*[torch.tensor([6.0])] * 3)
+        assert totals.means(OneProcess()).tolist() == [3.0] * 3
 
 
 def test_noise_is_a_function_of_its_address() -> None:

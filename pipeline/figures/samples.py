@@ -83,7 +83,7 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, units: str, path: Path,
     columns = min(4, len(names))
     figure, axes = new_figure(2.7 * columns + 0.4, 2.1 * -(-len(names) // columns) + 0.6, -(-len(names) // columns), columns)
     for ax, name in zip(axes.flat, names, strict=False):
-        edges = np.histogram_bin_edges(data[name], bins=30)
+        edges = np.linspace(data[name].min(), data[name].max(), 31)
         for table, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
             ax.hist(
                 table[name].clip(edges[0], edges[-1]), bins=edges, density=True, histtype="step", color=colour, label=label

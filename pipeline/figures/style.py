@@ -14,7 +14,9 @@ VAE, DATA, OTHER, FAINT, GAP = "#1f6f8b", "#e07a1f", "#7d7d7d", "#c9c9c9", "#d8e
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure in inches and its array of axes (rows, columns)."""
     mpl.rcdefaults()
-    mpl.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False})
+    mpl.rcParams.update(
+        {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
+    )
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
