@@ -10,9 +10,11 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONWARNINGS ?= ignore::FutureWarning
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+# columns of `dvc exp show` that hide the rest: file hashes, and the parts of the metrics
+UNSHOWN := .*/.*|(baselines|estimators|standard_errors)\..*|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-all lint format ui clean
+.PHONY: help install repro compare test test-all lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +22,9 @@ help: ## Show the targets
 repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print what came out
 	@dvc repro
 	@python -m pipeline.summary
+
+compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the test figures
+	@dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
 test: lint ## Install, then lint, types and tests (under 6 minutes)
 	@python -m pytest -n 2 -m "not slow"
