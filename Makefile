@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONWARNINGS ?= ignore::FutureWarning
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 # columns of `dvc exp show` that hide the rest: file hashes, and the parts of the metrics
-UNSHOWN := .*/.*|(baselines|estimators|standard_errors)\..*|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run
+UNSHOWN := .*/.*|(baselines|estimators|standard_errors)\..*|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|Created
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro compare test test-all lint format ui clean
@@ -24,7 +24,7 @@ repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print wha
 	@python -m pipeline.summary
 
 compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the test figures
-	@dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
+	@COLUMNS=$$([ -t 1 ] && tput cols || echo 160) dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
 test: lint ## Install, then lint, types and tests (under 6 minutes)
 	@python -m pytest -n 2 -m "not slow"

@@ -98,7 +98,7 @@ class View:
 
     @_harmless
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log values at a step. The time of a point is a function of its step, so logging it again changes nothing."""
+        """Log values at a step. Its time is a function of the step (a second each), so logging it again changes nothing."""
         self._points([(name, value, step) for name, value in metrics.items()])
 
     @_harmless
@@ -148,7 +148,7 @@ class View:
     def _points(self, points: list[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, float(value), self._start + step, step) for name, value, step in points]
+        metrics = [Metric(name, float(value), self._start + 1000 * step, step) for name, value, step in points]
         for first in range(0, len(metrics), POINTS_PER_CALL):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + POINTS_PER_CALL])
 

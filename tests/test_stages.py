@@ -277,3 +277,15 @@ def test_help_says_what_a_stage_writes(stage: str) -> None:
     )
     assert f"python -m pipeline.{stage}" in done.stdout
     assert "Writes" in done.stdout
+
+
+def test_the_readme_quotes_the_locked_run() -> None:
+    """Each figure in the README's table is the one that the committed metrics hold, as `make repro` prints it."""
+    readme = (ROOT / "README.md").read_text()
+    locked = json.loads((ROOT / "results/evaluate/metrics.json").read_text())
+    entries = [locked["log_likelihood"], *locked["baselines"].values()]
+    differences = [baseline["vae_minus_baseline"] for baseline in locked["baselines"].values()]
+    for entry, sign in [(e, "") for e in entries] + [(d, "+") for d in differences]:
+        assert f"{entry['mean']:{sign}.2f} ± {entry['standard_error']:.2f}" in readme
+    prior = locked["estimators"]["prior"]
+    assert f"({prior['median_effective_sample_size']:.1f} of {prior['samples']:,} on the digits)" in readme
