@@ -10,50 +10,19 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad
 from typing_extensions import override
 
-from vae import likelihoods, storage
+from vae import flat, likelihoods, storage
 from vae.batches import Batch
-from vae.distributions import DiagonalNormal, VectorDistribution
-from vae.networks import Architecture, Feedforward
+from vae.conditionals import Generative, Inference
+from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import ELBO, Objective, Terms
-from vae.posteriors import DiagonalGaussian
 from vae.priors import StandardNormal
-from vae.registry import LIKELIHOODS, lookup
+from vae.registry import lookup
 from vae.training import QUANTITIES, History, Totals, Training, fit
-
-Weights = dict[str, Tensor]
-
-
-class Inference(nn.Module):
-    """The inference network: y -> q(z|y)."""
-
-    def __init__(self, architecture: Architecture, data_dim: int, latent_dim: int) -> None:
-        super().__init__()
-        self.network = Feedforward(architecture, data_dim, DiagonalGaussian.features * latent_dim)
-        self.posterior = DiagonalGaussian()
-
-    def forward(self, y: Tensor) -> DiagonalNormal:
-        """q(z|y) for y of shape (..., D)."""
-        return self.posterior(self.network(y))
-
-
-class Generative(nn.Module):
-    """The generative network and the likelihood: z -> p(y|z)."""
-
-    def __init__(self, architecture: Architecture, latent_dim: int, data_dim: int, likelihood: Mapping[str, Any]) -> None:
-        super().__init__()
-        options = dict(likelihood)
-        entry = lookup("likelihood", LIKELIHOODS, options.pop("name"))
-        self.likelihood: likelihoods.Likelihood = entry.build(likelihoods, data_dim, **options)
-        self.network = Feedforward(architecture, latent_dim, self.likelihood.features * data_dim)
-
-    def forward(self, z: Tensor) -> VectorDistribution:
-        """p(y|z) for z of shape (..., K)."""
-        return self.likelihood(self.network(z))
 
 
 class Generated(NamedTuple):
@@ -222,24 +191,19 @@ class VAE(pl.LightningModule):
             weights = {**inference, **generative, **fixed}
             return functional_call(self, weights, (rows, objective, self._noise("train", t))).loss.mean()
 
-        return _numpy_too(self, variational_objective), _numpy_too(self, grad(variational_objective))
+        return flat.numpy_too(variational_objective, rows), flat.numpy_too(grad(variational_objective), rows)
 
     def pack_weights(self) -> Tensor:
         """All parameters as one flat vector: inference weights v, then generative weights w."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters()])
+        return flat.pack(self)
 
-    def unpack_weights(self, params: Tensor) -> tuple[Weights, Weights]:
+    def unpack_weights(self, params: Tensor) -> tuple[flat.Weights, flat.Weights]:
         """A flat vector as (inference weights, generative weights), by name.
 
         Raises:
             ValueError: If the vector has the wrong length.
         """
-        names, shapes = zip(*((name, p.shape) for name, p in self.named_parameters()), strict=True)
-        sizes = [shape.numel() for shape in shapes]
-        if params.shape != (sum(sizes),):
-            raise ValueError(f"params must have shape ({sum(sizes)},); got {tuple(params.shape)}")
-        values = (part.view(shape) for part, shape in zip(params.split(sizes), shapes, strict=True))
-        weights = dict(zip(names, values, strict=True))
+        weights = flat.unpack(self, params)
         inference = {name: value for name, value in weights.items() if name.startswith("inference.")}
         return inference, {name: value for name, value in weights.items() if name not in inference}
 
@@ -351,7 +315,7 @@ class VAE(pl.LightningModule):
     def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
         return generator(self.training_settings.seed, split, position, rank, device=self.device)
 
-    def _fixed_variance(self, y_var: float | None) -> Weights:
+    def _fixed_variance(self, y_var: float | None) -> flat.Weights:
         if y_var is None:
             return {}
         if not isinstance(self.generative.likelihood, likelihoods.Gaussian):
@@ -359,14 +323,3 @@ class VAE(pl.LightningModule):
         if not y_var > 0:
             raise ValueError(f"y_var must be greater than 0; got {y_var}")
         return {"generative.likelihood.variance": torch.tensor(y_var, dtype=self._float, device=self.device)}
-
-
-def _numpy_too(vae: VAE, function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """``function`` of a flat tensor, which also takes a numpy vector and then returns numpy."""
-
-    def either(params: Tensor | np.ndarray, t: int = 0) -> Any:
-        if isinstance(params, Tensor):
-            return function(params, t)
-        return function(torch.as_tensor(params).to(vae.device, vae._float), t).detach().cpu().numpy().astype(np.float64)
-
-    return either
