@@ -30,7 +30,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # how t
 DIGEST_TAG = "evidence.digest"
 FAILURE_TAG = "failure."
 UPSTREAM = {"train": ("train",), "evaluate": ("train", "evaluate"), "generate": ("train", "generate")}
-ARTIFACT_SUFFIXES = {".json", ".csv", ".png"}
+ARTIFACT_SUFFIXES = {".json", ".csv", ".parquet", ".png"}
+LARGEST_ARTIFACT = 5 * 2**20  # bytes; larger tables stay where DVC keeps them
 POINTS_PER_CALL = 1000
 
 for _name, _value in {
@@ -82,9 +83,9 @@ class View:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         experiment = describe(self.params)
         root = main_repository()
-        self._client = MlflowClient(tracking_uri(root))
         (root / ".evidence").mkdir(exist_ok=True)
-        with FileLock(root / ".evidence" / "store.lock"):
+        with FileLock(root / ".evidence" / "store.lock"):  # processes that first touch a store together would crash
+            self._client = MlflowClient(tracking_uri(root))
             self._experiment_id = self._find_or_create_experiment(root)
             run = self._find_run(experiment.digest) or self._client.create_run(
                 self._experiment_id, tags={DIGEST_TAG: experiment.digest}
@@ -140,7 +141,7 @@ class View:
         folder = RESULTS / stage
         self._points(_POINTS[stage](folder))
         for path in sorted(folder.glob("*")):
-            if path.suffix in ARTIFACT_SUFFIXES:
+            if path.suffix in ARTIFACT_SUFFIXES and path.stat().st_size <= LARGEST_ARTIFACT:
                 self._client.log_artifact(self._run_id, str(path), stage)
         if stage == "train":
             self._tag({"model.md5": md5(MODELS / "model.safetensors")})

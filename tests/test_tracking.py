@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +158,20 @@ def test_other_processes_of_a_distributed_training_stay_silent(workspace: Path, 
     with tracking.stage("train", load_params(Path(__file__).parent.parent / "params.yaml")) as view:
         assert view.off
     assert not (workspace / "mlflow.db").exists()
+
+
+def test_processes_that_first_touch_a_store_together_all_log(workspace: Path) -> None:
+    """Four at once, each with params of its own, on a store that does not exist yet."""
+    code = (
+        "import sys; from pipeline import tracking; from pipeline.params import load_params;"
+        "view = tracking.View(load_params().model_copy(update={'seed': int(sys.argv[1])})); view.open(); sys.exit(view.off)"
+    )
+    write_table(workspace)
+    write_params(workspace)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    started = [subprocess.Popen([sys.executable, "-c", code, str(seed)], env=environment) for seed in range(4)]
+    assert [process.wait(120) for process in started] == [0] * 4
+    assert sorted(run.data.params["seed"] for run in runs(workspace)) == ["0", "1", "2", "3"]
 
 
 def test_the_digest_is_that_of_params_data_and_code(workspace: Path) -> None:
