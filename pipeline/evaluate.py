@@ -20,6 +20,7 @@ from pipeline.compute import use_threads
 from pipeline.errors import InputError
 from pipeline.figures.likelihoods import likelihood_comparison
 from pipeline.files import RESULTS, complete, write_json
+from pipeline.labels import baseline_label
 from pipeline.models import load_model
 from pipeline.params import Evaluate, Params, load_params
 from pipeline.schema import Schema, load_index, load_schema, load_split
@@ -122,9 +123,12 @@ def _figure(examples: pd.DataFrame, metrics: dict[str, Any], folder: Any) -> Non
         "VAE, ELBO": {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]},
     }
     for name, entry in metrics["baselines"].items():
-        entries[f"mixture of {entry['components']}" if name == "mixture" else f"single {name}"] = entry
+        entries[baseline_label(name, entry)] = entry
     rows = {label: (entry["mean"], entry["standard_error"]) for label, entry in entries.items()}
-    differences = pd.DataFrame({name: examples["log_likelihood"] - examples[name] for name in metrics["baselines"]})
+    baselines = metrics["baselines"].items()
+    differences = pd.DataFrame(
+        {baseline_label(name, entry): examples["log_likelihood"] - examples[name] for name, entry in baselines}
+    )
     likelihood_comparison(rows, differences, folder / "likelihoods.png")
 
 

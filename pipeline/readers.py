@@ -51,6 +51,7 @@ def _check_csv_rows(path: Path) -> None:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             header = next(rows, [])
+            _check_header(path, header)
             _check_names(path, header)
             for row in rows:
                 if len(row) != len(header) and (row or len(header) == 1):
@@ -63,6 +64,24 @@ def _check_csv_rows(path: Path) -> None:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num}: not valid CSV: {error}") from error
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    """Refuse other separators than commas, and a first row of data in the header's place."""
+    separators = [repr(separator) for separator in ";\t|" if separator in "".join(header)]
+    if len(header) == 1 and separators:
+        raise InputError(f"{path}: columns seem to be separated by {separators[0]}; write the file with commas")
+    counted = [str(number) for number in range(len(header))]
+    if header != counted and all(_is_number(name) for name in header):
+        raise InputError(f"{path}: the first line, {','.join(header[:4])}..., has numbers for names; add a header line")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.files import RESULTS
+from pipeline.labels import baseline_label
 from pipeline.stage import run
 
 
@@ -26,8 +27,7 @@ def main() -> None:
     table.add_column("VAE minus this, paired", justify="right")
     table.add_row(f"VAE ({reported['estimator']} sampling, S = {reported['samples']:,})", _pm(reported), "")
     for name, baseline in metrics["baselines"].items():
-        label = f"mixture of {baseline['components']}" if name == "mixture" else f"single {name.capitalize()}"
-        table.add_row(label, _pm(baseline), _pm(baseline["vae_minus_baseline"], "+.2f"))
+        table.add_row(baseline_label(name, baseline), _pm(baseline), _pm(baseline["vae_minus_baseline"], "+.2f"))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(table)
     for line in _lines(metrics):

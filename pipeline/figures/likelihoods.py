@@ -31,7 +31,12 @@ def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.
     low, high = np.quantile(differences.to_numpy(), [0.005, 0.995])
     for name, colour in zip(differences.columns, (OTHER, DATA), strict=True):
         right.hist(
-            differences[name].clip(low, high), bins=40, range=(low, high), histtype="step", color=colour, label=f"VAE - {name}"
+            differences[name].clip(low, high),
+            bins=40,
+            range=(low, high),
+            histtype="step",
+            color=colour,
+            label=f"VAE minus {name}",
         )
     right.axvline(0, color="black", linewidth=0.8)
     right.set(
