@@ -20,13 +20,14 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print what came out
+	@python -m pipeline.check
 	@dvc repro
 	@python -m pipeline.summary
 
 compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the test figures
-	@COLUMNS=$$([ -t 1 ] && tput cols || echo 160) dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
+	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
-test: lint ## Install, then lint, types and tests (under 6 minutes)
+test: lint ## Install, then lint, types and tests (some minutes)
 	@python -m pytest -n 2 -m "not slow"
 
 test-all: lint ## As test, and the tests that take minutes
@@ -41,8 +42,9 @@ format: $(INSTALLED) ## Format the code
 	@ruff check --fix .
 	@ruff format .
 
-ui: $(INSTALLED) ## Open the MLflow UI on 127.0.0.1 (PORT=5000)
-	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$(MLFLOW_TRACKING_URI)"
+ui: $(INSTALLED) ## Serve the MLflow UI on 127.0.0.1 (PORT=5000)
+	@echo "http://127.0.0.1:$(or $(PORT),5000) in a few seconds; Ctrl-C stops it"
+	@PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$(MLFLOW_TRACKING_URI)"
 
 clean: ## Remove caches and half-written outputs; results, data and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache data/*.partial models.partial results/*.partial

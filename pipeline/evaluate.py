@@ -80,14 +80,20 @@ def summarise(examples: pd.DataFrame, baselines: list[Baseline], settings: Evalu
     samples = {"samples": settings.samples}
     estimators = {name: samples | _mean(examples[f"log_likelihood_{name}"]) for name in ESTIMATORS}
     for name, entry in estimators.items():
-        entry["median_effective_sample_size"] = float(examples[f"effective_sample_size_{name}"].median())
+        effective = examples[f"effective_sample_size_{name}"]
+        entry |= {
+            "median_effective_sample_size": float(effective.median()),
+            "least_effective_sample_size": float(effective.min()),
+        }
     log_likelihood = _mean(examples["log_likelihood"])
+    least = examples.iloc[int(examples["log_likelihood"].argmin())]
     parts = {name: _mean(examples[name]) for name in ("elbo", "reconstruction", "kl")}
     return {
         "examples": len(examples),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(log_likelihood["mean"]),
+        "least_likely": {"index": int(least["index"]), "log_likelihood": float(least["log_likelihood"])},
         "log_likelihood": {"estimator": REPORTED} | samples | log_likelihood,
         "estimators": estimators,
         "baselines": {

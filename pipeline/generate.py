@@ -66,14 +66,14 @@ def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
         z = torch.zeros(len(dimensions), STEPS, vae.card.latent_dim, dtype=axis.dtype)
         for row, dimension in enumerate(dimensions):
             z[row, :, dimension] = axis
-        labels = [f"z{d + 1} (sd of means {spread[d]:.2f})" for d in dimensions]
+        labels = [f"z{d + 1} (sd {spread[d]:.2f})" for d in dimensions]
         pictures.traversal(_decode(vae, schema, z), labels, folder / "latent.png")
 
 
 def _tables(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
     test, drawn = _table(schema.to_raw(np.array(load_split("test"))), schema), _table(samples, schema)
     figures.marginals(test, drawn, schema.units, folder / "marginals.png")
-    if len(schema.columns) > 1:
+    if len(schema.columns) > 1 and schema.value_type != "binary":  # four dots would say nothing
         figures.pairs(test, drawn, folder / "pairs.png")
     if vae.card.latent_dim > 1:
         (first, second), _ = _most_used(vae, 2)

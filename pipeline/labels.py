@@ -1,4 +1,4 @@
-"""What people call the entries of metrics.json."""
+"""What is said of the entries of the metrics files, in more than one place."""
 
 from __future__ import annotations
 
@@ -9,3 +9,13 @@ from typing import Any
 def baseline_label(name: str, entry: Mapping[str, Any]) -> str:
     """A baseline by its name and its entry."""
     return f"mixture of {entry['components']}" if name == "mixture" else f"single {name.capitalize()}"
+
+
+STILL_IMPROVING = (
+    "note: training stopped at train.max_epochs while the validation ELBO was still rising; raise it for a better model"
+)
+
+
+def still_improving(train_metrics: Mapping[str, Any], max_epochs: int) -> bool:
+    """Whether the best epoch is among the last twentieth of all that were allowed."""
+    return train_metrics["epochs_run"] == max_epochs and train_metrics["best_epoch"] >= max_epochs - 1 - max_epochs // 20

@@ -23,16 +23,27 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         InputError: If the file is missing, empty, of an unknown format, malformed, or names a column twice.
     """
+    check_file(path)
+    table = READERS[path.suffix.lower()](path)
+    if not len(table):
+        raise InputError(f"data.path: {path} has a header but no rows")
+    return table
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a table without reading it.
+
+    Raises:
+        InputError: If ``path`` is missing, a folder, empty, or of an unknown format.
+    """
+    if path.is_dir():
+        raise InputError(f"data.path: {path} is a folder; name the file in it")
     if not path.is_file():
         raise InputError(f"data.path: {path} does not exist; put the file there or name another one in params.yaml")
     if path.stat().st_size == 0:
         raise InputError(f"data.path: {path} is empty (0 bytes); give a file with a header and rows")
     if path.suffix.lower() not in READERS:
         raise InputError(f"data.path: {path} has suffix {path.suffix!r}; known are {', '.join(sorted(READERS))}")
-    table = READERS[path.suffix.lower()](path)
-    if not len(table):
-        raise InputError(f"data.path: {path} has a header but no rows")
-    return table
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -12,15 +12,17 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.files import RESULTS
-from pipeline.labels import baseline_label
+from pipeline.labels import STILL_IMPROVING, baseline_label, still_improving
+from pipeline.params import load_params
 from pipeline.stage import run
 
 
 def main() -> None:
     """Print the summary."""
-    metrics = _metrics()
+    metrics = _metrics("evaluate")
     reported = metrics["log_likelihood"]
-    title = f"Held-out log-likelihood of {metrics['examples']} test rows (nats per example, larger is better)"
+    source = load_params().data.path
+    title = f"Held-out log-likelihood of {metrics['examples']} test rows of {source}\n(nats per example, larger is better)"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
     table.add_column("log p(y)", justify="right")
@@ -35,16 +37,21 @@ def main() -> None:
 
 
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
+    yield "± is one standard error over test rows"
     yield f"ELBO {metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} - KL {metrics['kl']:.2f}"
-    prior = metrics["estimators"]["prior"]
-    yield f"the lecture's prior sampling, S = {prior['samples']:,}: {_pm(prior)} (median effective samples per row: " + (
-        f"{prior['median_effective_sample_size']:.1f})"
-    )
+    for name, entry in metrics["estimators"].items():
+        yield (
+            f"{name} sampling, S = {entry['samples']:,}: {_pm(entry)}; effective samples per row: median "
+            f"{entry['median_effective_sample_size']:.1f}, least {entry['least_effective_sample_size']:.1f}"
+        )
+    least = metrics["least_likely"]
+    yield f"least likely test row: {least['log_likelihood']:.2f}, row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
         yield f"bits per dimension: {metrics['bits_per_dimension']:.3f}"
-    yield "± is one standard error over test rows"
-    pictures = sorted(str(path) for path in RESULTS.glob("*/*.png"))
-    yield f"pictures: {', '.join(pictures)}"
+    if still_improving(_metrics("train"), load_params().train.max_epochs):
+        yield STILL_IMPROVING
+    yield "pictures:"
+    yield from sorted(f"  {path}" for path in RESULTS.glob("*/*.png"))
     yield "compare runs: make ui"
 
 
@@ -52,8 +59,8 @@ def _pm(entry: dict[str, Any], form: str = ".2f") -> str:
     return f"{entry['mean']:{form}} ± {entry['standard_error']:.2f}"
 
 
-def _metrics() -> dict[str, Any]:
-    path = RESULTS / "evaluate" / "metrics.json"
+def _metrics(stage: str) -> dict[str, Any]:
+    path = RESULTS / stage / "metrics.json"
     if not path.is_file():
         raise InputError(f"{path} is missing; make it with `dvc repro`")
     return json.loads(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from pipeline.compute import use_threads
 from pipeline.errors import InputError
 from pipeline.figures.curves import learning_curves
 from pipeline.files import MODELS, RESULTS, complete, write_json
+from pipeline.labels import STILL_IMPROVING, still_improving
 from pipeline.params import Params, load_params
 from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
@@ -86,6 +87,8 @@ def _write(vae: VAE) -> None:
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
         f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"
     )
+    if still_improving(metrics, vae.training_settings.max_epochs):
+        print(STILL_IMPROVING)
 
 
 if __name__ == "__main__":

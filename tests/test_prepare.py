@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline import prepare
+from pipeline import check, prepare
 from pipeline.errors import InputError
 from pipeline.readers import read_table
 from pipeline.schema import SPLITS, load_index, load_schema, load_split
@@ -238,6 +238,13 @@ def test_damaged_parquet_is_refused(workspace: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="is not a readable Parquet file"):
         read_table(path)
+
+
+def test_a_folder_is_not_a_file(workspace: Path) -> None:
+    write_table(workspace)
+    write_params(workspace, **{"data.path": "data/raw"})
+    with pytest.raises(InputError, match=r"data.path: data/raw is a folder; name the file in it"):
+        check.main()
 
 
 def test_a_byte_order_mark_is_not_part_of_a_name(workspace: Path) -> None:

@@ -12,10 +12,12 @@ def progress_bar() -> Progress:
     """The project's progress bar: what, bar, count, time elapsed, time left, a note."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
+        TextColumn("elapsed"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
 
@@ -38,7 +40,7 @@ class EpochProgress(Callback):
         name = "valid/elbo" if "valid/elbo" in trainer.callback_metrics else "train/elbo"
         elbo = trainer.callback_metrics[name].item()
         self._best = max(self._best, elbo)
-        self._bar.update(self._task, advance=1, note=f"{name} {elbo:.2f} (best {self._best:.2f})")
+        self._bar.update(self._task, advance=1, note=f"{name} {elbo:.2f}, best {self._best:.2f}")
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -100,7 +100,7 @@ class History(Callback):
         if bad:
             raise DivergenceError(
                 f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
-                "Lower learning_rate, set gradient_clip_norm, or look for extreme values in the data"
+                "Standardise the data (data.scale), lower learning_rate, set gradient_clip_norm, or look for extreme values"
             )
 
 

@@ -72,7 +72,7 @@ def latent_scatter(means: Array, labels: tuple[str, str], path: Path) -> None:
     ax.scatter(means[:, 0], means[:, 1], s=8, color=VAE, alpha=0.6, label="posterior means of test rows")
     angle = np.linspace(0, 2 * np.pi, 200)
     ax.plot(2 * np.cos(angle), 2 * np.sin(angle), color=DATA, linewidth=1, label="prior, two standard deviations")
-    ax.set(title="Where the test rows lie in latent space", xlabel=labels[0], ylabel=labels[1], aspect="equal")
+    ax.set(title="Test rows in the two latent dimensions used most", xlabel=labels[0], ylabel=labels[1], aspect="equal")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     save(figure, path)
 
@@ -81,21 +81,31 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, units: str, path: Path,
     """Histograms of test data and samples for the first columns."""
     names = list(data.columns[:most])
     columns = min(4, len(names))
-    figure, axes = new_figure(2.7 * columns + 0.4, 2.1 * -(-len(names) // columns) + 0.6, -(-len(names) // columns), columns)
+    rows = -(-len(names) // columns)
+    figure, axes = new_figure(2.7 * columns + 0.4, 2.1 * rows + 0.6, rows, columns)
     for ax, name in zip(axes.flat, names, strict=False):
-        edges = np.linspace(data[name].min(), data[name].max(), 31)
+        edges = _edges(data[name].to_numpy(), samples[name].to_numpy())
         for table, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
-            ax.hist(
-                table[name].clip(edges[0], edges[-1]), bins=edges, density=True, histtype="step", color=colour, label=label
-            )
+            ax.hist(table[name], bins=edges, density=True, histtype="step", color=colour, label=label)
         ax.set(title=name, yticks=[])
         ax.set_xlabel(units, fontsize=7)
+        ax.set_ylabel("density", fontsize=7)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     axes[0, 0].legend(frameon=False, fontsize=7)
     shown = "" if len(names) == len(data.columns) else f" (the first {len(names)} of {len(data.columns)} columns)"
     figure.suptitle(f"Samples beside test data{shown}", fontsize=11)
     save(figure, path)
+
+
+def _edges(data: Array, samples: Array) -> Array:
+    """About 30 bins over all test data and all but the outermost thousandth of the samples; whole ones for whole numbers."""
+    low, high = np.quantile(samples, [0.001, 0.999])
+    low, high = min(low, data.min()), max(high, data.max())
+    if np.issubdtype(data.dtype, np.integer):
+        step = max(1, round((high - low) / 30))
+        return np.arange(np.floor(low), high + step + 1, step) - 0.5
+    return np.linspace(low, high, 31)
 
 
 def pairs(data: pd.DataFrame, samples: pd.DataFrame, path: Path, most: int = 5) -> None:
@@ -108,5 +118,6 @@ def pairs(data: pd.DataFrame, samples: pd.DataFrame, path: Path, most: int = 5) 
             ax.scatter(table[x], table[y], s=6, alpha=0.5, color=colour, label=label)
         ax.set(xlabel=x, ylabel=y)
     axes[0, 0].legend(frameon=False)
-    figure.suptitle("Samples beside test data, in pairs of columns", fontsize=11)
+    shown = "" if len(names) == len(data.columns) else f" (the first {len(names)} of {len(data.columns)} columns)"
+    figure.suptitle(f"Samples beside test data, in pairs of columns{shown}", fontsize=11)
     save(figure, path)
