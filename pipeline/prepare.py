@@ -92,7 +92,8 @@ def _treated(table: pd.DataFrame, data: Data, rng: np.random.Generator) -> tuple
         return noisy, [f"uniform noise on [0, {data.dequantize:g}) was added to every value"]
     if (raw == np.round(raw)).all() and _value_type(raw, data) != "binary":
         return raw, [
-            "all values are integers, and a density of them is not bounded: set data.dequantize to 1 to compare models (for Bernoulli, data.binarize)"
+            "all values are integers, and a density of them is not bounded: set data.dequantize to 1 to compare "
+            "models (for Bernoulli, data.binarize)"
         ]
     return raw, []
 

@@ -45,7 +45,7 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
             f"{entry['median_effective_sample_size']:.1f}, least {entry['least_effective_sample_size']:.1f}"
         )
     least = metrics["least_likely"]
-    yield f"least likely test row: {least['log_likelihood']:.2f}, row {least['index'] + 1} of the file"
+    yield f"least likely test row: {least['log_likelihood']:.2f}, data row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
         yield f"bits per dimension: {metrics['bits_per_dimension']:.3f}"
     if still_improving(_metrics("train"), load_params().train.max_epochs):
