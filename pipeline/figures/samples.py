@@ -36,10 +36,9 @@ class Pictures:
         self._grid(np.stack([originals, means]), "Test images and their reconstructions", path, labels)
 
     def traversal(self, means: Array, labels: list[str], path: Path) -> None:
-        """f_w(z) for means (dimensions, steps, D): one latent dimension varies along each row, the others are 0."""
-        self._grid(
-            means, "The mean image as one latent coordinate goes from -3 (left) to 3 (right), the others at 0", path, labels
-        )
+        """f_w(z), (dimensions, steps, D): one latent dimension varies along each row, the others are 0."""
+        title = "Mean image as one latent coordinate goes from -3 to 3\n(others at 0; sd: of posterior means over test rows)"
+        self._grid(means, title, path, labels)
 
     def latent_plane(self, means: Array, path: Path) -> None:
         """f_w(z) over a grid of a two-dimensional latent space, means (side, side, D)."""
