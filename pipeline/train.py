@@ -19,7 +19,8 @@ from pipeline.labels import STILL_IMPROVING, still_improving
 from pipeline.params import Params, load_params
 from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
-from vae import ELBO, VAE
+from vae import VAE, objectives
+from vae.registry import OBJECTIVES
 from vae.training import QUANTITIES
 
 
@@ -47,14 +48,15 @@ def build(params: Params, schema: Schema) -> VAE:
     Raises:
         InputError: If the likelihood is not one of such data.
     """
-    objective = params.train.objective.model_dump(exclude={"name"})
+    objective = params.train.objective.model_dump()
+    entry = OBJECTIVES[objective.pop("name")]
     vae = VAE(
         params.model.generative.model_dump(),
         params.model.inference.model_dump(),
         data_dim=len(schema.columns),
         latent_dim=params.model.latent_dim,
         likelihood=params.model.likelihood.model_dump(),
-        objective=ELBO(**objective),
+        objective=entry.build(objectives, **objective),
         seed=params.seed,
     )
     support = vae.generative.likelihood.support
