@@ -36,7 +36,7 @@ def main() -> None:
     params, schema = load_params(), load_schema()
     use_threads(params.threads)
     vae = load_model(schema)
-    with tracking.stage("evaluate", params):
+    with threadpool_limits(params.threads), tracking.stage("evaluate", params):  # scikit-learn's threads beside torch's
         baselines = _baselines(params, schema)
         examples = score(vae, schema, params)
         for baseline in baselines:
@@ -112,14 +112,13 @@ def _mean(values: pd.Series) -> dict[str, Any]:
 
 
 def _baselines(params: Params, schema: Schema) -> list[Baseline]:
-    with threadpool_limits(params.threads):
-        return fit_baselines(
-            np.asarray(load_split("train"), dtype=np.float64),
-            np.asarray(load_split("valid"), dtype=np.float64),
-            binary=schema.value_type == "binary",
-            components=params.evaluate.mixture_components,
-            seed=params.seed,
-        )
+    return fit_baselines(
+        np.asarray(load_split("train"), dtype=np.float64),
+        np.asarray(load_split("valid"), dtype=np.float64),
+        binary=schema.value_type == "binary",
+        components=params.evaluate.mixture_components,
+        seed=params.seed,
+    )
 
 
 def _figure(examples: pd.DataFrame, metrics: dict[str, Any], folder: Any) -> None:

@@ -14,7 +14,7 @@ from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.batches import Batches
 from vae.noise import generator, per_example
-from vae.training import AcceleratorError, DivergenceError, Totals, Training
+from vae.training import AcceleratorError, DivergenceError, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
 GAUSSIAN = {"name": "gaussian"}
@@ -222,8 +222,3 @@ def test_noise_is_a_function_of_its_address() -> None:
     others = [(0, "a", 2, 0), (1, "a", 2, 1), (0, "b", 2, 1), (0, "a", 3, 1)]
     for seed, stream, example, block in others:
         assert not torch.equal(both[:, 1:], per_example(seed, stream, torch.tensor([example]), block, 3, like))
-
-
-def test_defaults_are_lightnings_where_it_has_any() -> None:
-    assert Training().precision == "32-true"
-    assert Training().accelerator == "auto"
