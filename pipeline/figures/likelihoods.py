@@ -41,8 +41,8 @@ def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.
     right.axvline(0, color="black", linewidth=0.8)
     right.set(
         title="Which model each test example prefers",
-        xlabel="difference in nats (right of 0: the VAE; outermost 0.5 % in the end bins)",
+        xlabel="difference in nats (right of 0: the VAE)\noutermost 0.5 % in the end bins",
         ylabel="examples",
     )
-    right.legend(frameon=False)
+    right.legend(frameon=False, fontsize=7, loc="upper right")
     save(figure, path)
