@@ -5,9 +5,12 @@ The event is the last dimension; ``log_prob`` sums over it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Size, Tensor
 from torch.distributions import Bernoulli, Independent, Normal
+from typing_extensions import override
 
 Shape = Size | list[int] | tuple[int, ...]
 
@@ -22,6 +25,19 @@ class DiagonalNormal(Independent[Normal]):
 
     def __init__(self, mean: Tensor, stddev: Tensor) -> None:
         super().__init__(Normal(mean, stddev, validate_args=False), 1, validate_args=False)
+        self._stddev = stddev  # not yet broadcast: its logarithm is taken once, not for every draw
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density in nats, shape (...): the sum over D."""
+        D = self.event_shape[0]
+        squares = ((value - self.mean) / self._stddev).square().sum(dim=-1)
+        normaliser = self._stddev.log().expand(*self._stddev.shape[:-1], D).sum(dim=-1)
+        return -0.5 * squares - normaliser - D / 2 * math.log(2 * math.pi)
+
+    def score(self, value: Tensor) -> Tensor:
+        """The gradient of the log density by the value, shape (..., D)."""
+        return (self.mean - value) / self._stddev.square()
 
     def transform(self, noise: Tensor) -> Tensor:
         """Standard normal ``noise`` of shape (..., D) as draws from this distribution, differentiably."""

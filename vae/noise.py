@@ -6,6 +6,8 @@ uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,8 +25,8 @@ def generator(seed: int, stream: str, *address: int, device: torch.device | str 
     return torch.Generator(device).manual_seed(int(state) % 2**63)
 
 
-def per_example(seed: int, stream: str, ids: Tensor, block: int, size: int, like: Tensor) -> Tensor:
-    """Standard normal noise (DRAWS_PER_BLOCK, N, size), with one address per example and block of draws.
+def per_example(seed: int, stream: str, ids: Tensor, block: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Standard normal noise (*shape[:-1], N, shape[-1]), with one address per example and block.
 
     An example's noise depends on its id alone, not on the examples around it: batches can be cut anywhere.
 
@@ -33,17 +35,12 @@ def per_example(seed: int, stream: str, ids: Tensor, block: int, size: int, like
         stream: What the noise is for.
         ids: Example ids, integers of shape (N,).
         block: Number of the block of draws.
-        size: Numbers per draw.
+        shape: Of one example's noise, e.g. (draws, K).
         like: A tensor whose dtype and device the noise takes.
     """
+    kind: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     draws = [
-        torch.randn(
-            DRAWS_PER_BLOCK,
-            size,
-            generator=generator(seed, stream, example, block, device=like.device),
-            dtype=like.dtype,
-            device=like.device,
-        )
+        torch.randn(shape, generator=generator(seed, stream, example, block, device=like.device), **kind)
         for example in ids.tolist()
     ]
-    return torch.stack(draws, dim=1)
+    return torch.stack(draws, dim=-2)

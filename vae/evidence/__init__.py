@@ -1,14 +1,67 @@
-"""Estimators of log p(y) on held-out data.
+"""Estimators of log p(y) on held-out data, with errors, bounds and diagnostics.
 
-Each takes a `VAE`, rows y of shape (N, D) and a number of samples S, and returns an `Estimate` per row, in bounded memory for
-any N and S. `evidence_lower_bound` gives the ELBO with its parts in the same way.
+Each takes a `VAE` and rows y of shape (N, D) and returns a value per row with its diagnostics, in memory that grows neither
+with N nor with the number of samples S:
+
+>>> import torch
+>>> from vae import VAE
+>>> from vae.evidence import importance_sampling
+>>> vae = VAE({"hidden": [8]}, {"hidden": [8]}, data_dim=3, latent_dim=2)
+>>> estimate = importance_sampling(vae, torch.zeros(5, 3), S=1000)
+>>> estimate.log_likelihood.shape, estimate.monte_carlo_error < 0.1
+(torch.Size([5]), True)
+
+| function | log p(y) is | cost in runs of the generative network | for |
+|---|---|---|---|
+| `evidence_lower_bound` | above | N S | a first look; what training maximises |
+| `importance_sampling` | above, in expectation | N S | every row |
+| `prior_sampling` | above, in expectation, often by far | S | one or two latent dimensions; the lecture's number |
+| `annealed_importance_sampling` | just above, in expectation | N S temperatures leapfrogs, with gradients | the report |
+| `bidirectional_bounds` | between two values, in expectation | twice that | checking annealing on simulated rows |
+| `exact` | the value | - | linear-Gaussian models, one or two latent dimensions |
+
+`docs/likelihood.md` explains them.
 """
 
+from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
 from vae.evidence.bound import Bound, evidence_lower_bound
-from vae.evidence.estimate import Estimate
+from vae.evidence.bounds import Bounds, bidirectional_bounds
+from vae.evidence.estimate import Estimate, MeanWithError
+from vae.evidence.exact import Exact, exact, exact_applies
+from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.importance import importance_sampling
+from vae.evidence.latents import Latents, latent_usage
 from vae.evidence.prior import prior_sampling
+from vae.evidence.report import Evidence, Verdict, reported_estimator, two_stage, verdict
+from vae.evidence.schedule import Annealing
+from vae.evidence.tuning import tune_step_sizes
 
-ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling}
+ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annealed": annealed_importance_sampling}
 
-__all__ = ["ESTIMATORS", "Bound", "Estimate", "evidence_lower_bound", "importance_sampling", "prior_sampling"]
+__all__ = [
+    "ESTIMATORS",
+    "Annealing",
+    "Bound",
+    "Bounds",
+    "Estimate",
+    "Evidence",
+    "Exact",
+    "Gap",
+    "Latents",
+    "MeanWithError",
+    "Verdict",
+    "annealed_importance_sampling",
+    "bidirectional_bounds",
+    "evidence_lower_bound",
+    "exact",
+    "exact_applies",
+    "importance_sampling",
+    "inference_gap",
+    "latent_usage",
+    "prior_sampling",
+    "reported_estimator",
+    "reverse_annealing",
+    "tune_step_sizes",
+    "two_stage",
+    "verdict",
+]

@@ -44,6 +44,7 @@ def evidence_lower_bound(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Ten
         ValueError: If S is below 1, or there is not one id a row.
     """
     require_samples(S)
+    y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     parts = [_chunk(vae, rows, S, seed, some) for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True)]
@@ -55,6 +56,6 @@ def _chunk(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor,
     q = vae.inference(y)
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
-        z = q.transform(per_example(seed, "bound", ids, block, q.event_shape[0], like=y)[: S - start])
+        z = q.transform(per_example(seed, "bound", ids, block, (DRAWS_PER_BLOCK, q.event_shape[0]), like=y)[: S - start])
         total += vae.generative(z).log_prob(y).sum(dim=0, dtype=torch.float64)
     return total / S, kl_divergence(q, vae.prior()).double()

@@ -1,9 +1,10 @@
-"""What an estimator returns, and the running log-mean-exp that they share."""
+"""What an estimator returns: log p(y) per example, and how far to trust it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,50 +13,101 @@ from torch import Tensor
 if TYPE_CHECKING:
     from vae.model import VAE
 
+Advance = Callable[[int], object]
+LEAST_EFFECTIVE_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class MeanWithError:
+    """A mean over examples and its standard error."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> MeanWithError:
+        """From values (N,), such as paired differences; a single one has no standard error: NaN."""
+        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(values.mean().item(), error)
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """log p(y) per example.
+    """log p(y) per example, in nats; all tensors are float64 on the model's device.
 
     Attributes:
-        log_likelihood: Estimates in nats, shape (N,), float64.
+        log_likelihood: Estimates, shape (N,).
         effective_sample_size: (sum w)^2 / sum w^2 of the S weights of each example, shape (N,); between 1 and S.
-        samples: S.
+        samples: S, the number of weights per example.
+        leave_one_out: Estimates without one of B independent blocks of draws, shape (B, N); B = 0 where S < 10.
+        shared_draws: Whether all examples use the same draws, so that their errors are correlated.
+        pareto_k: Shape parameter of the weights' upper tail, shape (N,); NaN where it is not defined (see `pareto`).
+        ladder: By number of samples s, the mean over disjoint blocks of s draws of the s-sample estimate, shape (N,).
+        acceptance: Acceptance rates of annealing by range of temperatures, shape (R, N); R = 0 for other estimators.
     """
 
     log_likelihood: Tensor
     effective_sample_size: Tensor
     samples: int
+    leave_one_out: Tensor
+    shared_draws: bool
+    pareto_k: Tensor
+    ladder: Mapping[int, Tensor] = field(default_factory=dict)
+    acceptance: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    @property
+    def mean(self) -> float:
+        """The mean over examples."""
+        return self.log_likelihood.mean().item()
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over examples. It already contains the noise of the draws; NaN for one example."""
+        return MeanWithError.of(self.log_likelihood).standard_error
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard deviation of `mean` over fresh draws for the same examples, bias excluded; NaN where S < 10.
+
+        A jackknife over blocks of draws: in expectation not below the truth for B - 1 blocks (Efron and Stein 1981). Where
+        draws are shared, the mean over examples is recomputed without each block; where each example has its own, the
+        variances of the examples add up.
+        """
+        if not len(self.leave_one_out):
+            return math.nan
+        if self.shared_draws:
+            return _jackknife_variance(self.leave_one_out.mean(dim=1, keepdim=True)).sqrt().item()
+        return _jackknife_variance(self.leave_one_out).sqrt().item() / self.leave_one_out.shape[1]
+
+    @property
+    def pareto_threshold(self) -> float:
+        """min(1 - 1 / log10 S, 0.7): above it S draws are too few for these weights (Vehtari et al. 2024, section 3)."""
+        return min(1 - 1 / math.log10(self.samples), 0.7) if self.samples > 1 else math.nan
+
+    @property
+    def unreliable(self) -> Tensor:
+        """Examples whose Monte Carlo error means little: Pareto k above the threshold, or fewer than 10 effective samples."""
+        return (self.pareto_k > self.pareto_threshold) | (self.effective_sample_size < LEAST_EFFECTIVE_SAMPLES)
 
 
-class LogWeights:
-    """Accumulates log weights of N examples block by block, in float64, without keeping them."""
-
-    def __init__(self, N: int, device: torch.device) -> None:
-        self._sum = torch.full((N,), -math.inf, dtype=torch.float64, device=device)
-        self._sum_of_squares = self._sum.clone()
-
-    def add(self, log_weights: Tensor, rows: slice = slice(None)) -> None:
-        """Add log weights of shape (S', rows) for the examples ``rows``."""
-        log_weights = log_weights.double()
-        self._sum[rows] = torch.logaddexp(self._sum[rows], log_weights.logsumexp(dim=0))
-        squares = (2 * log_weights).logsumexp(dim=0)
-        self._sum_of_squares[rows] = torch.logaddexp(self._sum_of_squares[rows], squares)
-
-    def estimate(self, S: int) -> Estimate:
-        """Log (1/S) sum of weights, with the effective sample size."""
-        ess = (2 * self._sum - self._sum_of_squares).exp()
-        return Estimate(self._sum - math.log(S), ess, S)
+def _jackknife_variance(leave_one_out: Tensor) -> Tensor:
+    """The sum over examples of the delete-one variance of (B, N) estimates."""
+    B = len(leave_one_out)
+    return (leave_one_out - leave_one_out.mean(dim=0)).square().sum() * (B - 1) / B
 
 
-def require_samples(S: int) -> None:
+def ignore(steps: int) -> None:
+    """Progress that nobody watches."""
+
+
+def require_samples(S: int, name: str = "samples") -> None:
     """Refuse fewer than one sample."""
     if S < 1:
-        raise ValueError(f"samples must be at least 1; got {S}")
+        raise ValueError(f"{name} must be at least 1; got {S}")
 
 
-def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**21) -> int:
-    """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
+def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**19) -> int:
+    """How many rows, each with that many draws, keep the widest layer within the budget (2 MiB in float32: a core's cache)."""
     card = vae.card
     widest = max(card.data_dim, card.latent_dim, *card.generative.hidden, *card.inference.hidden)
     return max(1, budget // (draws * widest))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from vae.evidence.estimate import Estimate, LogWeights, example_ids, require_samples, rows_per_chunk
+from vae.evidence.density import paired
+from vae.evidence.estimate import Advance, Estimate, example_ids, ignore, require_samples, rows_per_chunk
+from vae.evidence.weights import LogWeights, require_rungs
 from vae.noise import DRAWS_PER_BLOCK, per_example
 
 if TYPE_CHECKING:
@@ -16,37 +19,68 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def importance_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Estimate:
+def importance_sampling(
+    vae: VAE,
+    y: Tensor,
+    S: int,
+    *,
+    ladder: Sequence[int] = (),
+    seed: int = 0,
+    ids: Tensor | None = None,
+    advance: Advance = ignore,
+) -> Estimate:
     """Log (1/S) sum_s p(y|z_s) p(z_s) / q(z_s|y), z_s ~ q(z|y) (Burda et al. 2016, eq. 8).
 
-    A lower bound of log p(y) in expectation, tighter as S grows; S = 1 is the sampled ELBO.
+    A lower bound of log p(y) in expectation, tighter as S grows; S = 1 is the sampled ELBO. N * S runs of the generative
+    network, in memory that grows with neither. The estimator to use for every example; how far below log p(y) it stays,
+    annealing tells.
 
     Args:
         vae: The model.
         y: Rows, shape (N, D).
         S: Draws per example.
+        ladder: Smaller numbers of samples to report as well, from the same draws: each divides the next, and the last divides
+            S. By Jensen's inequality the ladder never decreases, for any example.
         seed: Of the draws.
         ids: Example ids, integers (N,), which address the noise; positions by default. An example's estimate depends on its
             values, its id and the seed, not on the other examples.
+        advance: Called with the number of rows done, for a progress bar.
 
     Raises:
-        ValueError: If S is below 1, or there is not one id a row.
+        ValueError: If S is below 1, rungs do not divide, there is not one id a row, or a value of y is not finite.
     """
     require_samples(S)
+    require_rungs(ladder, S)
+    y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
-    weights = LogWeights(len(y), y.device)
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
-    for first in range(0, len(y), chunk):
-        rows = slice(first, first + chunk)
-        for log_weights in _blocks(vae, y[rows], S, seed, ids[rows]):
-            weights.add(log_weights, rows)
-    return weights.estimate(S)
+    parts = []
+    for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
+        weights = LogWeights(len(rows), S, y.device, rungs=(*ladder, S) if ladder else ())
+        for log_weights in _blocks(vae, rows, S, seed, some):
+            weights.add(log_weights)
+        parts.append(weights.estimate())
+        advance(len(rows))
+    return join(parts)
+
+
+def join(parts: Sequence[Estimate]) -> Estimate:
+    """The estimate of all examples from those of consecutive chunks of them."""
+    first = parts[0]
+
+    def of(name: str) -> object:
+        value = getattr(first, name)
+        if isinstance(value, Tensor):
+            return torch.cat([getattr(part, name) for part in parts], dim=-1)
+        return {s: torch.cat([part.ladder[s] for part in parts]) for s in value} if name == "ladder" else value
+
+    return Estimate(**{f.name: of(f.name) for f in fields(Estimate)})  # type: ignore[arg-type]
 
 
 def _blocks(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> Iterator[Tensor]:
     """Log weights (S', N) of consecutive blocks of draws."""
-    q, prior = vae.inference(y), vae.prior()
-    latent_dim = q.event_shape[0]
+    q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
+    shape = (DRAWS_PER_BLOCK, q.event_shape[0])
     for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
-        z = q.transform(per_example(seed, "importance", ids, block, latent_dim, like=y)[: S - start])
-        yield vae.generative(z).log_prob(y) + prior.log_prob(z) - q.log_prob(z)
+        z = q.transform(per_example(seed, "importance", ids, block, shape, like=y)[: S - start])
+        yield log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)

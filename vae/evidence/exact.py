@@ -1,0 +1,91 @@
+"""log p(y) without sampling, where that is possible: linear-Gaussian models, and one or two latent dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import LowRankMultivariateNormal
+
+from vae.evidence.estimate import Advance, ignore
+from vae.evidence.quadrature import DIMENSIONS, quadrature
+from vae.likelihoods import Gaussian, LearnedGaussian
+
+if TYPE_CHECKING:
+    from vae.model import VAE
+
+
+@dataclass(frozen=True)
+class Exact:
+    """log p(y) per example.
+
+    Attributes:
+        log_likelihood: Values in nats, shape (N,), float64; NaN where quadrature did not settle.
+        method: ``"closed form"`` or ``"quadrature"``.
+        reason: Why values are missing; empty if none is.
+    """
+
+    log_likelihood: Tensor
+    method: str
+    reason: str = ""
+
+
+def exact_applies(vae: VAE) -> bool:
+    """Whether `exact` has an answer for this model."""
+    return _is_linear_gaussian(vae) or vae.card.latent_dim in DIMENSIONS
+
+
+@torch.no_grad()
+def exact(vae: VAE, y: Tensor, *, advance: Advance = ignore) -> Exact:
+    """log p(y), computed in float64.
+
+    A model without hidden layers in the generative network and with a Gaussian likelihood is probabilistic PCA: y is normal
+    with mean b and covariance W W' + diag(variance) (Tipping and Bishop 1999, eq. 4). With one or two latent dimensions the
+    integral of p(y|z) p(z) is a sum over grids, doubled until it changes by less than 1e-8 (see `quadrature`).
+
+    Args:
+        vae: The model.
+        y: Rows, shape (N, D).
+        advance: Called with the number of rows done.
+
+    Raises:
+        ValueError: If neither applies, or a value of y is not finite.
+    """
+    y = vae.as_rows(y)
+    if not exact_applies(vae):
+        hidden = list(vae.card.generative.hidden)
+        raise ValueError(
+            "an exact log-likelihood needs latent_dim 1 or 2, or a Gaussian likelihood and a generative network without "
+            f"hidden layers; got latent_dim {vae.card.latent_dim}, {vae.card.likelihood['name']!r} and hidden {hidden}"
+        )
+    double = _in_float64(vae)
+    if _is_linear_gaussian(vae):
+        advance(len(y))
+        return Exact(_linear_gaussian(double).log_prob(y.double()), "closed form")
+    values = quadrature(double, y.double(), advance=advance)
+    missing = int(values.isnan().sum())
+    reason = (
+        f"for {missing} of {len(y)} rows the sums over the finest grids still differed by more than 1e-8" if missing else ""
+    )
+    return Exact(values, "quadrature", reason)
+
+
+def _is_linear_gaussian(vae: VAE) -> bool:
+    return not vae.card.generative.hidden and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
+
+
+def _in_float64(vae: VAE) -> VAE:
+    if vae.dtype == torch.float64:
+        return vae
+    double = type(vae)(**vae.card.arguments()).double().to(vae.device)
+    double.load_state_dict(vae.state_dict())
+    return double
+
+
+def _linear_gaussian(vae: VAE) -> LowRankMultivariateNormal:
+    layer, likelihood = vae.generative.network[0], vae.generative.likelihood
+    assert isinstance(layer, nn.Linear)
+    assert isinstance(likelihood, Gaussian | LearnedGaussian)
+    return LowRankMultivariateNormal(layer.bias, layer.weight, likelihood.variance.expand(len(layer.bias)))

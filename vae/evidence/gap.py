@@ -1,0 +1,112 @@
+"""Where the ELBO loses: the family of q, or the network that chooses within it (Cremer, Li and Duvenaud 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vae.evidence.density import paired
+from vae.evidence.estimate import Advance, example_ids, ignore, rows_per_chunk
+from vae.noise import DRAWS_PER_BLOCK, per_example
+
+if TYPE_CHECKING:
+    from vae.distributions import DiagonalNormal
+    from vae.model import VAE
+
+DRAWS_PER_STEP = 8
+STEPS_PER_BLOCK = DRAWS_PER_BLOCK // DRAWS_PER_STEP
+LEARNING_RATE = 0.02
+BUDGET = 2**21  # numbers in the widest layer of a chunk
+
+
+@dataclass(frozen=True)
+class Gap:
+    """log p(y) - ELBO(q) per example in two parts, each (N,) in nats.
+
+    Attributes:
+        approximation: log p(y) - ELBO(q*), q* the best member of the family for that example.
+        amortisation: ELBO(q*) - ELBO(q): what the inference network loses against q*. Sampled, so it may be negative.
+    """
+
+    approximation: Tensor
+    amortisation: Tensor
+
+
+def inference_gap(
+    vae: VAE,
+    y: Tensor,
+    log_likelihood: Tensor,
+    *,
+    steps: int = 400,
+    S: int = 512,
+    seed: int = 0,
+    ids: Tensor | None = None,
+    advance: Advance = ignore,
+) -> Gap:
+    """Split log p(y) - ELBO(q) into what the family and what the inference network costs.
+
+    q* is found per example by Adam on the features that the posterior is made from, starting at the network's; both ELBOs are
+    then taken from the same S fresh draws.
+
+    Args:
+        vae: The model.
+        y: Rows, shape (N, D).
+        log_likelihood: The best estimate of log p(y), shape (N,).
+        steps: Of the optimisation.
+        S: Fresh draws for the two ELBOs.
+        seed: Of the noise.
+        ids: Example ids, integers (N,), which address the noise; positions by default.
+        advance: Called with the number of rows done.
+
+    Raises:
+        ValueError: If a value of y is not finite, or there is not one id a row.
+    """
+    y = vae.as_rows(y)
+    ids = example_ids(ids, len(y))
+    chunk = rows_per_chunk(vae, DRAWS_PER_STEP, BUDGET)
+    amortised, optimal = [], []
+    for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
+        with torch.no_grad():
+            features = vae.inference.network(rows)
+        best = _optimise(vae, rows, features, steps, seed, some)
+        with torch.no_grad():
+            amortised.append(_elbo(vae, rows, features, S, seed, some))
+            optimal.append(_elbo(vae, rows, best, S, seed, some))
+        advance(len(rows))
+    best_elbo = torch.cat(optimal)
+    return Gap(log_likelihood - best_elbo, best_elbo - torch.cat(amortised))
+
+
+def _optimise(vae: VAE, y: Tensor, features: Tensor, steps: int, seed: int, ids: Tensor) -> Tensor:
+    features = features.clone().requires_grad_()
+    optimizer = torch.optim.Adam([features], LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    log_likelihood, prior = paired(vae.generative, y), vae.prior()
+    for step in range(steps):
+        block, position = divmod(step, STEPS_PER_BLOCK)
+        if not position:
+            noise = _noise(seed, "local optimum", ids, block, vae.card.latent_dim, y)
+        draws = noise[position * DRAWS_PER_STEP : (position + 1) * DRAWS_PER_STEP]
+        q: DiagonalNormal = vae.inference.posterior(features)
+        loss = -(log_likelihood(q.transform(draws)).mean(dim=0) - kl_divergence(q, prior)).sum()
+        (features.grad,) = torch.autograd.grad(loss, features)
+        optimizer.step()
+        schedule.step()
+    return features.detach()
+
+
+def _elbo(vae: VAE, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
+    q, log_likelihood = vae.inference.posterior(features), paired(vae.generative, y)
+    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
+        noise = _noise(seed, "gap", ids, block, vae.card.latent_dim, y)[: S - start]
+        total += log_likelihood(q.transform(noise)).sum(dim=0, dtype=torch.float64)
+    return total / S - kl_divergence(q, vae.prior()).double()
+
+
+def _noise(seed: int, stream: str, ids: Tensor, block: int, size: int, like: Tensor) -> Tensor:
+    return per_example(seed, stream, ids, block, (DRAWS_PER_BLOCK, size), like)

@@ -1,0 +1,129 @@
+"""Annealed densities and Hamiltonian transitions that leave them invariant.
+
+Between a start density pi_0(z) (q(z|y) or the prior) at beta = 0 and p(y, z) at beta = 1 lie the densities proportional to
+pi_0(z)^(1 - beta) p(y, z)^beta. Latents have shape (C, N, K): C chains for each of N rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from vae.distributions import DiagonalNormal
+from vae.evidence.density import paired
+
+if TYPE_CHECKING:
+    from vae.model import VAE
+
+Start = Literal["posterior", "prior"]
+
+
+class Point(NamedTuple):
+    """Latents z (C, N, K) with log pi_0(z) and log p(y, z), each (C, N), and their gradients (C, N, K)."""
+
+    z: Tensor
+    log_start: Tensor
+    log_joint: Tensor
+    start_gradient: Tensor
+    joint_gradient: Tensor
+
+    def log_density(self, beta: float) -> Tensor:
+        """Log of the annealed density, unnormalised, (C, N)."""
+        return (1 - beta) * self.log_start + beta * self.log_joint
+
+    def gradient(self, beta: float) -> Tensor:
+        """Its gradient, (C, N, K)."""
+        return (1 - beta) * self.start_gradient + beta * self.joint_gradient
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log p(y, z) - log pi_0(z), (C, N): the derivative of `log_density` by beta."""
+        return self.log_joint - self.log_start
+
+
+class Path:
+    """The annealed densities of rows y (N, D).
+
+    Attributes:
+        q: q(z|y).
+        start: The density at beta = 0.
+    """
+
+    def __init__(self, vae: VAE, y: Tensor, start: Start) -> None:
+        if start not in get_args(Start):
+            raise ValueError(f"start must be one of {', '.join(get_args(Start))}; got {start!r}")
+        self.q: DiagonalNormal = vae.inference(y)
+        self.prior: DiagonalNormal = vae.prior()
+        self.start = (
+            self.q
+            if start == "posterior"
+            else DiagonalNormal(self.prior.mean.expand_as(self.q.mean), self.prior.stddev.expand_as(self.q.stddev))
+        )
+        self._log_likelihood = paired(vae.generative, y)
+
+    def at(self, z: Tensor) -> Point:
+        """Densities and gradients at latents z (C, N, K)."""
+        log_likelihood, gradient = self._likelihood(z)
+        log_joint, joint_gradient = log_likelihood + self.prior.log_prob(z), gradient + self.prior.score(z)
+        return Point(z, self.start.log_prob(z), log_joint, self.start.score(z), joint_gradient)
+
+    def gradient(self, z: Tensor, beta: float) -> Tensor:
+        """Of the annealed log density at latents z (C, N, K)."""
+        _, gradient = self._likelihood(z)
+        return (1 - beta) * self.start.score(z) + beta * (gradient + self.prior.score(z))
+
+    def _likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_likelihood = self._log_likelihood(z)
+            (gradient,) = torch.autograd.grad(log_likelihood, z, torch.ones_like(log_likelihood))
+        return log_likelihood.detach(), gradient
+
+    def scale(self, beta: float) -> Tensor:
+        """The positions' scale (N, K): the standard deviations if the posterior were q; a function of y alone."""
+        return ((1 - beta) / self.start.variance + beta / self.q.variance).rsqrt()
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A Metropolis-corrected Hamiltonian transition at one temperature (Neal 2011, section 5.3).
+
+    Attributes:
+        path: The annealed densities.
+        beta: Which of them.
+        step_size: In units of the positions' scale.
+        leapfrog_steps: Steps of the leapfrog integrator.
+    """
+
+    path: Path
+    beta: float
+    step_size: float
+    leapfrog_steps: int
+
+    def __call__(self, point: Point, noise: Tensor) -> tuple[Point, Tensor]:
+        """The next point, and which chains accepted (C, N); ``noise`` (C, N, K + 1) is standard normal.
+
+        The last coordinate of the noise decides on acceptance, through its distribution function. A proposal whose density is
+        not a number is rejected.
+        """
+        momentum, log_uniform = noise[..., :-1], torch.special.log_ndtr(noise[..., -1])
+        proposal, end = self._leapfrog(point, momentum)
+        gain = proposal.log_density(self.beta) - end.square().sum(-1) / 2
+        accepted = log_uniform < gain - (point.log_density(self.beta) - momentum.square().sum(-1) / 2)
+        chosen = (
+            torch.where(accepted if old.ndim == 2 else accepted[..., None], new, old)
+            for new, old in zip(proposal, point, strict=True)
+        )
+        return Point(*chosen), accepted
+
+    def _leapfrog(self, point: Point, momentum: Tensor) -> tuple[Point, Tensor]:
+        scale = self.step_size * self.path.scale(self.beta)
+        z, momentum = point.z, torch.addcmul(momentum, scale, point.gradient(self.beta), value=0.5)
+        for _ in range(self.leapfrog_steps - 1):
+            z = torch.addcmul(z, scale, momentum)
+            momentum = torch.addcmul(momentum, scale, self.path.gradient(z, self.beta))
+        point = self.path.at(torch.addcmul(z, scale, momentum))
+        return point, torch.addcmul(momentum, scale, point.gradient(self.beta), value=0.5)

@@ -1,0 +1,71 @@
+"""Step sizes for annealing, found on pilot rows and then frozen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from vae.evidence.estimate import Advance, ignore
+from vae.evidence.hmc import Path, Transition
+from vae.evidence.schedule import RANGES, Annealing, Noise
+
+if TYPE_CHECKING:
+    from vae.model import VAE
+
+ROWS, CHAINS, PASSES = 32, 4, 2
+TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 0.5
+
+
+@torch.no_grad()
+def tune_step_sizes(
+    vae: VAE, y: Tensor | None = None, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
+) -> Annealing:
+    """``annealing`` with step sizes that accept 80 % of the proposals in each range of temperatures, on pilot rows.
+
+    The sizes adapt while pilot chains with their own noise run, and are then frozen: adapted inside the chains that count they
+    would bias the weights.
+
+    Args:
+        vae: The model.
+        y: Pilot rows, such as validation rows; 32 that the model generates by default.
+        annealing: The settings to tune for.
+        seed: Of the pilot's noise.
+        advance: Called with the number of (row, temperature) pairs done.
+    """
+    annealing = replace(annealing or Annealing(), step_sizes=None)
+    rows = cast("Tensor", vae.generate(ROWS, seed=seed)) if y is None else vae.as_rows(y)[:ROWS]
+    steps = [FIRST_STEP_SIZE] * annealing.ranges
+    for number in range(_passes(annealing)):
+        steps = _adapt(vae, rows, replace(annealing, step_sizes=tuple(steps)), seed, f"pilot {number}")
+        advance(annealing.temperatures * len(rows))
+    return replace(annealing, step_sizes=tuple(steps))
+
+
+def _adapt(vae: VAE, y: Tensor, annealing: Annealing, seed: int, stream: str) -> list[float]:
+    """Step sizes by range: the geometric mean of those used while they follow the acceptance rate."""
+    path = Path(vae, y, annealing.start)
+    noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
+    point = path.at(path.start.transform(noise.start()))
+    factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
+    for t, beta in enumerate(annealing.betas[1:-1], 1):
+        r = annealing.range_of(t)
+        step_size = annealing.step_size(t, seed) * factors[r]
+        point, accepted = Transition(path, beta, step_size, annealing.leapfrog_steps)(point, noise.at(t))
+        factors[r] *= math.exp(ADAPTATION * (accepted.double().mean().item() - TARGET_ACCEPTANCE))
+        trace[r].append(math.log(factors[r]))
+    assert annealing.step_sizes is not None
+    return [size * math.exp(sum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
+
+
+def _passes(annealing: Annealing) -> int:
+    """More of them where few temperatures share a step size, none where there is no transition."""
+    return max(PASSES, math.ceil(6 * RANGES / (annealing.temperatures - 2))) if annealing.ranges else 0
+
+
+def tuning_steps(annealing: Annealing) -> int:
+    """How often `tune_step_sizes` calls ``advance``, times what it passes, for `ROWS` rows."""
+    return _passes(annealing) * annealing.temperatures * ROWS
