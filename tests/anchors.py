@@ -54,21 +54,26 @@ class LinearGaussian:
         likelihood = {"name": "gaussian", "variance": variance}
         self.vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=D, latent_dim=K, likelihood=likelihood).double()
         self.vae.generative.likelihood.get_buffer("variance").fill_(variance)  # in float64: 0.3 was rounded to float32
-        _set_affine(self.vae.generative.network[0], self.W, self.b)
+        set_affine(self.vae.generative.network[0], self.W, self.b)
         log_stddev = np.log(widen * np.sqrt(np.diag(posterior)))
         slope, offset = np.vstack([gain, np.zeros_like(gain)]), np.concatenate([-gain @ self.b, log_stddev])
-        _set_affine(self.vae.inference.network[0], slope, offset)
+        set_affine(self.vae.inference.network[0], slope, offset)
         noise = rng.normal(size=(N, D)) * np.sqrt(variance)
         self.y = torch.tensor(rng.normal(size=(N, K)) @ self.W.T + self.b + noise)
 
     @property
     def log_likelihood(self) -> NDArray[np.floating]:
         """log p(y) per row."""
+        return self.log_density(self.y)
+
+    def log_density(self, y: Tensor) -> NDArray[np.floating]:
+        """log p(y) of any rows."""
         covariance = self.W @ self.W.T + self.variance * np.eye(len(self.b))
-        return np.atleast_1d(multivariate_normal(self.b, covariance).logpdf(self.y.numpy()))
+        return np.atleast_1d(multivariate_normal(self.b, covariance).logpdf(y.numpy()))
 
 
-def _set_affine(layer: nn.Module, weight: NDArray[np.floating], bias: NDArray[np.floating]) -> None:
+def set_affine(layer: nn.Module, weight: NDArray[np.floating], bias: NDArray[np.floating]) -> None:
+    """Make a linear layer this one."""
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(weight))

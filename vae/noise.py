@@ -18,7 +18,8 @@ DRAWS_PER_BLOCK = 128
 def generator(seed: int, stream: str, *address: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for one address, e.g. ``generator(seed, "train", step)``.
 
-    The seed is mixed by numpy's `SeedSequence`, which makes neighbouring addresses independent.
+    The seed is mixed by numpy's `SeedSequence`, which makes neighbouring addresses independent. torch's generator for CPUs
+    keeps 32 bits of it: among 100,000 addresses about one pair draws the same numbers.
     """
     entropy = [seed, int.from_bytes(stream.encode(), "little"), len(address), *address]
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]

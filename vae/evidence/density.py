@@ -19,6 +19,8 @@ from vae.likelihoods import Bernoulli, Gaussian, LearnedGaussian, Likelihood, Pe
 CANCELLATION = 1e-3  # nats that the product form may differ from the direct form
 PROBE = 64
 
+Rows = slice | Tensor
+
 
 def paired(generative: Generative, y: Tensor) -> Callable[[Tensor], Tensor]:
     """z (S, N, K) -> log p(y_n|z_sn), (S, N), for rows y (N, D)."""
@@ -30,8 +32,8 @@ def all_pairs(generative: Generative, y: Tensor, probe: Tensor) -> AllPairs:
     form = PRODUCTS.get(type(generative.likelihood))
     if form is None:
         return AllPairs(generative, y)
-    product = form(generative, y)
-    return product if _agrees(product, y, probe[:PROBE]) else form(generative, y, torch.float64)
+    product = form(generative, y, probe)
+    return product if _agrees(product, y, probe[:PROBE]) else form(generative, y, probe, torch.float64)
 
 
 class Paired:
@@ -72,7 +74,7 @@ class AllPairs:
         self.generative, self.y = generative, y
         self.offset = torch.zeros(len(y), dtype=torch.float64, device=y.device)
 
-    def at(self, z: Tensor) -> Callable[[slice], Tensor]:
+    def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
         """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
         f = self.generative.network(z)
         return lambda rows: self.generative.likelihood(f[:, None]).log_prob(self.y[rows])
@@ -81,7 +83,7 @@ class AllPairs:
 class Product(AllPairs):
     """log p(y_n|z_s) = A(z_s) . B(y_n) + a(z_s) + b(y_n): one matrix product for all pairs."""
 
-    def __init__(self, generative: Generative, y: Tensor, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, generative: Generative, y: Tensor, probe: Tensor, dtype: torch.dtype | None = None) -> None:
         super().__init__(generative, y)
         self.dtype = dtype or y.dtype
         self.y = y.to(self.dtype)
@@ -90,24 +92,25 @@ class Product(AllPairs):
         """A (S, D) and a (S,) from network outputs."""
         return f, -softplus(f).sum(dim=-1)
 
-    def at(self, z: Tensor) -> Callable[[slice], Tensor]:
+    def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
         """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
         A, a = self.factors(self.generative.network(z).to(self.dtype))
         return lambda rows: torch.addmm(a[:, None], A, self.y[rows].T)
 
 
 class GaussianProduct(Product):
-    """A and B are f and y, centred at the mean row, in standard deviations: -|A - B|^2 / 2 = A.B - |A|^2 / 2 - |B|^2 / 2.
+    """A and B are f and y, centred at f(0), in standard deviations: -|A - B|^2 / 2 = A.B - |A|^2 / 2 - |B|^2 / 2.
 
-    Without the centring, and even with it for small standard deviations, the squares cancel: `all_pairs` looks.
+    Without the centring, and even with it for small standard deviations, the squares cancel: `all_pairs` looks. The mean of y
+    would do as well, but then a row's value would depend on the others.
     """
 
-    def __init__(self, generative: Generative, y: Tensor, dtype: torch.dtype | None = None) -> None:
-        super().__init__(generative, y, dtype)
+    def __init__(self, generative: Generative, y: Tensor, probe: Tensor, dtype: torch.dtype | None = None) -> None:
+        super().__init__(generative, y, probe, dtype)
         likelihood = generative.likelihood
         assert isinstance(likelihood, Gaussian | LearnedGaussian)
         self.stddev = likelihood.variance.sqrt().to(self.dtype)
-        self.centre = self.y.mean(dim=0)
+        self.centre = generative.network(torch.zeros_like(probe[:1]))[0].to(self.dtype)
         self.y = (self.y - self.centre) / self.stddev
         constant = self.stddev.double().log().expand(y.shape[1]).sum() + y.shape[1] / 2 * math.log(2 * math.pi)
         self.offset = -self.y.double().square().sum(dim=-1) / 2 - constant
@@ -119,7 +122,8 @@ class GaussianProduct(Product):
 
 
 def _agrees(product: Product, y: Tensor, z: Tensor) -> bool:
-    generative, rows = product.generative, slice(0, PROBE)
+    """On the rows where most can cancel: those farthest from the centre."""
+    generative, rows = product.generative, product.y.square().sum(dim=-1).topk(min(PROBE, len(y))).indices
     found = product.at(z)(rows).double() + product.offset[rows]
     direct = generative.likelihood(generative.network(z)[:, None].double()).log_prob(y[rows].double())
     return bool((found - direct).abs().max() <= CANCELLATION)

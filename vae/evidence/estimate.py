@@ -69,7 +69,8 @@ class Estimate:
     def monte_carlo_error(self) -> float:
         """Standard deviation of `mean` over fresh draws for the same examples, bias excluded; NaN where S < 10.
 
-        A jackknife over blocks of draws: in expectation not below the truth for B - 1 blocks (Efron and Stein 1981). Where
+        A jackknife over B blocks of draws: in expectation at least (B - 1) / B of the variance with one block fewer (Efron and
+        Stein 1981), so that it does not understate heavy tails as the delta method does. Where
         draws are shared, the mean over examples is recomputed without each block; where each example has its own, the
         variances of the examples add up.
         """
@@ -87,7 +88,7 @@ class Estimate:
     @property
     def unreliable(self) -> Tensor:
         """Examples whose Monte Carlo error means little: Pareto k above the threshold, or fewer than 10 effective samples."""
-        return (self.pareto_k > self.pareto_threshold) | (self.effective_sample_size < LEAST_EFFECTIVE_SAMPLES)
+        return (self.pareto_k > self.pareto_threshold) | ~(self.effective_sample_size >= LEAST_EFFECTIVE_SAMPLES)
 
 
 def _jackknife_variance(leave_one_out: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ pi_0(z)^(1 - beta) p(y, z)^beta. Latents have shape (C, N, K): C chains for each
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,8 +53,6 @@ class Path:
     """
 
     def __init__(self, vae: VAE, y: Tensor, start: Start) -> None:
-        if start not in get_args(Start):
-            raise ValueError(f"start must be one of {', '.join(get_args(Start))}; got {start!r}")
         self.q: DiagonalNormal = vae.inference(y)
         self.prior: DiagonalNormal = vae.prior()
         self.start = (

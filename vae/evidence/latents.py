@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vae.model import VAE
 
 THRESHOLDS = (0.001, 0.01, 0.1)
-GRID = 2001
+GRID, LARGEST_GRID = 2001, 100_000  # points; more would be needed for components narrower than 1 / 25,000 of their range
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Latents:
         kl: Mean over rows of KL(q(z_k|y) || p(z_k)) in nats; None where q or the prior does not factorise.
         aggregate_mean: Mean of the aggregate posterior, the average of q(z_k|y) over rows.
         aggregate_variance: Its variance.
-        marginal_kl: KL(aggregate posterior of z_k || p(z_k)) in nats; None where q or the prior does not factorise.
+        marginal_kl: KL(aggregate posterior of z_k || p(z_k)) in nats; None where q or the prior does not factorise, NaN where
+            its components are too narrow for a grid.
     """
 
     mean_variance: Tensor
@@ -72,8 +73,9 @@ def _marginal_kl(mean: Tensor, stddev: Tensor, prior: DiagonalNormal) -> Tensor:
 
 def _mixture_kl(mean: Tensor, stddev: Tensor, prior_mean: Tensor, prior_stddev: Tensor) -> Tensor:
     low, high = (mean - 8 * stddev).min(), (mean + 8 * stddev).max()
-    # four points per narrowest component, within reason: narrower ones overlap where there are many
-    count = int(min(max(GRID, 4 * ((high - low) / stddev.min()).item()), 20 * GRID))
+    count = max(GRID, int(4 * ((high - low) / stddev.min()).item()))
+    if count > LARGEST_GRID:
+        return torch.full((), math.nan, dtype=torch.float64, device=mean.device)
     z = torch.linspace(low.item(), high.item(), count, dtype=torch.float64, device=mean.device)
     log_mixture = torch.cat([_log_mixture(some, mean, stddev) for some in z.split(256)])
     log_prior = -0.5 * ((z - prior_mean) / prior_stddev).square() - prior_stddev.log() - math.log(2 * math.pi) / 2

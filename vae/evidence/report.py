@@ -34,8 +34,8 @@ def reported_estimator(available: Sequence[str]) -> str:
 def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor) -> MeanWithError:
     """Mean over all + mean over a random subset of (better - everywhere), with the standard error of both stages.
 
-    The difference estimator of two-phase sampling (Cochran 1977, section 12.9, with slope 1), for examples drawn from a
-    population: Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N.
+    The difference estimator of double sampling (Cochran 1977, chapter 12), for examples drawn from a population:
+    Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N.
 
     Args:
         everywhere: A cheap estimate x for all N examples, shape (N,).
@@ -126,7 +126,7 @@ def _shortfalls(evidence: Evidence) -> Iterator[str]:
             f"{len(outside)} of {len(evidence.acceptance)} ranges of temperatures accept outside {low} to {high} (for one, "
             f"{outside[0]:.2f}): raise the temperatures or the leapfrog steps"
         )
-    poor = (evidence.effective_sample_size < evidence.chains * LEAST_CHAIN_SHARE).double().mean().item()
+    poor = (~(evidence.effective_sample_size >= evidence.chains * LEAST_CHAIN_SHARE)).double().mean().item()
     if not poor < LARGEST_SHARE:
         yield (
             f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Annealing:
             on rows that the model generates.
 
     Raises:
-        ValueError: If there are fewer than 2 temperatures or 1 leapfrog step.
+        ValueError: If there are fewer than 2 temperatures or 1 leapfrog step, or the start is unknown.
     """
 
     temperatures: int = 200
@@ -42,6 +43,8 @@ class Annealing:
             raise ValueError(f"temperatures must be at least 2, the start and the end; got {self.temperatures}")
         if self.leapfrog_steps < 1:
             raise ValueError(f"leapfrog_steps must be at least 1; got {self.leapfrog_steps}")
+        if self.start not in get_args(Start):
+            raise ValueError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
 
     @property
     def betas(self) -> list[float]:

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from vae.evidence.estimate import Advance, ignore
 from vae.evidence.hmc import Path, Transition
-from vae.evidence.schedule import RANGES, Annealing, Noise
+from vae.evidence.schedule import Annealing, Noise
+from vae.noise import generator
 
 if TYPE_CHECKING:
     from vae.model import VAE
 
 ROWS, CHAINS, PASSES = 32, 4, 2
-TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 0.5
+LEAST_UPDATES = 20  # of each range's step size
+TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 1.0
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def tune_step_sizes(
         advance: Called with the number of (row, temperature) pairs done.
     """
     annealing = replace(annealing or Annealing(), step_sizes=None)
-    rows = cast("Tensor", vae.generate(ROWS, seed=seed)) if y is None else vae.as_rows(y)[:ROWS]
+    rows = cast("Tensor", vae.generate(ROWS, seed=_own_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
     steps = [FIRST_STEP_SIZE] * annealing.ranges
     for number in range(_passes(annealing)):
         steps = _adapt(vae, rows, replace(annealing, step_sizes=tuple(steps)), seed, f"pilot {number}")
@@ -50,20 +52,26 @@ def _adapt(vae: VAE, y: Tensor, annealing: Annealing, seed: int, stream: str) ->
     path = Path(vae, y, annealing.start)
     noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
     point = path.at(path.start.transform(noise.start()))
+    assert annealing.step_sizes is not None
     factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
     for t, beta in enumerate(annealing.betas[1:-1], 1):
         r = annealing.range_of(t)
-        step_size = annealing.step_size(t, seed) * factors[r]
+        step_size = annealing.step_sizes[r] * factors[r]  # without jitter, which a lone temperature would absorb
         point, accepted = Transition(path, beta, step_size, annealing.leapfrog_steps)(point, noise.at(t))
         factors[r] *= math.exp(ADAPTATION * (accepted.double().mean().item() - TARGET_ACCEPTANCE))
         trace[r].append(math.log(factors[r]))
-    assert annealing.step_sizes is not None
     return [size * math.exp(sum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
+
+
+def _own_seed(seed: int) -> int:
+    """Of the pilot rows: with ``seed`` itself they would be the very rows of the bounds on simulated data."""
+    return generator(seed, "pilot rows").initial_seed()
 
 
 def _passes(annealing: Annealing) -> int:
     """More of them where few temperatures share a step size, none where there is no transition."""
-    return max(PASSES, math.ceil(6 * RANGES / (annealing.temperatures - 2))) if annealing.ranges else 0
+    updates = (annealing.temperatures - 2) // max(1, annealing.ranges)
+    return max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0
 
 
 def tuning_steps(annealing: Annealing) -> int:
