@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONWARNINGS ?= ignore::FutureWarning
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 # columns of `dvc exp show` that hide the rest: file hashes, and the parts of the metrics
-UNSHOWN := .*/.*|(baselines|estimators|standard_errors)\..*|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
+UNSHOWN := .*/.*|(baselines|diagnostics|estimators|standard_errors)\..*|verdict\.(statement|reasons)|log_likelihood\.(samples|monte_carlo_error)|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro compare test test-all lint format ui clean

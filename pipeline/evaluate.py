@@ -1,34 +1,36 @@
-"""Stage 3, evaluate: the held-out log-likelihood of the VAE and of its baselines, on the test rows.
+"""Stage 3, evaluate: the held-out log-likelihood of the VAE and of its baselines, and how far to trust it.
 
-Writes ``results/evaluate/``: metrics.json, examples.parquet (a row per test example), likelihoods.png.
+Writes ``results/evaluate/``: metrics.json, examples.parquet (a row per test example), ladder.csv, latents.csv, and pictures.
 """
 
 from __future__ import annotations
 
-import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import torch
 from threadpoolctl import threadpool_limits
 
 from pipeline import tracking
 from pipeline.baselines import Baseline, fit_baselines
 from pipeline.compute import use_threads
-from pipeline.errors import InputError
+from pipeline.figures import evidence as figures
+from pipeline.figures.images import Images
 from pipeline.figures.likelihoods import likelihood_comparison
 from pipeline.files import RESULTS, complete, write_json
-from pipeline.labels import baseline_label
+from pipeline.labels import baseline_label, estimator_label
 from pipeline.models import load_model
-from pipeline.params import Evaluate, Params, load_params
-from pipeline.schema import Schema, load_index, load_schema, load_split
+from pipeline.params import Params, load_params
+from pipeline.report import Report, pair
+from pipeline.schema import Array, Schema, load_index, load_schema, load_split
+from pipeline.scores import Scoring
 from pipeline.stage import run
-from vae import VAE
-from vae.evidence import ESTIMATORS, evidence_lower_bound
+from vae.evidence import PREFERENCE, MeanWithError
 
-REPORTED = "importance"
+EXTREMES = 10
 
 
 def main() -> None:
@@ -36,79 +38,57 @@ def main() -> None:
     params, schema = load_params(), load_schema()
     use_threads(params.threads)
     vae = load_model(schema)
+    train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
+    scoring = Scoring(vae, params, train, valid, test)
     with threadpool_limits(params.threads), tracking.stage("evaluate", params):  # scikit-learn's threads beside torch's
         baselines = _baselines(params, schema)
-        examples = score(vae, schema, params)
+        report = Report(scoring.run(), schema.log_jacobian, load_index("test"))
         for baseline in baselines:
-            examples[baseline.name] = baseline.density.score_samples(load_split("test")) + schema.log_jacobian
-        metrics = summarise(examples, baselines, params.evaluate, schema)
+            report.examples[baseline.name] = baseline.density.score_samples(test) + schema.log_jacobian
+        metrics = summarise(report, baselines, schema)
         with complete(RESULTS / "evaluate") as folder:
             write_json(folder / "metrics.json", metrics)
-            examples.to_parquet(folder / "examples.parquet", index=False)
-            _figure(examples, metrics, folder)
-        _report(metrics)
+            report.examples.to_parquet(folder / "examples.parquet", index=False)
+            report.ladder().to_csv(folder / "ladder.csv", index=False, lineterminator="\n")
+            report.latents().to_csv(folder / "latents.csv", index=False, lineterminator="\n")
+            _comparison(report, metrics, folder / "likelihoods.png")
+            _ladder(report, metrics, folder / "ladder.png")
+            _checks(report, metrics, folder / "bounds.png")
+            _extremes(report.examples, schema, schema.to_raw(np.array(test)), folder / "extremes.png")
+    reported = metrics["log_likelihood"]
+    print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {report.verdict}")
 
 
-def score(vae: VAE, schema: Schema, params: Params) -> pd.DataFrame:
-    """A row per test example: its row number in the raw file, and everything that the VAE says of it, in nats of raw data."""
-    y = vae.as_rows(load_split("test"))
-    bound = evidence_lower_bound(vae, y, params.evaluate.elbo_samples, seed=params.seed)
-    columns: dict[str, NDArray[Any]] = {
-        "index": load_index("test"),
-        "elbo": bound.elbo.numpy() + schema.log_jacobian,
-        "reconstruction": bound.reconstruction.numpy() + schema.log_jacobian,
-        "kl": bound.kl.numpy(),
-    }
-    for name, estimator in ESTIMATORS.items():
-        estimate = estimator(vae, y, params.evaluate.samples, seed=params.seed)
-        columns[f"log_likelihood_{name}"] = estimate.log_likelihood.numpy() + schema.log_jacobian
-        columns[f"effective_sample_size_{name}"] = estimate.effective_sample_size.numpy()
-    columns["log_likelihood"] = columns[f"log_likelihood_{REPORTED}"]
-    examples = pd.DataFrame(columns)
-    bad = ~np.isfinite(examples.to_numpy()).all(axis=1)
-    if bad.any():
-        row = int(examples.loc[bad, "index"].iloc[0])
-        raise InputError(
-            f"row {row + 1} of the raw file, a test row, has no finite log-likelihood ({int(bad.sum())} such rows); look for "
-            "extreme values in it"
-        )
-    return examples
-
-
-def summarise(examples: pd.DataFrame, baselines: list[Baseline], settings: Evaluate, schema: Schema) -> dict[str, Any]:
+def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
     """The content of metrics.json; means over test examples, each with its standard error over examples."""
-    samples = {"samples": settings.samples}
-    estimators = {name: samples | _mean(examples[f"log_likelihood_{name}"]) for name in ESTIMATORS}
-    for name, entry in estimators.items():
-        effective = examples[f"effective_sample_size_{name}"]
-        entry |= {
-            "median_effective_sample_size": float(effective.median()),
-            "least_effective_sample_size": float(effective.min()),
-        }
-    log_likelihood = _mean(examples["log_likelihood"])
+    examples = report.examples
     least = examples.iloc[int(examples["log_likelihood"].argmin())]
     parts = {name: _mean(examples[name]) for name in ("elbo", "reconstruction", "kl")}
+    log_likelihood = report.log_likelihood()
     return {
         "examples": len(examples),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(log_likelihood["mean"]),
         "least_likely": {"index": int(least["index"]), "log_likelihood": float(least["log_likelihood"])},
-        "log_likelihood": {"estimator": REPORTED} | samples | log_likelihood,
-        "estimators": estimators,
+        "log_likelihood": log_likelihood,
+        "verdict": {
+            "trusted": report.verdict.trusted,
+            "statement": str(report.verdict),
+            "reasons": list(report.verdict.reasons),
+        },
+        "estimators": report.estimators(),
+        "diagnostics": report.diagnostics(),
         "baselines": {
             baseline.name: _mean(examples[baseline.name])
-            | {
-                "components": baseline.components,
-                "vae_minus_baseline": _mean(examples["log_likelihood"] - examples[baseline.name]),
-            }
+            | {"components": baseline.components, "vae_minus_baseline": pair(report.mean(minus=examples[baseline.name]))}
             for baseline in baselines
         },
     }
 
 
 def _mean(values: pd.Series) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "standard_error": float(values.std() / math.sqrt(len(values)))}
+    return pair(MeanWithError.of(torch.tensor(values.to_numpy())))
 
 
 def _baselines(params: Params, schema: Schema) -> list[Baseline]:
@@ -121,28 +101,61 @@ def _baselines(params: Params, schema: Schema) -> list[Baseline]:
     )
 
 
-def _figure(examples: pd.DataFrame, metrics: dict[str, Any], folder: Any) -> None:
-    entries = {
-        f"VAE, importance sampling, S = {metrics['log_likelihood']['samples']:,}": metrics["estimators"]["importance"],
-        f"VAE, prior sampling, S = {metrics['log_likelihood']['samples']:,}": metrics["estimators"]["prior"],
-        "VAE, ELBO": {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]},
-    }
+def _comparison(report: Report, metrics: dict[str, Any], path: Path) -> None:
+    entries = {f"VAE, {estimator_label(name, entry)}": entry for name, entry in _estimates(metrics).items()}
+    entries["VAE, ELBO"] = {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]}
     for name, entry in metrics["baselines"].items():
         entries[baseline_label(name, entry)] = entry
-    rows = {label: (entry["mean"], entry["standard_error"]) for label, entry in entries.items()}
+    rows = {label: (entry["mean"], entry["standard_error"] or 0.0) for label, entry in entries.items()}
     baselines = metrics["baselines"].items()
-    differences = pd.DataFrame(
-        {baseline_label(name, entry): examples["log_likelihood"] - examples[name] for name, entry in baselines}
-    )
-    likelihood_comparison(rows, differences, folder / "likelihoods.png")
+    examples = report.examples
+    differences = {baseline_label(name, entry): examples["log_likelihood"] - examples[name] for name, entry in baselines}
+    likelihood_comparison(rows, pd.DataFrame(differences), path)
 
 
-def _report(metrics: dict[str, Any]) -> None:
-    reported = metrics["log_likelihood"]
-    print(
-        f"evaluated {metrics['examples']} test rows: log-likelihood {reported['mean']:.2f} ± {reported['standard_error']:.2f} "
-        "nats per example"
-    )
+def _estimates(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Those of the test rows that have a value, the reported one first."""
+    entries = {name: metrics["estimators"][name] for name in PREFERENCE if name in metrics["estimators"]}
+    return {name: entry for name, entry in entries.items() if entry["mean"] is not None}
+
+
+def _ladder(report: Report, metrics: dict[str, Any], path: Path) -> None:
+    found = metrics["estimators"]
+    levels = {name: (estimator_label(name, found[name]), found[name]) for name in ("exact", "annealed") if name in found}
+    levels = {name: level for name, level in levels.items() if level[1]["mean"] is not None}
+    levels["elbo"] = ("ELBO", {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]})
+    figures.ladder(report.ladder(), report.prior_ladder(), levels, path)
+
+
+def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
+    found, bounds = metrics["estimators"], report.scores.bounds
+    gaps = bounds.upper.log_likelihood - bounds.lower.log_likelihood if bounds else None
+    entries = {"bounds:\nupper - lower": found["bounds"]} if bounds else {}
+    diagnostics = found["annealed"]["diagnostics"] if "annealed" in found else {}
+    if diagnostics:
+        entries["start:\nq - prior"] = diagnostics["posterior_start_minus_prior_start"]
+        entries["temperatures:\nT - 2 T"] = diagnostics["temperatures_minus_twice"]
+    checked = {label: (entry["mean"], entry["standard_error"] or 0.0) for label, entry in entries.items()}
+    figures.checks(None if gaps is None else gaps.cpu().numpy(), checked, diagnostics.get("acceptance", []), path)
+
+
+def _extremes(examples: pd.DataFrame, schema: Schema, raw: Array, path: Path) -> None:
+    order = examples["log_likelihood"].argsort(kind="stable").to_numpy()
+    n = min(EXTREMES, len(order) // 2)
+    places = np.stack([order[:n], order[len(order) - n :]])
+    values = [examples["log_likelihood"].to_numpy()[row] for row in places]
+    if schema.shape:
+        images = Images(schema.shape, schema.units, (raw.min(), raw.max()))
+        figures.extreme_images(images, raw[places], values, path)
+    else:
+        standardised = (raw - raw.mean(axis=0)) / np.where(raw.std(axis=0) > 0, raw.std(axis=0), 1)
+        labels = [f"row {examples['index'][i] + 1}: {examples['log_likelihood'][i]:.1f}" for i in places.flat]
+        figures.extreme_rows(standardised[places.reshape(-1)], schema.columns, labels, path)
+
+
+def _pm(entry: dict[str, Any]) -> str:
+    error = "" if entry["standard_error"] is None else f" ± {entry['standard_error']:.2f}"
+    return f"{entry['mean']:.2f}{error}"
 
 
 if __name__ == "__main__":

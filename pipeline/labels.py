@@ -11,6 +11,15 @@ def baseline_label(name: str, entry: Mapping[str, Any]) -> str:
     return f"mixture of {entry['components']}" if name == "mixture" else f"single {name.capitalize()}"
 
 
+def estimator_label(name: str, entry: Mapping[str, Any]) -> str:
+    """An estimator by its name and its entry."""
+    if name == "exact":
+        return f"exact, by {entry['diagnostics']['method']}"
+    if name == "annealed":
+        return f"annealed, {entry['samples']} chains"
+    return f"{name} sampling, S = {entry['samples']:,}"
+
+
 STILL_IMPROVING = (
     "note: training stopped at train.max_epochs while the validation ELBO was still rising; raise it for a better model"
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -89,12 +90,54 @@ class Train(Section):
     deterministic: bool = True
 
 
+class Annealing(Section):
+    """``evaluate.annealing``: annealed importance sampling, its bounds on simulated rows, and its checks."""
+
+    examples: int | None = Field(None, ge=1)
+    chains: int = Field(16, ge=1)
+    temperatures: int = Field(200, ge=2)
+    leapfrog_steps: int = Field(5, ge=1)
+    bounds_examples: int = Field(100, ge=2)
+    check_examples: int = Field(100, ge=2)
+
+
 class Evaluate(Section):
     """``evaluate``: how well it does on the test rows."""
 
+    estimators: list[Literal["prior", "importance", "annealed", "bounds", "exact"]] | None = Field(None, min_length=1)
     samples: int = Field(ge=1)
+    ladder: list[int] | None = None
+    prior_samples: int = Field(100_000, ge=1)
     elbo_samples: int = Field(100, ge=1)
+    annealing: Annealing = Field(default_factory=lambda: Annealing.model_validate({}))
+    diagnostics_examples: int = Field(100, ge=2)
     mixture_components: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [2, 4, 8, 16]
+
+    @field_validator("ladder", mode="after")
+    @classmethod
+    def _rungs_divide(cls, ladder: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        for smaller, larger in pairwise([*(ladder or []), info.data.get("samples", 0)]):
+            if smaller < 1 or (larger and (larger < smaller or larger % smaller)):
+                raise ValueError(
+                    "each rung must be at least 1 and divide the next, and the last evaluate.samples (as [1, 10, 100] and "
+                    f"1000 do); got {smaller} before {larger}"
+                )
+        return ladder
+
+    @field_validator("estimators", mode="after")
+    @classmethod
+    def _one_estimates(cls, estimators: list[str] | None) -> list[str] | None:
+        if estimators is not None and set(estimators) == {"bounds"}:
+            raise ValueError("bounds are of simulated rows; add prior, importance, annealed or exact for the test rows")
+        return estimators
+
+    @property
+    def rungs(self) -> list[int]:
+        """The ladder below ``samples``: as given, or the powers of ten of which each divides the next and ``samples``."""
+        if self.ladder is not None:
+            return [rung for rung in self.ladder if rung < self.samples]
+        powers = [10**k for k in range(len(str(self.samples)))]
+        return [rung for rung in powers if rung < self.samples and self.samples % rung == 0]
 
 
 class Generate(Section):

@@ -12,9 +12,12 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.files import RESULTS
-from pipeline.labels import STILL_IMPROVING, baseline_label, still_improving
+from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, still_improving
 from pipeline.params import load_params
 from pipeline.stage import run
+
+NEAR_ONE = 10  # effective samples
+FAR_OFF = "[bold]far too low[/bold]: almost no draw from the prior explains a row"
 
 
 def main() -> None:
@@ -27,7 +30,8 @@ def main() -> None:
     table.add_column("model")
     table.add_column("log p(y)", justify="right")
     table.add_column("VAE minus this, paired", justify="right")
-    table.add_row(f"VAE ({reported['estimator']} sampling, S = {reported['samples']:,})", _pm(reported), "")
+    estimators = metrics["estimators"]
+    table.add_row(f"VAE ({estimator_label(reported['estimator'], estimators[reported['estimator']])})", _pm(reported), "")
     for name, baseline in metrics["baselines"].items():
         table.add_row(baseline_label(name, baseline), _pm(baseline), _pm(baseline["vae_minus_baseline"], "+.2f"))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -38,12 +42,11 @@ def main() -> None:
 
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield "± is one standard error over test rows"
+    yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
     yield f"ELBO {metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} - KL {metrics['kl']:.2f}"
     for name, entry in metrics["estimators"].items():
-        yield (
-            f"{name} sampling, S = {entry['samples']:,}: {_pm(entry)}; effective samples per row: median "
-            f"{entry['median_effective_sample_size']:.1f}, least {entry['least_effective_sample_size']:.1f}"
-        )
+        yield from _estimator(name, entry)
+    yield from _model(metrics["diagnostics"])
     least = metrics["least_likely"]
     yield f"least likely test row: {least['log_likelihood']:.2f}, data row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
@@ -55,8 +58,45 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield "compare runs: make ui"
 
 
-def _pm(entry: dict[str, Any], form: str = ".2f") -> str:
-    return f"{entry['mean']:{form}} ± {entry['standard_error']:.2f}"
+def _verdict(verdict: dict[str, Any], reported: dict[str, Any]) -> Iterator[str]:
+    error = reported["monte_carlo_error"]
+    noise = "" if error is None else f" (Monte Carlo error {error:.3f} nats)"
+    yield f"the VAE's log-likelihood [bold]{verdict['statement']}[/bold]{noise}"
+    yield from (f"  {reason}" for reason in verdict["reasons"])
+
+
+def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:
+    if name == "bounds":
+        yield f"bounds on {entry['examples']} simulated rows: {_pm(entry, '+.3f', '.3f')} nats apart"
+    elif entry["mean"] is None:
+        yield f"{estimator_label(name, entry)}: no value for {entry['diagnostics']['rows_without_value']} rows"
+    elif name == "exact":
+        yield f"{estimator_label(name, entry)}: {_pm(entry)}"
+    else:
+        sizes = entry["diagnostics"]
+        line = (
+            f"{estimator_label(name, entry)}: {_pm(entry)}; effective samples per row: median "
+            f"{sizes['median_effective_sample_size']:.1f}, least {sizes['least_effective_sample_size']:.1f}"
+        )
+        yield line + (f" - {FAR_OFF}" if name == "prior" and sizes["median_effective_sample_size"] < NEAR_ONE else "")
+
+
+def _model(diagnostics: dict[str, Any]) -> Iterator[str]:
+    if "inference_gap" in diagnostics:
+        gap = diagnostics["inference_gap"]
+        yield (
+            f"log p(y) - ELBO: {_pm(gap['approximation'])} nats by the family of q, {_pm(gap['amortisation'])} by the "
+            f"inference network ({gap['examples']} rows)"
+        )
+    if "train_minus_test" in diagnostics:
+        difference = diagnostics["train_minus_test"]
+        yield f"training minus test rows: {_pm(difference, '+.2f')} nats ({difference['examples']} of each)"
+    yield f"active latent dimensions: {diagnostics['active_units']['0.01']}"
+
+
+def _pm(entry: dict[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:
+    error = entry["standard_error"]
+    return f"{entry['mean']:{form}}" + ("" if error is None else f" ± {error:{error_form}}")
 
 
 def _metrics(stage: str) -> dict[str, Any]:

@@ -143,8 +143,7 @@ class View:
         for path in sorted(folder.glob("*")):
             if path.suffix in ARTIFACT_SUFFIXES and path.stat().st_size <= LARGEST_ARTIFACT:
                 self._client.log_artifact(self._run_id, str(path), stage)
-        if stage == "train":
-            self._tag({"model.md5": md5(MODELS / "model.safetensors")})
+        self._tag(_TAGS[stage](folder))
 
     def _points(self, points: list[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
@@ -209,15 +208,33 @@ def _test_points(folder: Path) -> list[tuple[str, float, int]]:
     values = {f"test/{name}": metrics[name] for name in ("elbo", "reconstruction", "kl", "bits_per_dimension")}
     values["test/log_likelihood"] = metrics["log_likelihood"]["mean"]
     values["test/log_likelihood_se"] = metrics["log_likelihood"]["standard_error"]
+    values["test/log_likelihood_monte_carlo_error"] = metrics["log_likelihood"]["monte_carlo_error"]
+    values["test/trusted"] = float(metrics["verdict"]["trusted"])
+    for name, entry in metrics["estimators"].items():
+        values[f"test/{name}"] = entry["mean"]
+        values[f"test/{name}_se"] = entry["standard_error"]
     for name, baseline in metrics["baselines"].items():
         values[f"test/baseline_{name}"] = baseline["mean"]
-    return [(name, value, 0) for name, value in values.items() if value is not None]
+    ladder = pd.read_csv(folder / "ladder.csv")
+    rungs = [("test/ladder", mean, int(s)) for s, mean in zip(ladder["samples"], ladder["mean"], strict=True)]
+    return [(name, value, 0) for name, value in values.items() if value is not None] + rungs
 
 
 _POINTS: dict[str, Callable[[Path], list[tuple[str, float, int]]]] = {
     "train": _train_points,
     "evaluate": _test_points,
     "generate": lambda folder: [],
+}
+
+
+def _verdict(folder: Path) -> dict[str, str]:
+    return {"verdict": json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["verdict"]["statement"]}
+
+
+_TAGS: dict[str, Callable[[Path], dict[str, str]]] = {
+    "train": lambda folder: {"model.md5": md5(MODELS / "model.safetensors")},
+    "evaluate": _verdict,
+    "generate": lambda folder: {},
 }
 
 

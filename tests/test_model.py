@@ -57,7 +57,7 @@ def test_log_likelihood_is_per_example(estimator: str) -> None:
     found = model.vae.log_likelihood(model.y, 20_000, estimator=estimator)
     assert found.shape == (9,)
     np.testing.assert_allclose(found, model.log_likelihood, atol=0.05)
-    with pytest.raises(ValueError, match="estimator must be one of importance, prior; got 'exact'"):
+    with pytest.raises(ValueError, match="estimator must be one of annealed, importance, prior; got 'exact'"):
         model.vae.log_likelihood(model.y, estimator="exact")
 
 

@@ -96,7 +96,9 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Clone) -> No
 
     clone.set("evaluate.samples", 70)
     assert clone.repro() == ["evaluate"]
-    assert json.loads((clone.folder / "results/evaluate/metrics.json").read_text())["log_likelihood"]["samples"] == 70
+    assert (
+        json.loads((clone.folder / "results/evaluate/metrics.json").read_text())["estimators"]["importance"]["samples"] == 70
+    )
     second = clone.runs()[1]
     assert second.info.status == "FINISHED"
     assert second.data.params["evaluate.samples"] == "70"

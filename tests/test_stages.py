@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from pipeline import evaluate, generate, prepare, summary, train
 from pipeline.errors import InputError
 from pipeline.files import complete
-from pipeline.schema import load_index
+from pipeline.schema import Schema, load_index
 from pipeline.stage import run
 from tests.workspace import BINARY, ROOT, table, write_params, write_table
 from vae import VAE
@@ -81,8 +82,11 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
 
     evaluated = metrics("evaluate")
     assert {"examples", "elbo", "reconstruction", "kl", "bits_per_dimension", "log_likelihood"} <= set(evaluated)
-    assert {"mean", "standard_error", "estimator", "samples"} == set(evaluated["log_likelihood"])
-    assert set(evaluated["estimators"]) == {"prior", "importance"}
+    assert {"mean", "standard_error", "monte_carlo_error", "estimator", "samples"} == set(evaluated["log_likelihood"])
+    assert evaluated["log_likelihood"]["estimator"] == "annealed"
+    assert set(evaluated["estimators"]) == {"prior", "importance", "annealed", "bounds"}
+    for entry in evaluated["estimators"].values():
+        assert {"mean", "standard_error", "monte_carlo_error", "diagnostics"} <= set(entry)
     assert set(evaluated["baselines"]) == {"bernoulli" if "binary" in kind or "three" in kind else "gaussian", "mixture"}
     assert (evaluated["bits_per_dimension"] is None) == (kind in ("continuous csv", "one column, one latent"))
 
@@ -109,7 +113,7 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
         assert np.array_equal(samples, np.round(samples))
     pictures = {path.name for path in Path("results").rglob("*.png")}
     expected = {"samples.png", "reconstructions.png", "latent.png"} if "images" in kind else {"marginals.png"}
-    assert {"curves.png", "likelihoods.png", *expected} <= pictures
+    assert {"curves.png", "likelihoods.png", "ladder.png", "bounds.png", "extremes.png", *expected} <= pictures
 
 
 def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
@@ -121,17 +125,30 @@ def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
 
 def test_everything_is_in_nats_of_the_raw_data(workspace: Path) -> None:
     """In units a thousand times smaller every column's density is a thousand times smaller: log p falls by D log 1000."""
-    found = []
+    found, gaps = [], []
     for factor in (1, 1000):
         run_all(workspace, table() * factor)
         evaluated, trained = metrics("evaluate"), metrics("train")
+        gaps.append(evaluated["estimators"]["bounds"]["mean"])
         found.append(
             [evaluated["elbo"], evaluated["reconstruction"], evaluated["log_likelihood"]["mean"]]
-            + [entry["mean"] for entry in evaluated["estimators"].values()]
+            + [evaluated["estimators"][name]["mean"] for name in ("prior", "importance", "annealed")]
+            + [evaluated["estimators"]["bounds"][side]["mean"] for side in ("lower", "upper")]
             + [entry["mean"] for entry in evaluated["baselines"].values()]
             + [trained[split][name] for split in ("train", "valid") for name in ("elbo", "reconstruction")]
         )
     np.testing.assert_allclose(np.array(found[1]) - np.array(found[0]), -4 * np.log(1000), atol=1e-3)
+    assert gaps[0] == pytest.approx(gaps[1], abs=1e-3)  # a difference has no units
+
+
+def test_a_missing_jacobian_is_seen(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the change of variables left out. The comparison above then finds no difference between the units."""
+    monkeypatch.setattr(Schema, "log_jacobian", 0.0)
+    means = []
+    for factor in (1, 1000):
+        run_all(workspace, table() * factor)
+        means.append(metrics("evaluate")["log_likelihood"]["mean"])
+    assert abs(means[1] - means[0]) < 1
 
 
 def test_the_exported_weights_are_those_of_the_best_epoch(workspace: Path) -> None:
@@ -191,6 +208,76 @@ def test_train_fails_without_exporting(
 def test_other_precisions_run_through(precision: str, workspace: Path) -> None:
     run_all(workspace, **{"train.precision": precision})
     assert np.isfinite(metrics("evaluate")["log_likelihood"]["mean"])
+
+
+def test_a_subset_is_annealed_and_the_rest_corrected(workspace: Path) -> None:
+    """log p = mean over all (importance) + mean over the subset (annealed - importance), with the error of both."""
+    small = {"chains": 12, "temperatures": 6, "examples": 5, "bounds_examples": 4, "check_examples": 4}
+    run_all(workspace, **{"evaluate.annealing": small})
+    evaluated, examples = metrics("evaluate"), pd.read_parquet("results/evaluate/examples.parquet")
+    annealed = examples["log_likelihood_annealed"]
+    assert annealed.notna().sum() == evaluated["estimators"]["annealed"]["examples"] == 5
+    importance = examples["log_likelihood_importance"]
+    assert evaluated["log_likelihood"]["mean"] == pytest.approx(importance.mean() + (annealed - importance).mean())
+    assert evaluated["log_likelihood"] == {
+        name: evaluated["estimators"]["annealed"][name] for name in ("mean", "standard_error", "monte_carlo_error", "samples")
+    } | {"estimator": "annealed"}
+    everywhere = pd.Series(np.where(annealed.notna(), annealed, importance))
+    assert examples["log_likelihood"].to_list() == everywhere.to_list()
+    difference = evaluated["baselines"]["gaussian"]["vae_minus_baseline"]["mean"]
+    assert difference == pytest.approx(evaluated["log_likelihood"]["mean"] - evaluated["baselines"]["gaussian"]["mean"])
+
+
+def test_small_latents_get_the_exact_value(workspace: Path) -> None:
+    """null asks for all that apply: with two latent dimensions that is quadrature, which is reported and can be trusted."""
+    run_all(workspace, **{"evaluate.estimators": None})
+    evaluated = metrics("evaluate")
+    assert evaluated["log_likelihood"]["estimator"] == "exact"
+    assert evaluated["verdict"] == {"trusted": True, "statement": "can be trusted", "reasons": []}
+    found = evaluated["estimators"]
+    assert found["annealed"]["mean"] == pytest.approx(found["exact"]["mean"], abs=0.1)
+    assert found["prior"]["mean"] == pytest.approx(found["exact"]["mean"], abs=0.3)
+
+
+@pytest.mark.parametrize("names", [["importance"], ["prior"], ["exact"], ["annealed"], ["importance", "bounds"]])
+def test_any_choice_of_estimators(names: list[str], workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not asked for is absent from the metrics, the table and the summary; the pictures stay."""
+    run_all(workspace, **{"evaluate.estimators": names})
+    evaluated, examples = metrics("evaluate"), pd.read_parquet("results/evaluate/examples.parquet")
+    assert set(evaluated["estimators"]) == set(names)
+    assert evaluated["log_likelihood"]["estimator"] == names[0]
+    assert evaluated["verdict"]["trusted"] == (names == ["exact"])
+    assert bool(evaluated["verdict"]["reasons"]) == (names != ["exact"])
+    shown = {str(name).removeprefix("log_likelihood_") for name in examples if str(name).startswith("log_likelihood_")}
+    assert shown == set(names) - {"bounds"}
+    capsys.readouterr()
+    summary.main()
+    assert evaluated["verdict"]["statement"] in capsys.readouterr().out
+    assert len(pd.read_csv("results/evaluate/ladder.csv")) == (3 if "importance" in names else 0)
+
+
+BAD_CHOICES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"evaluate.annealing": {"examples": 10}},
+        "evaluate.annealing.examples: 10 rows are to be annealed, but there are 9",
+    ),
+    (
+        {"evaluate.annealing": {"examples": 5}, "evaluate.estimators": ["annealed"]},
+        "annealing 5 of 9 test rows needs importance sampling for the others",
+    ),
+    ({"evaluate.estimators": ["exact"], "model.latent_dim": 3}, "evaluate.estimators: exact needs model.latent_dim 1 or 2"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_CHOICES)
+def test_estimators_that_cannot_run_are_refused(changes: dict[str, Any], message: str, workspace: Path) -> None:
+    """Before anything is computed, and with nothing written."""
+    run_all(workspace, **{name: value for name, value in changes.items() if name.startswith("model")})
+    before = contents("results")
+    write_params(workspace, **changes)
+    with pytest.raises(InputError, match=re.escape(message)):
+        evaluate.main()
+    assert contents("results") == before
 
 
 def test_a_model_of_other_data_is_refused(workspace: Path) -> None:
@@ -291,4 +378,6 @@ def test_the_readme_quotes_the_locked_run() -> None:
     for entry, sign in [(e, "") for e in entries] + [(d, "+") for d in differences]:
         assert f"{entry['mean']:{sign}.2f} ± {entry['standard_error']:.2f}" in readme
     prior = locked["estimators"]["prior"]
-    assert f"({prior['median_effective_sample_size']:.1f} of {prior['samples']:,} on the digits)" in readme
+    assert f"({prior['diagnostics']['median_effective_sample_size']:.1f} of {prior['samples']:,} on the digits)" in readme
+    assert locked["verdict"]["statement"] in readme
+    assert f"Monte Carlo error {locked['log_likelihood']['monte_carlo_error']:.3f} nats" in readme

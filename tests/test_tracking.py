@@ -55,7 +55,12 @@ def test_one_finished_run_with_the_contracts_names(workspace: Path) -> None:
     assert run.info.status == "FINISHED"
     quantities = {f"{split}/{name}" for split in ("train", "valid", "test") for name in ("elbo", "reconstruction", "kl")}
     expected = quantities | {"learning_rate", "test/log_likelihood", "test/log_likelihood_se"}
-    assert expected | {"test/baseline_gaussian", "test/baseline_mixture"} == set(run.data.metrics)
+    expected |= {"test/baseline_gaussian", "test/baseline_mixture", "test/trusted", "test/ladder"}
+    expected |= {f"test/{name}{suffix}" for name in ("prior", "importance", "annealed", "bounds") for suffix in ("", "_se")}
+    assert expected == set(run.data.metrics)
+    assert run.data.tags["verdict"] == "lower bound only"
+    ladder = client(workspace).get_metric_history(run.info.run_id, "test/ladder")
+    assert [point.step for point in ladder] == [1, 10, 50]
     evaluated = json.loads((workspace / "results/evaluate/metrics.json").read_text())
     assert run.data.metrics["test/log_likelihood"] == evaluated["log_likelihood"]["mean"]
     history = client(workspace).get_metric_history(run.info.run_id, "valid/elbo")

@@ -153,7 +153,7 @@ class VAE(pl.LightningModule):
         Args:
             y: Rows, shape (N, D).
             S: Samples; memory does not grow with it.
-            estimator: ``"prior"``, the lecture's, or ``"importance"``; see `vae.evidence`.
+            estimator: ``"prior"``, the lecture's, ``"importance"``, or ``"annealed"`` with S chains; see `vae.evidence`.
             seed: Of the noise.
 
         Raises:

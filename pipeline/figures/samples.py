@@ -9,59 +9,32 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.style import DATA, GAP, VAE, new_figure, save
+from pipeline.figures.images import Images
+from pipeline.figures.style import DATA, VAE, new_figure, save
 from pipeline.schema import Array
 
 
-class Pictures:
-    """How rows become images.
-
-    Args:
-        shape: Height and width.
-        units: What the values are.
-        limits: Values shown white and black; beyond them the scale saturates.
-    """
-
-    def __init__(self, shape: tuple[int, int], units: str, limits: tuple[float, float]) -> None:
-        self.shape, self.units, self.limits = shape, units, limits
+class Pictures(Images):
+    """The pictures of the generate stage."""
 
     def sample_grid(self, samples: Array, path: Path) -> None:
         """The first samples (N, D)."""
         side = min(10, int(len(samples) ** 0.5))
-        self._grid(samples[: side * side].reshape(side, side, -1), "Samples from the model: y ~ p(y|z), z ~ p(z)", path)
+        self.grid(samples[: side * side].reshape(side, side, -1), "Samples from the model: y ~ p(y|z), z ~ p(z)", path)
 
     def reconstructions(self, originals: Array, means: Array, path: Path) -> None:
         """Test images (N, D) above their reconstructions f_w(E[z|y])."""
         labels = ["test image", "reconstruction"]
-        self._grid(np.stack([originals, means]), "Test images and their reconstructions", path, labels)
+        self.grid(np.stack([originals, means]), "Test images and their reconstructions", path, labels)
 
     def traversal(self, means: Array, labels: list[str], path: Path) -> None:
         """f_w(z), (dimensions, steps, D): one latent dimension varies along each row, the others are 0."""
         title = "Mean image as one latent coordinate goes from -3 to 3\n(others at 0; sd: of posterior means over test rows)"
-        self._grid(means, title, path, labels)
+        self.grid(means, title, path, labels)
 
     def latent_plane(self, means: Array, path: Path) -> None:
         """f_w(z) over a grid of a two-dimensional latent space, means (side, side, D)."""
-        self._grid(means, "The mean image over the latent plane: z1 from -3 to 3 rightwards, z2 upwards", path)
-
-    def _grid(self, images: Array, title: str, path: Path, row_labels: list[str] | None = None) -> None:
-        """Images (rows, columns, D) as one picture; an axes for each would be slow."""
-        rows, columns = images.shape[:2]
-        height, width = (side + 1 for side in self.shape)
-        canvas = np.full((rows, height, columns, width), np.nan)
-        canvas[:, : height - 1, :, : width - 1] = images.reshape(rows, columns, *self.shape).transpose(0, 2, 1, 3)
-        figure, axes = new_figure(0.65 * columns + 1.6, 0.65 * rows * height / width + 0.6)
-        ax: Axes = axes[0, 0]
-        low, high = self.limits
-        picture = canvas.reshape(rows * height, columns * width)[:-1, :-1]
-        shown = ax.imshow(picture, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-        ax.set_facecolor(GAP)
-        ax.set(xticks=[], title=title)
-        ax.set_yticks([(row + 0.5) * height - 1 for row in range(len(row_labels or []))], row_labels or [])
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        figure.colorbar(shown, ax=ax, label=self.units, shrink=0.8, extend="both")
-        save(figure, path)
+        self.grid(means, "The mean image over the latent plane: z1 from -3 to 3 rightwards, z2 upwards", path)
 
 
 def latent_scatter(means: Array, labels: tuple[str, str], path: Path) -> None:

@@ -32,7 +32,7 @@ from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.importance import importance_sampling
 from vae.evidence.latents import Latents, latent_usage
 from vae.evidence.prior import prior_sampling
-from vae.evidence.report import Evidence, Verdict, reported_estimator, two_stage, verdict
+from vae.evidence.report import PREFERENCE, Evidence, Verdict, reported_estimator, two_stage, verdict
 from vae.evidence.schedule import Annealing
 from vae.evidence.tuning import tune_step_sizes
 
@@ -40,6 +40,7 @@ ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annea
 
 __all__ = [
     "ESTIMATORS",
+    "PREFERENCE",
     "Annealing",
     "Bound",
     "Bounds",

@@ -66,19 +66,24 @@ class Estimate:
         return MeanWithError.of(self.log_likelihood).standard_error
 
     @property
+    def monte_carlo_variance(self) -> Tensor:
+        """Variance of each example's estimate over fresh draws, bias excluded, shape (N,); NaN where S < 10.
+
+        A jackknife over B blocks of draws: in expectation at least (B - 1) / B of the variance with one block fewer (Efron and
+        Stein 1981), so that it does not understate heavy tails as the delta method does.
+        """
+        return _jackknife_variance(self.leave_one_out)
+
+    @property
     def monte_carlo_error(self) -> float:
         """Standard deviation of `mean` over fresh draws for the same examples, bias excluded; NaN where S < 10.
 
-        A jackknife over B blocks of draws: in expectation at least (B - 1) / B of the variance with one block fewer (Efron and
-        Stein 1981), so that it does not understate heavy tails as the delta method does. Where
-        draws are shared, the mean over examples is recomputed without each block; where each example has its own, the
-        variances of the examples add up.
+        Where draws are shared, the mean over examples is recomputed without each block of draws; where each example has its
+        own, the variances of the examples add up.
         """
-        if not len(self.leave_one_out):
-            return math.nan
         if self.shared_draws:
             return _jackknife_variance(self.leave_one_out.mean(dim=1, keepdim=True)).sqrt().item()
-        return _jackknife_variance(self.leave_one_out).sqrt().item() / self.leave_one_out.shape[1]
+        return self.monte_carlo_variance.sum().sqrt().item() / len(self.log_likelihood)
 
     @property
     def pareto_threshold(self) -> float:
@@ -92,9 +97,11 @@ class Estimate:
 
 
 def _jackknife_variance(leave_one_out: Tensor) -> Tensor:
-    """The sum over examples of the delete-one variance of (B, N) estimates."""
+    """The delete-one variance of (B, N) estimates, (N,)."""
     B = len(leave_one_out)
-    return (leave_one_out - leave_one_out.mean(dim=0)).square().sum() * (B - 1) / B
+    if not B:
+        return torch.full(leave_one_out.shape[1:], math.nan, dtype=leave_one_out.dtype, device=leave_one_out.device)
+    return (leave_one_out - leave_one_out.mean(dim=0)).square().sum(dim=0) * (B - 1) / B
 
 
 def ignore(steps: int) -> None:

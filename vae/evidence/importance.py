@@ -40,7 +40,7 @@ def importance_sampling(
         y: Rows, shape (N, D).
         S: Draws per example.
         ladder: Smaller numbers of samples to report as well, from the same draws: each divides the next, and the last divides
-            S. By Jensen's inequality the ladder never decreases, for any example.
+            S, which is always reported. By Jensen's inequality the ladder never decreases, for any example.
         seed: Of the draws.
         ids: Example ids, integers (N,), which address the noise; positions by default. An example's estimate depends on its
             values, its id and the seed, not on the other examples.
@@ -56,7 +56,7 @@ def importance_sampling(
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     parts = []
     for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
-        weights = LogWeights(len(rows), S, y.device, rungs=(*ladder, S) if ladder else ())
+        weights = LogWeights(len(rows), S, y.device, rungs=(*(rung for rung in ladder if rung < S), S))
         for log_weights in _blocks(vae, rows, S, seed, some):
             weights.add(log_weights)
         parts.append(weights.estimate())

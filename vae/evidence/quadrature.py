@@ -1,8 +1,8 @@
 """The integral of p(y|z) p(z) over one or two latent dimensions, by the trapezoidal rule on two grids.
 
-A window w(z) around each mode of an example's posterior splits the integrand. w times it is summed on a grid in the coordinates
-of the mode's curvature, as fine as the mode is narrow; what is outside all windows on a coarse grid over the prior that all
-examples share. For smooth integrands that vanish at the edges both sums converge faster than any power of the
+A window w(z) around each mode of an example's posterior splits the integrand. w times it is summed on a grid in the
+coordinates of the mode's curvature, as fine as the mode is narrow; what is outside all windows on a coarse grid over the
+prior that all examples share. For smooth integrands that vanish at the edges both sums converge faster than any power of the
 spacing (Trefethen and Weideman 2014). Each grid is refined until its halved spacing changes log p by less than 1e-8.
 """
 
@@ -37,7 +37,7 @@ NUMBERS = 2**22  # in the widest tensor: 32 MiB
 
 
 class Mode(NamedTuple):
-    """A peak of the posterior of each of N rows (N, K), and a root A of its covariance there, A A' = (-Hessian)^-1 (N, K, K)."""
+    """A peak of the posterior of each of N rows (N, K), and a root A of its covariance, A A' = (-Hessian)^-1 (N, K, K)."""
 
     centre: Tensor
     root: Tensor

@@ -1,0 +1,267 @@
+"""The likelihood report: a table of the test rows, the content of metrics.json, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.scores import Annealed, Scores
+from vae.evidence import PREFERENCE, Estimate, Evidence, MeanWithError, Verdict, reported_estimator, two_stage, verdict
+
+
+class Report:
+    """What is said of the test rows, in nats of the raw data.
+
+    Args:
+        scores: In nats of the prepared data.
+        log_jacobian: What changes them to the raw data.
+        index: Positions of the test rows in the raw file, (N,).
+
+    Attributes:
+        examples: A row per test row.
+        estimator: The one that is reported.
+        verdict: Whether it can be trusted.
+
+    Raises:
+        InputError: If a row has no finite log-likelihood.
+    """
+
+    def __init__(self, scores: Scores, log_jacobian: float, index: Any) -> None:
+        self.scores, self.log_jacobian = scores, log_jacobian
+        available = [name for name in PREFERENCE if self._has(name)]
+        if not available and scores.exact:
+            raise InputError(f"there is no exact log-likelihood, and no other estimator was asked for: {scores.exact.reason}")
+        self.estimator = reported_estimator(available)
+        self.examples = self._examples(index)
+        _require_finite(self.examples)
+        self.verdict = self._verdict()
+
+    def mean(self, minus: Any = 0.0) -> MeanWithError:
+        """The reported mean log p(y), or its paired difference from other values (N,), with its standard error.
+
+        Where only a subset was annealed: importance sampling on all rows and its correction on the subset.
+        """
+        if self.estimator == "annealed":
+            annealed, everywhere = self._annealed, "importance" if self._has("importance") else "annealed"
+            subset = annealed.subset.numpy()
+            x = self.examples[f"log_likelihood_{everywhere}"] - minus
+            better = (self.examples["log_likelihood_annealed"] - minus).to_numpy()[subset]
+            return two_stage(torch.tensor(x.to_numpy()), torch.tensor(better), annealed.subset.cpu())
+        return MeanWithError.of(torch.tensor((self.examples["log_likelihood"] - minus).to_numpy()))
+
+    def log_likelihood(self) -> dict[str, Any]:
+        """The entry ``log_likelihood`` of metrics.json."""
+        entry = self.estimators()[self.estimator]
+        samples = {"samples": entry["samples"]} if "samples" in entry else {"samples": None}
+        return {"estimator": self.estimator, "monte_carlo_error": entry["monte_carlo_error"]} | samples | pair(self.mean())
+
+    def estimators(self) -> dict[str, Any]:
+        """The entry ``estimators``: each with mean, standard_error, monte_carlo_error and diagnostics."""
+        entries = {"prior": self._prior, "importance": self._importance, "annealed": self._annealed_entry}
+        entries |= {"exact": self._exact, "bounds": self._bounds}
+        return {name: entry() for name, entry in entries.items() if getattr(self.scores, name) is not None}
+
+    def diagnostics(self) -> dict[str, Any]:
+        """The entry ``diagnostics``: of the model, not of an estimator."""
+        scores, annealed = self.scores, self.scores.annealed
+        found: dict[str, Any] = {"active_units": {str(t): count for t, count in scores.latents.active_units.items()}}
+        if scores.gap:
+            parts = {"approximation": scores.gap.approximation, "amortisation": scores.gap.amortisation}
+            found["inference_gap"] = {name: pair(MeanWithError.of(part)) for name, part in parts.items()}
+            found["inference_gap"]["examples"] = len(scores.gap.approximation)
+        if annealed:
+            train, test = MeanWithError.of(annealed.train.log_likelihood), MeanWithError.of(annealed.test)
+            difference = MeanWithError(train.mean - test.mean, math.hypot(train.standard_error, test.standard_error))
+            found["train_minus_test"] = pair(difference) | {"examples": len(annealed.test), "estimator": "annealed"}
+        return found
+
+    def latents(self) -> pd.DataFrame:
+        """A row per latent dimension; the KLs are empty where they are not defined."""
+        latents = self.scores.latents
+        values = {name: getattr(latents, name) for name in ("mean_variance", "kl", "aggregate_mean", "aggregate_variance")}
+        values["marginal_kl"] = latents.marginal_kl
+        columns = {name: value.cpu().numpy() for name, value in values.items() if value is not None}
+        return pd.DataFrame({"dimension": np.arange(1, len(latents.mean_variance) + 1), **columns})
+
+    def ladder(self) -> pd.DataFrame:
+        """Importance sampling by number of samples."""
+        rungs = self.scores.importance.ladder if self.scores.importance else {}
+        rows = [(s, MeanWithError.of(values + self.log_jacobian)) for s, values in rungs.items()]
+        return pd.DataFrame([{"samples": s} | pair(entry) for s, entry in rows], columns=["samples", "mean", "standard_error"])
+
+    def prior_ladder(self) -> pd.DataFrame:
+        """Prior sampling by number of samples."""
+        smaller = [(10 ** (k + 1), entry) for k, entry in enumerate(self.scores.prior_ladder)]
+        rows = [{"samples": s} | pair(self._shifted(entry)) for s, entry in smaller]
+        if self.scores.prior:
+            rows.append({"samples": self.scores.prior.samples} | self._of(self.scores.prior))
+        return pd.DataFrame(rows, columns=["samples", "mean", "standard_error"])
+
+    @property
+    def _annealed(self) -> Annealed:
+        assert self.scores.annealed is not None
+        return self.scores.annealed
+
+    def _has(self, name: str) -> bool:
+        value = getattr(self.scores, name)
+        return value is not None and not (name == "exact" and value.reason)
+
+    def _examples(self, index: Any) -> pd.DataFrame:
+        scores, shift = self.scores, self.log_jacobian
+        columns = {
+            "index": index,
+            "elbo": scores.bound.elbo.cpu().numpy() + shift,
+            "reconstruction": scores.bound.reconstruction.cpu().numpy() + shift,
+            "kl": scores.bound.kl.cpu().numpy(),
+        }
+        table = pd.DataFrame(columns)
+        for name in ("prior", "importance"):
+            if self._has(name):
+                self._add(table, name, getattr(scores, name), slice(None))
+        if scores.annealed:
+            self._add(table, "annealed", scores.annealed.estimate, scores.annealed.subset.cpu().numpy())
+        if scores.exact:
+            table["log_likelihood_exact"] = scores.exact.log_likelihood.cpu().numpy() + shift
+        best = table[f"log_likelihood_{self.estimator}"]
+        table["log_likelihood"] = best.fillna(table["log_likelihood_importance"]) if self._has("importance") else best
+        return table
+
+    def _add(self, table: pd.DataFrame, name: str, estimate: Estimate, rows: Any) -> None:
+        values = {"log_likelihood": estimate.log_likelihood + self.log_jacobian}
+        values["effective_sample_size"] = estimate.effective_sample_size
+        if estimate.pareto_k.isfinite().any():
+            values["pareto_k"] = estimate.pareto_k
+        for quantity, value in values.items():
+            column = np.full(len(table), np.nan)
+            column[rows] = value.cpu().numpy()
+            table[f"{quantity}_{name}"] = column
+
+    def _prior(self) -> dict[str, Any]:
+        estimate = self.scores.prior
+        assert estimate is not None
+        return self._of(estimate) | {"samples": estimate.samples, "diagnostics": _diagnostics(estimate)}
+
+    def _importance(self) -> dict[str, Any]:
+        estimate = self.scores.importance
+        assert estimate is not None
+        diagnostics = _diagnostics(estimate)
+        if estimate.pareto_k.isfinite().any():
+            diagnostics["median_pareto_k"] = estimate.pareto_k.median().item()
+            diagnostics["pareto_k_threshold"] = estimate.pareto_threshold
+            diagnostics["share_above_threshold"] = _share(estimate.pareto_k > estimate.pareto_threshold)
+        return self._of(estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
+
+    def _annealed_entry(self) -> dict[str, Any]:
+        annealed = self._annealed
+        estimate, settings = annealed.estimate, annealed.settings
+        diagnostics = _diagnostics(estimate) | {
+            "acceptance": estimate.acceptance.mean(dim=1).tolist(),
+            "posterior_start_minus_prior_start": pair(annealed.start_difference),
+            "temperatures_minus_twice": pair(annealed.temperature_difference),
+        }
+        if self.scores.importance:
+            gain = estimate.log_likelihood - self.scores.importance.log_likelihood[annealed.subset]
+            diagnostics["minus_importance"] = pair(MeanWithError.of(gain))
+        return {
+            **(pair(self.mean()) if self.estimator == "annealed" else self._of(estimate)),
+            "monte_carlo_error": _number(self._annealed_error()),
+            "samples": estimate.samples,
+            "examples": len(annealed.subset),
+            "temperatures": settings.temperatures,
+            "leapfrog_steps": settings.leapfrog_steps,
+            "step_sizes": list(settings.step_sizes or ()),
+            "diagnostics": diagnostics,
+        }
+
+    def _annealed_error(self) -> float:
+        """Of the two-stage mean: rows that were annealed weigh 1 / n there, and 1 / N - 1 / n in importance sampling."""
+        annealed, importance = self._annealed, self.scores.importance
+        n, N = len(annealed.subset), len(self.examples)
+        variance = annealed.estimate.monte_carlo_variance.sum() / n**2
+        if n < N and importance is not None:
+            weight = torch.full((N,), 1 / N, dtype=torch.float64)
+            weight[annealed.subset] -= 1 / n
+            variance = variance + (weight.square() * importance.monte_carlo_variance).sum()
+        return math.sqrt(variance.item())
+
+    def _exact(self) -> dict[str, Any]:
+        found = self.scores.exact
+        assert found is not None
+        entry = self._shifted(MeanWithError.of(found.log_likelihood))
+        diagnostics = {"method": found.method, "rows_without_value": int(found.log_likelihood.isnan().sum())}
+        return pair(entry) | {"monte_carlo_error": None if found.reason else 0.0, "diagnostics": diagnostics}
+
+    def _bounds(self) -> dict[str, Any]:
+        bounds = self.scores.bounds
+        assert bounds is not None
+        return pair(bounds.gap) | {
+            "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
+            "examples": len(bounds.lower.log_likelihood),
+            "lower": self._of(bounds.lower),
+            "upper": self._of(bounds.upper),
+            "diagnostics": _diagnostics(bounds.lower),
+        }
+
+    def _verdict(self) -> Verdict:
+        annealed, bounds, reason = self.scores.annealed, self.scores.bounds, self.scores.exact and self.scores.exact.reason
+        found = verdict(self.estimator, evidence(annealed, bounds.gap) if annealed and bounds else None)
+        missing = (f"the exact value is missing: {reason}",) if reason and not found.trusted else ()
+        return Verdict(missing + found.reasons)
+
+    def _of(self, estimate: Estimate) -> dict[str, Any]:
+        entry = self._shifted(MeanWithError.of(estimate.log_likelihood))
+        return pair(entry) | {"monte_carlo_error": _number(estimate.monte_carlo_error)}
+
+    def _shifted(self, entry: MeanWithError) -> MeanWithError:
+        return MeanWithError(entry.mean + self.log_jacobian, entry.standard_error)
+
+
+def evidence(annealed: Annealed, gap: MeanWithError) -> Evidence:
+    """What the verdict rests on."""
+    return Evidence(
+        gap=gap,
+        start_difference=annealed.start_difference,
+        temperature_difference=annealed.temperature_difference,
+        acceptance=annealed.estimate.acceptance.mean(dim=1).tolist(),
+        chains=annealed.estimate.samples,
+        effective_sample_size=annealed.estimate.effective_sample_size,
+    )
+
+
+def pair(entry: MeanWithError) -> dict[str, Any]:
+    """For JSON: null where there is no standard error."""
+    return {"mean": _number(entry.mean), "standard_error": _number(entry.standard_error)}
+
+
+def _diagnostics(estimate: Estimate) -> dict[str, Any]:
+    sizes = estimate.effective_sample_size
+    return {
+        "median_effective_sample_size": sizes.median().item(),
+        "least_effective_sample_size": sizes.min().item(),
+        "unreliable_share": _share(estimate.unreliable),
+    }
+
+
+def _share(flags: Tensor) -> float:
+    return flags.double().mean().item()
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _require_finite(examples: pd.DataFrame) -> None:
+    needed = ["elbo", "reconstruction", "kl", "log_likelihood"]
+    bad = ~np.isfinite(examples[needed].to_numpy()).all(axis=1)
+    if bad.any():
+        row = int(examples.loc[bad, "index"].iloc[0])
+        raise InputError(
+            f"row {row + 1} of the raw file, a test row, has no finite log-likelihood ({int(bad.sum())} such rows); look for "
+            "extreme values in it"
+        )
