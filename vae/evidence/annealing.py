@@ -19,8 +19,6 @@ from vae.evidence.weights import LogWeights
 if TYPE_CHECKING:
     from vae.model import VAE
 
-BUDGET = 2**21  # numbers in the widest layer of a chunk
-
 
 def annealed_importance_sampling(
     vae: VAE,
@@ -103,7 +101,7 @@ def _run(
     vae: VAE, y: Tensor, S: int, annealing: Annealing, seed: int, ids: Tensor, z: Tensor | None, advance: Advance
 ) -> Estimate:
     """Forward from the start, or in reverse from the latents z (N, K) with inverse weights."""
-    chunk = rows_per_chunk(vae, S, BUDGET)
+    chunk = rows_per_chunk(vae, S)
     parts = []
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)

@@ -60,7 +60,7 @@ class PairedBernoulli(Paired):
     def __call__(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn)."""
         h = self.hidden(z)
-        return torch.linalg.vecdot(h, self.projected) + self.offset - softplus(self.last(h)).sum(dim=-1)
+        return torch.linalg.vecdot(h, self.projected) + self.offset - _softplus(self.last(h)).sum(dim=-1)
 
 
 class AllPairs:
@@ -119,6 +119,11 @@ class GaussianProduct(Product):
         """A (S, D) and a (S,) from network outputs."""
         A = (f - self.centre) / self.stddev
         return A, -A.square().sum(dim=-1) / 2
+
+
+def _softplus(f: Tensor) -> Tensor:
+    """In place where no gradient is asked for: a second array of the size of the data is a quarter of the time."""
+    return softplus(f) if f.requires_grad else torch.ops.aten.softplus.out(f, out=f)
 
 
 def _agrees(product: Product, y: Tensor, z: Tensor) -> bool:

@@ -114,8 +114,8 @@ def require_samples(S: int, name: str = "samples") -> None:
         raise ValueError(f"{name} must be at least 1; got {S}")
 
 
-def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**19) -> int:
-    """How many rows, each with that many draws, keep the widest layer within the budget (2 MiB in float32: a core's cache)."""
+def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**21) -> int:
+    """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
     card = vae.card
     widest = max(card.data_dim, card.latent_dim, *card.generative.hidden, *card.inference.hidden)
     return max(1, budget // (draws * widest))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DRAWS_PER_STEP = 8
 STEPS_PER_BLOCK = DRAWS_PER_BLOCK // DRAWS_PER_STEP
 LEARNING_RATE = 0.02
-BUDGET = 2**21  # numbers in the widest layer of a chunk
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def inference_gap(
     """
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
-    chunk = rows_per_chunk(vae, DRAWS_PER_STEP, BUDGET)
+    chunk = rows_per_chunk(vae, DRAWS_PER_STEP)
     amortised, optimal = [], []
     for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
         with torch.no_grad():

@@ -13,6 +13,7 @@ from vae.evidence.estimate import Estimate
 from vae.evidence.pareto import pareto_k, tail_length
 
 BLOCKS = 10
+GATHERED = 1024  # draws that are reduced together
 
 
 class LogWeights:
@@ -36,16 +37,13 @@ class LogWeights:
         self._sum_of_squares = self._blocks[0].clone()
         self._rungs = [Rung(s, N, device) for s in rungs]
         self._tail = Tail(tail_length(S) if tail else 0, N, device)
+        self._gathered: list[Tensor] = []
 
     def add(self, log_weights: Tensor) -> None:
         """The next log weights, shape (S', N)."""
-        log_weights = log_weights.double()
-        self.add_sums(
-            (stop, piece.logsumexp(dim=0), (2 * piece).logsumexp(dim=0)) for stop, piece in self._pieces(log_weights)
-        )
-        self._tail.add(log_weights)
-        for rung in self._rungs:
-            rung.add(log_weights)
+        self._gathered.append(log_weights)
+        if sum(map(len, self._gathered)) >= GATHERED:
+            self._reduce()
 
     def add_sums(self, sums: Iterable[tuple[int, Tensor, Tensor]]) -> None:
         """The next weights as log sums and log sums of squares (N,), each up to a position that crosses no edge of a block."""
@@ -63,6 +61,7 @@ class LogWeights:
 
     def estimate(self) -> Estimate:
         """Log (1/S) sum of weights, with its diagnostics."""
+        self._reduce()
         log_sum = self._blocks.logsumexp(dim=0)
         return Estimate(
             log_likelihood=log_sum - math.log(self.samples),
@@ -73,6 +72,17 @@ class LogWeights:
             pareto_k=pareto_k(self._tail.values),
             ladder={rung.size: rung.mean() for rung in self._rungs},
         )
+
+    def _reduce(self) -> None:
+        if not self._gathered:
+            return
+        log_weights, self._gathered = torch.cat(self._gathered).double(), []
+        self.add_sums(
+            (stop, piece.logsumexp(dim=0), (2 * piece).logsumexp(dim=0)) for stop, piece in self._pieces(log_weights)
+        )
+        self._tail.add(log_weights)
+        for rung in self._rungs:
+            rung.add(log_weights)
 
     def _pieces(self, log_weights: Tensor) -> Iterator[tuple[int, Tensor]]:
         start = self._position
@@ -125,7 +135,7 @@ class Rung:
 
 
 class Tail:
-    """The largest log weights of each example, ``values`` of shape (length + 1, N) in descending order."""
+    """The largest log weights of each of N examples: ``values``, (length + 1 or fewer, N) in descending order."""
 
     def __init__(self, length: int, N: int, device: torch.device) -> None:
         self._keep = length + 1 if length else 0
@@ -134,8 +144,8 @@ class Tail:
     def add(self, log_weights: Tensor) -> None:
         """More log weights, shape (S', N)."""
         if self._keep:
-            candidates = torch.cat([self.values, log_weights])
-            self.values = candidates.topk(min(self._keep, len(candidates)), dim=0).values
+            candidates = torch.cat([self.values, log_weights]).T.contiguous()  # rows of memory are sorted faster than columns
+            self.values = candidates.topk(min(self._keep, candidates.shape[1])).values.T
 
 
 def require_rungs(rungs: Sequence[int], S: int) -> None:
