@@ -238,10 +238,10 @@ def test_rows_do_not_affect_each_other(name: str) -> None:
 def test_every_sample_counts_once() -> None:
     """Against a direct computation from the same noise, with S not a multiple of the block."""
     vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"}, N=3)
-    S, ids = 150, torch.arange(3)
+    S, ids = 400, torch.arange(3)
     with torch.no_grad():
         q = vae.inference(y)
-        noise = torch.cat([per_example(0, "importance", ids, block, (128, 2), like=y) for block in range(2)])[:S]
+        noise = torch.cat([per_example(0, "importance", ids, block, (256, 2), like=y) for block in range(2)])[:S]
         z = q.transform(noise)
         log_weights = (vae.generative(z).log_prob(y) + vae.prior().log_prob(z) - q.log_prob(z)).numpy()
     found = importance_sampling(vae, y, S)
@@ -283,7 +283,7 @@ def test_memory_is_bounded_by_the_chunk() -> None:
 @pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda options: options["name"])
 def test_fast_densities_are_the_direct_ones(options: dict[str, Any]) -> None:
     """Paired and all-pairs forms against the distribution's own log_prob, float64."""
-    vae, y = small_vae(options), rows_for(options, N=5)
+    vae, y = small_vae(options, D=32), rows_for(options, N=5, D=32)
     z = torch.randn(11, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(density.paired(vae.generative, y)(z), vae.generative(z).log_prob(y))
@@ -292,6 +292,18 @@ def test_fast_densities_are_the_direct_ones(options: dict[str, Any]) -> None:
         assert isinstance(pairs, density.Product)
         found = pairs.at(shared)(slice(1, 4)) + pairs.offset[1:4]
         torch.testing.assert_close(found, vae.generative(shared[:, None]).log_prob(y[1:4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_of_softplus_from_products(dtype: torch.dtype) -> None:
+    """Logits from -300 to 300, where exponentials overflow and products of them would: to rounding of the sum."""
+    for D in (16, 784, 785):
+        f = 30 * torch.randn(200, D, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        expected = torch.logaddexp(f.double(), torch.zeros(())).sum(dim=-1)
+        tolerance = 20 * torch.finfo(dtype).eps
+        torch.testing.assert_close(density.sum_softplus_(f.clone()).double(), expected, rtol=tolerance, atol=tolerance)
+        x = f[:, :200] / 30
+        torch.testing.assert_close(density.tanh_(x.clone()), torch.tanh(x), rtol=0, atol=tolerance)
 
 
 def test_products_that_cancel_fall_back_to_float64() -> None:

@@ -6,6 +6,7 @@ uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 DRAWS_PER_BLOCK = 128
+DRAWS_PER_ADDRESS = 256
 
 
 def generator(seed: int, stream: str, *address: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -45,3 +47,13 @@ def per_example(seed: int, stream: str, ids: Tensor, block: int, shape: tuple[in
         for example in ids.tolist()
     ]
     return torch.stack(draws, dim=-2)
+
+
+def draws(seed: int, stream: str, ids: Tensor, S: int, size: int, like: Tensor) -> Iterator[Tensor]:
+    """S draws of standard normal noise for each example, in blocks (DRAWS_PER_BLOCK or fewer, N, size).
+
+    An example's first draws are the same for any S. Arguments are those of `per_example`.
+    """
+    for block, start in enumerate(range(0, S, DRAWS_PER_ADDRESS)):
+        noise = per_example(seed, stream, ids, block, (DRAWS_PER_ADDRESS, size), like)
+        yield from noise[: S - start].split(DRAWS_PER_BLOCK)

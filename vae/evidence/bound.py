@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vae.evidence.density import paired
 from vae.evidence.estimate import example_ids, require_samples, rows_per_chunk
-from vae.noise import DRAWS_PER_BLOCK, per_example
+from vae.noise import DRAWS_PER_BLOCK, draws
 
 if TYPE_CHECKING:
     from vae.model import VAE
@@ -55,7 +56,7 @@ def evidence_lower_bound(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Ten
 def _chunk(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     q = vae.inference(y)
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
-        z = q.transform(per_example(seed, "bound", ids, block, (DRAWS_PER_BLOCK, q.event_shape[0]), like=y)[: S - start])
-        total += vae.generative(z).log_prob(y).sum(dim=0, dtype=torch.float64)
+    log_likelihood = paired(vae.generative, y)
+    for noise in draws(seed, "bound", ids, S, q.event_shape[0], like=y):
+        total += log_likelihood(q.transform(noise)).sum(dim=0, dtype=torch.float64)
     return total / S, kl_divergence(q, vae.prior()).double()

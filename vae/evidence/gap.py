@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 
 from vae.evidence.density import paired
 from vae.evidence.estimate import Advance, example_ids, ignore, rows_per_chunk
-from vae.noise import DRAWS_PER_BLOCK, per_example
+from vae.noise import DRAWS_PER_BLOCK, draws, per_example
 
 if TYPE_CHECKING:
     from vae.distributions import DiagonalNormal
@@ -88,7 +88,7 @@ def _optimise(vae: VAE, y: Tensor, features: Tensor, steps: int, seed: int, ids:
     for step in range(steps):
         block, position = divmod(step, STEPS_PER_BLOCK)
         if not position:
-            noise = _noise(seed, "local optimum", ids, block, vae.card.latent_dim, y)
+            noise = per_example(seed, "local optimum", ids, block, (DRAWS_PER_BLOCK, vae.card.latent_dim), like=y)
         draws = noise[position * DRAWS_PER_STEP : (position + 1) * DRAWS_PER_STEP]
         q: DiagonalNormal = vae.inference.posterior(features)
         loss = -(log_likelihood(q.transform(draws)).mean(dim=0) - kl_divergence(q, prior)).sum()
@@ -101,11 +101,6 @@ def _optimise(vae: VAE, y: Tensor, features: Tensor, steps: int, seed: int, ids:
 def _elbo(vae: VAE, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
     q, log_likelihood = vae.inference.posterior(features), paired(vae.generative, y)
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
-        noise = _noise(seed, "gap", ids, block, vae.card.latent_dim, y)[: S - start]
+    for noise in draws(seed, "gap", ids, S, vae.card.latent_dim, like=y):
         total += log_likelihood(q.transform(noise)).sum(dim=0, dtype=torch.float64)
     return total / S - kl_divergence(q, vae.prior()).double()
-
-
-def _noise(seed: int, stream: str, ids: Tensor, block: int, size: int, like: Tensor) -> Tensor:
-    return per_example(seed, stream, ids, block, (DRAWS_PER_BLOCK, size), like)

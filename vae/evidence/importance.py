@@ -12,7 +12,7 @@ from torch import Tensor
 from vae.evidence.density import paired
 from vae.evidence.estimate import Advance, Estimate, example_ids, ignore, require_samples, rows_per_chunk
 from vae.evidence.weights import LogWeights, require_rungs
-from vae.noise import DRAWS_PER_BLOCK, per_example
+from vae.noise import DRAWS_PER_BLOCK, draws
 
 if TYPE_CHECKING:
     from vae.model import VAE
@@ -80,7 +80,6 @@ def join(parts: Sequence[Estimate]) -> Estimate:
 def _blocks(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> Iterator[Tensor]:
     """Log weights (S', N) of consecutive blocks of draws."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
-    shape = (DRAWS_PER_BLOCK, q.event_shape[0])
-    for block, start in enumerate(range(0, S, DRAWS_PER_BLOCK)):
-        z = q.transform(per_example(seed, "importance", ids, block, shape, like=y)[: S - start])
+    for noise in draws(seed, "importance", ids, S, q.event_shape[0], like=y):
+        z = q.transform(noise)
         yield log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae.evidence.hmc import Path, Start
-from vae.noise import DRAWS_PER_BLOCK, generator, per_example
+from vae.noise import draws, generator, per_example
 
 RANGES = 10
 STEEPNESS = 4.0  # of the sigmoid
@@ -80,9 +80,7 @@ class Noise:
     def start(self) -> Tensor:
         """Of the start, (C, N, K): in the main stream the draws that importance sampling begins with."""
         stream = "importance" if self._stream == "annealing" else f"{self._stream} start"
-        blocks = range(-(-self._chains // DRAWS_PER_BLOCK))
-        shape = (DRAWS_PER_BLOCK, self._size)
-        return torch.cat([per_example(self._seed, stream, self._ids, b, shape, self._like) for b in blocks])[: self._chains]
+        return torch.cat(list(draws(self._seed, stream, self._ids, self._chains, self._size, self._like)))
 
     def at(self, t: int) -> Tensor:
         """Of the transition at temperature t."""

@@ -1,0 +1,1 @@
+"""Scripts that measure speed, memory and published figures; each prints a table."""
