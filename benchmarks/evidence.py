@@ -1,6 +1,6 @@
 """Speed, memory and precision of the estimators of log p(y), beside pythae and beside bare matrix products.
 
-    python benchmarks/evidence.py [--quick] [--json FILE] [--mnist FOLDER] [--threads 1 2]
+    python benchmarks/evidence.py [--quick] [--json FILE] [--mnist FOLDER] [--threads 1 2] [--topics importance ...]
 
 Prints a table per topic; ``--quick`` gives a rough answer within a minute. A name that ends in ``_ratio`` compares with a
 peer: its time over ours, above 1 where ours is better. Topics without a peer run on the smallest number of threads: another
@@ -31,6 +31,7 @@ from benchmarks.harness import Case, Place, Report, cpu, fitted, medians, mnist_
 from vae import VAE
 from vae.evidence import Annealing, MeanWithError, annealed_importance_sampling, importance_sampling, prior_sampling
 
+TOPICS = ("importance", "memory", "prior", "cost", "bfloat16")
 STANDARD_ERRORS = 5  # by which two estimates of the same number may differ
 
 
@@ -93,14 +94,14 @@ def main() -> None:
     fewest = cpu(min(options.threads))
     fewest.enter()
     vae = fitted(rows, sizes.epochs)
-    for place in places(options.threads):
-        importance(report, place, vae.to(place.device), rows, sizes)
-    memory(report, fewest.threads, sizes)
-    for place in places(options.threads):
-        prior(report, place, vae.to(place.device), rows, sizes)
-    cost(report, fewest, sizes)
-    for place in places([fewest.threads]):
-        bfloat16(report, place, vae.to(place.device), rows, sizes)
+    everywhere = {"importance": importance, "prior": prior, "bfloat16": bfloat16}
+    for topic in options.topics:
+        for place in places([fewest.threads] if topic == "bfloat16" else options.threads) if topic in everywhere else ():
+            everywhere[topic](report, place, vae.to(place.device), rows, sizes)
+    if "memory" in options.topics:
+        memory(report, fewest.threads, sizes)
+    if "cost" in options.topics:
+        cost(report, fewest, sizes)
     if options.json:
         report.write(options.json)
 
@@ -112,6 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as one flat object")
     parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="with the original IDX files; random rows without it")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of CPU threads to measure with")
+    parser.add_argument("--topics", nargs="+", choices=TOPICS, default=TOPICS, help="which tables; all by default")
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -136,9 +137,10 @@ class Scoring:
     def _prior(self, scores: Scores) -> Scores:
         S = self.settings.prior_samples
         smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
-        with self._task("prior sampling", S) as advance:
+        with self._task("prior sampling", S) as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the summary says how far off it is
             estimate = prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
-        ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
+            ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
         return replace(scores, prior=estimate, prior_ladder=tuple(MeanWithError.of(e.log_likelihood) for e in ladder))
 
     def _importance(self, scores: Scores) -> Scores:
@@ -176,14 +178,10 @@ class Scoring:
         return replace(scores, annealed=annealed)
 
     def _bounds(self, scores: Scores) -> Scores:
-        settings, N = (
-            scores.annealed.settings if scores.annealed else self._tuned("posterior"),
-            self._annealing.bounds_examples,
-        )
+        settings = scores.annealed.settings if scores.annealed else self._tuned("posterior")
+        N, C = self._annealing.bounds_examples, self._annealing.chains
         with self._task("bounds on simulated rows", 2 * N * settings.temperatures) as advance:
-            bounds = bidirectional_bounds(
-                self.vae, N, self._annealing.chains, annealing=settings, seed=self.seed, advance=advance
-            )
+            bounds = bidirectional_bounds(self.vae, N, C, annealing=settings, seed=self.seed, advance=advance)
         return replace(scores, bounds=bounds)
 
     def _gap(self, scores: Scores) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vae.model import VAE
 
 DRAWS, ROWS = 1024, 1024  # of one matrix product
+LEAST_SAMPLES, NEAR_ONE = 10, 2.0  # when an effective sample size is worth a warning
 
 
 @torch.no_grad()
@@ -26,7 +28,7 @@ def prior_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0, advance: Advan
     The S draws are shared by all examples, so the generative network runs S times, not N * S times, and for Gaussian and
     Bernoulli likelihoods the densities of all pairs are one matrix product: N * S * D multiplications. A lower bound of
     log p(y) in expectation; far off where the posterior is much narrower than the prior, which an effective sample size near 1
-    gives away. Use it to see the lecture's number, or in one or two latent dimensions.
+    gives away, and a warning. Use it to see the lecture's number, or in one or two latent dimensions.
 
     Args:
         vae: The model.
@@ -51,7 +53,19 @@ def prior_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0, advance: Advan
             log_sum, log_sum_of_squares = (torch.cat(part) for part in zip(*sums, strict=True))
             weights.add_sums([(stop, log_sum + pairs.offset, log_sum_of_squares + 2 * pairs.offset)])
         advance(len(z))
-    return weights.estimate()
+    estimate = weights.estimate()
+    _warn_if_far_off(estimate)
+    return estimate
+
+
+def _warn_if_far_off(estimate: Estimate) -> None:
+    median = estimate.effective_sample_size.median().item()
+    if estimate.samples >= LEAST_SAMPLES and median < NEAR_ONE:
+        warnings.warn(
+            f"prior sampling found about {median:.1f} draw of {estimate.samples:,} that explains an example (median effective "
+            "sample size): its log-likelihood is far too low; use importance_sampling or annealed_importance_sampling",
+            stacklevel=4,
+        )
 
 
 def _draws(vae: VAE, seed: int, block: int) -> Tensor:
