@@ -103,7 +103,7 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Clone) -> No
     assert second.info.status == "FINISHED"
     assert second.data.params["evaluate.samples"] == "70"
     assert set(second.data.metrics) == set(first.data.metrics)
-    assert "log_likelihood.mean" in clone.run("dvc", "metrics", "diff")
+    assert "estimators.importance.mean" in clone.run("dvc", "metrics", "diff")
 
     clone.set("train.learning_rate", 0.002)
     assert clone.repro() == ["train", "evaluate", "generate"]

@@ -13,7 +13,7 @@ import torch
 from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.batches import Batches
-from vae.noise import generator, per_example
+from vae.noise import draws, generator, per_example
 from vae.training import AcceleratorError, DivergenceError, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
@@ -217,8 +217,17 @@ def test_totals_start_anew() -> None:
 
 def test_noise_is_a_function_of_its_address() -> None:
     like = torch.zeros(1, dtype=torch.float64)
-    both = per_example(0, "a", torch.tensor([5, 2]), 1, 3, like)
-    assert torch.equal(both[:, 1:], per_example(0, "a", torch.tensor([2]), 1, 3, like))
+    both = per_example(0, "a", torch.tensor([5, 2]), 1, (4, 3), like)
+    assert torch.equal(both[:, 1:], per_example(0, "a", torch.tensor([2]), 1, (4, 3), like))
     others = [(0, "a", 2, 0), (1, "a", 2, 1), (0, "b", 2, 1), (0, "a", 3, 1)]
     for seed, stream, example, block in others:
-        assert not torch.equal(both[:, 1:], per_example(seed, stream, torch.tensor([example]), block, 3, like))
+        assert not torch.equal(both[:, 1:], per_example(seed, stream, torch.tensor([example]), block, (4, 3), like))
+
+
+def test_the_first_draws_are_the_same_for_any_number_of_them() -> None:
+    like, ids = torch.zeros(1, dtype=torch.float64), torch.tensor([5, 2])
+    many = torch.cat(list(draws(0, "a", ids, 700, 3, like)))
+    assert many.shape == (700, 2, 3)
+    for S in (1, 128, 300):
+        assert torch.equal(torch.cat(list(draws(0, "a", ids, S, 3, like))), many[:S])
+    assert len(many.flatten().unique()) == many.numel()

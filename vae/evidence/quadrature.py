@@ -29,9 +29,10 @@ REACH = 9.0  # the prior's density beyond is e^-40 of its peak
 WINDOW, EDGE, LOCAL_REACH = 9.0, 0.5, 13.0  # of the window, in standard deviations of the mode's curvature
 LEVELS = {  # spacings of the local grid in those standard deviations, and of the global grid in units of z
     1: [(2.0**-level, 2.0 ** -(8 + level)) for level in range(1, 8)],
-    2: [(2.0**-level, 2.0 ** -(3 + min(level, 3))) for level in range(1, 5)],
+    2: [(2.0**-level, 2.0 ** -(2 + level)) for level in range(1, 5)],
 }
 NEWTON_STEPS, LEAST_CURVATURE = 50, 0.25
+START_SPACING = {1: 2.0**-9, 2: 2.0**-4}  # of the grid on which modes are looked for, in units of z
 STARTS = 8  # places to look for modes from, beside q's mean
 NUMBERS = 2**22  # in the widest tensor: 32 MiB
 
@@ -162,7 +163,7 @@ def _modes(log_joint: _LogJoint) -> list[Mode]:
         mode = Mode(centres[place, rows], roots[place, rows])
         seen = (_log_outside(modes, mode.centre[None])[0] < math.log(0.5)).expand(len(rows))
         modes.append(Mode(*(part.masked_fill(seen.view(-1, *[1] * (part.ndim - 1)), math.nan) for part in mode)))
-    return modes
+    return [mode for mode in modes if mode.centre.isfinite().any()]
 
 
 def _climb(log_joint: _LogJoint, z: Tensor) -> Mode:
@@ -184,7 +185,7 @@ def _starts(log_joint: _LogJoint) -> list[Tensor]:
     log p(y, z) has the scale of the network, not of the posterior: its maxima show where the posterior is far too narrow to.
     """
     vae, y = log_joint.vae, log_joint.y
-    spacing, K = LEVELS[vae.card.latent_dim][0][1], vae.card.latent_dim
+    spacing, K = START_SPACING[vae.card.latent_dim], vae.card.latent_dim
     grid = _grid(REACH, spacing, vae.prior().mean)
     side = round(len(grid) ** (1 / K))
     tops = []

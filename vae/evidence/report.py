@@ -43,6 +43,8 @@ def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor) -> MeanWithErr
         subset: Their positions, integers (n,), chosen at random.
     """
     N, n = len(everywhere), len(better)
+    if n == N:
+        return MeanWithError.of(better)
     difference = better - everywhere[subset]
     mean = everywhere.mean() + difference.mean()
     if n < 2:
