@@ -110,7 +110,7 @@ class Evaluate(Section):
     prior_samples: int = Field(100_000, ge=1)
     elbo_samples: int = Field(100, ge=1)
     annealing: Annealing = Field(default_factory=lambda: Annealing.model_validate({}))
-    diagnostics_examples: int = Field(100, ge=2)
+    diagnostics_examples: int = Field(50, ge=2)
     mixture_components: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [2, 4, 8, 16]
 
     @field_validator("ladder", mode="after")
