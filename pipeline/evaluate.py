@@ -106,7 +106,7 @@ def _comparison(report: Report, metrics: dict[str, Any], path: Path) -> None:
     entries["VAE, ELBO"] = {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]}
     for name, entry in metrics["baselines"].items():
         entries[baseline_label(name, entry)] = entry
-    rows = {label: (entry["mean"], entry["standard_error"] or 0.0) for label, entry in entries.items()}
+    rows = {label: (entry["mean"], entry["standard_error"]) for label, entry in entries.items()}
     baselines = metrics["baselines"].items()
     examples = report.examples
     differences = {baseline_label(name, entry): examples["log_likelihood"] - examples[name] for name, entry in baselines}
@@ -135,7 +135,7 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
     if diagnostics:
         entries["start:\nq - prior"] = diagnostics["posterior_start_minus_prior_start"]
         entries["temperatures:\nT - 2 T"] = diagnostics["temperatures_minus_twice"]
-    checked = {label: (entry["mean"], entry["standard_error"] or 0.0) for label, entry in entries.items()}
+    checked = {label: (entry["mean"], entry["standard_error"]) for label, entry in entries.items()}
     figures.checks(None if gaps is None else gaps.cpu().numpy(), checked, diagnostics.get("acceptance", []), path)
 
 

@@ -58,8 +58,8 @@ class Report:
     def log_likelihood(self) -> dict[str, Any]:
         """The entry ``log_likelihood`` of metrics.json."""
         entry = self.estimators()[self.estimator]
-        samples = {"samples": entry["samples"]} if "samples" in entry else {"samples": None}
-        return {"estimator": self.estimator, "monte_carlo_error": entry["monte_carlo_error"]} | samples | pair(self.mean())
+        kept = {"samples": entry.get("samples"), "monte_carlo_error": entry["monte_carlo_error"]}
+        return {"estimator": self.estimator} | kept | pair(self.mean())
 
     def estimators(self) -> dict[str, Any]:
         """The entry ``estimators``: each with mean, standard_error, monte_carlo_error and diagnostics."""

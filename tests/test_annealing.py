@@ -174,7 +174,8 @@ def test_tuned_steps_accept_about_as_often_as_wanted(temperatures: int) -> None:
     assert len(annealing.step_sizes) == annealing.ranges == min(10, temperatures - 2)
     found = annealed_importance_sampling(vae, y, 8, annealing=annealing)
     assert found.acceptance.shape == (annealing.ranges, 40)
-    assert 0.7 < found.acceptance.mean() < 0.9 or temperatures == 3  # one step size, with its jitter
+    least = 0.5 if temperatures == 3 else 0.7  # a lone step size is as far off as its jitter
+    assert least < found.acceptance.mean() < 0.9
 
 
 def test_a_diverging_proposal_is_rejected() -> None:

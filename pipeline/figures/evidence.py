@@ -14,9 +14,9 @@ from matplotlib.ticker import StrMethodFormatter
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
 from pipeline.schema import Array
+from vae.evidence.report import ACCEPTANCE, LARGEST_GAP
 
 LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")}
-LIMIT, ACCEPTANCE = 0.1, (0.4, 0.98)
 MOST_COLUMNS = 40
 
 
@@ -96,7 +96,7 @@ def _gaps(ax: Axes, gaps: Array | None) -> None:
 
 
 def _limits(ax: Axes, checked: Mapping[str, tuple[float, float]]) -> None:
-    ax.set(title="Differences that should vanish", xlabel=f"nats per example, ± 2 standard errors; dotted: {LIMIT}")
+    ax.set(title="Differences that should vanish", xlabel=f"nats per example, ± 2 standard errors; dotted: {LARGEST_GAP}")
     if not checked:
         _absent(ax, "not run: annealed is not\namong evaluate.estimators")
     for position, (mean, error) in enumerate(checked.values()):
@@ -104,7 +104,7 @@ def _limits(ax: Axes, checked: Mapping[str, tuple[float, float]]) -> None:
         ax.annotate(
             f"{mean:+.3f} ± {error:.3f}", (mean, -position), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
-    for limit in (-LIMIT, LIMIT):
+    for limit in (-LARGEST_GAP, LARGEST_GAP):
         ax.axvline(limit, color=OTHER, linestyle=":", linewidth=1)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks([-p for p in range(len(checked))], list(checked))
@@ -152,5 +152,5 @@ def extreme_rows(rows: Array, columns: list[str], labels: list[str], path: Path)
     ax.set_yticks(range(len(rows)), labels, fontsize=7)
     note = "" if len(columns) <= MOST_COLUMNS else f" (the first {MOST_COLUMNS} of {len(columns)} columns)"
     ax.set_title(f"The least likely test rows (above) and the most likely{note}")
-    figure.colorbar(picture, ax=ax, label="standard deviations from the mean of the test rows", extend="both")
+    figure.colorbar(picture, ax=ax, label="standard deviations from the mean", extend="both")
     save(figure, path)

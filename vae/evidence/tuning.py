@@ -72,8 +72,3 @@ def _passes(annealing: Annealing) -> int:
     """More of them where few temperatures share a step size, none where there is no transition."""
     updates = (annealing.temperatures - 2) // max(1, annealing.ranges)
     return max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0
-
-
-def tuning_steps(annealing: Annealing) -> int:
-    """How often `tune_step_sizes` calls ``advance``, times what it passes, for `ROWS` rows."""
-    return _passes(annealing) * annealing.temperatures * ROWS
