@@ -1,0 +1,87 @@
+"""A clone of this repository with tiny settings, in which the experiment is run, and clones of that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from tests.workspace import ROOT, write_params
+
+DIGITS = {"data.path": "data/raw/digits.csv", "data.exclude": ["label"], "data.shape": [8, 8], "data.dequantize": 1}
+IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+
+
+class Repository:
+    """A folder with git and DVC, and commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, expect: int = 0) -> str:
+        """Standard output and error of a command."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> str:
+        """The new commit, of everything."""
+        self.run("git", "add", "-A")
+        self.run("git", *IDENTITY, "commit", "-qm", message)
+        return self.run("git", "rev-parse", "HEAD").strip()
+
+    def clone(self, folder: Path) -> Repository:
+        """A colleague's: what git knows, and nothing of DVC's cache."""
+        self.run("git", "clone", "-q", str(self.folder), str(folder))
+        return Repository(folder)
+
+    def repro(self, *options: str) -> list[str]:
+        """The stages that ran, or with ``--dry`` would run."""
+        output = self.run("dvc", "repro", *options)
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+    def set(self, path: str, value: Any) -> None:
+        yaml = YAML()
+        content = yaml.load((self.folder / "params.yaml").read_text())
+        section, (*steps, last) = content, path.split(".")
+        for step in steps:
+            section = section[step]
+        section[last] = value
+        with (self.folder / "params.yaml").open("w") as file:
+            yaml.dump(content, file)
+
+    def runs(self) -> list[Run]:
+        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("evidence")
+        return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+
+    def outputs(self) -> dict[str, bytes]:
+        folders = [self.folder / name for name in ("data/prepared", "models", "results")]
+        return {str(p.relative_to(self.folder)): p.read_bytes() for f in folders for p in f.rglob("*") if p.is_file()}
+
+
+class Clone(Repository):
+    """This working tree with everything committed, and tiny settings."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for name in listed:
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        write_params(folder, **DIGITS)
+        self.run("git", "init", "-q")
+        self.commit("start")

@@ -1,0 +1,126 @@
+"""States travel: pushed to a remote, a colleague's clone has the same bytes and executes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.clones import Clone, Repository
+from tests.services import no_ssh_server, ssh_server
+
+
+class Origin(NamedTuple):
+    """A repository with two states, committed and cached; the newer one is an experiment on the older one too."""
+
+    repository: Repository
+    older: str
+    newer: str
+    outputs: Mapping[str, Mapping[str, bytes]]
+
+
+class Remote(NamedTuple):
+    """A place for DVC's cache, empty at first, and the settings that lead there."""
+
+    path: Path
+    url: str
+    settings: Mapping[str, Any]
+
+    def serve(self, repository: Repository) -> None:
+        """Make it the default remote of a clone: in a file that git ignores, as it names this machine's paths."""
+        repository.run("dvc", "remote", "add", "--local", "--force", "--default", "storage", self.url)
+        for option, value in self.settings.items():
+            repository.run("dvc", "remote", "modify", "--local", "storage", option, str(value))
+
+
+EXPERIMENT = "brave-otter"
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    made = Clone(tmp_path_factory.mktemp("origin"))
+    assert made.repro() == ["prepare", "train", "evaluate", "generate"]
+    older = made.commit("first run")
+    outputs = {older: made.outputs()}
+    made.run("dvc", "exp", "run", "-S", "evaluate.samples=70", "--name", EXPERIMENT)
+    newer = made.commit("more samples")
+    outputs[newer] = made.outputs()
+    assert outputs[older] != outputs[newer]
+    return Origin(made, older, newer, outputs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "storage", str(tmp_path / "storage"), {})
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[Remote]:
+    if reason := no_ssh_server():
+        pytest.skip(reason)
+    (tmp_path / "ssh").mkdir()
+    with ssh_server(tmp_path / "ssh") as server:
+        yield Remote(tmp_path / "storage", server.url(tmp_path / "storage"), {"keyfile": server.key})
+
+
+def colleague(origin: Origin, remote: Remote, tmp_path: Path) -> Repository:
+    """A clone that has fetched nothing from the remote yet, and so would have to begin at the beginning."""
+    made = origin.repository.clone(tmp_path / "colleague")
+    remote.serve(made)
+    assert made.repro("--dry", "prepare") == ["prepare"]
+    return made
+
+
+def assert_same(repository: Repository, origin: Origin, commit: str) -> None:
+    """Every file of the state is there, byte for byte, and reproducing it executes nothing and changes nothing."""
+    assert repository.outputs() == origin.outputs[commit]
+    assert repository.repro() == []
+    assert repository.run("git", "status", "--porcelain") == ""
+    assert repository.outputs() == origin.outputs[commit]
+
+
+@pytest.mark.parametrize("kind", ["folder", "ssh"])
+def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    remote: Remote = request.getfixturevalue(kind)
+    remote.serve(origin.repository)
+    origin.repository.run("dvc", "push", "--run-cache")
+    assert any(remote.path.rglob("*"))
+    clone = colleague(origin, remote, tmp_path)
+    clone.run("dvc", "pull", "--run-cache")
+    assert_same(clone, origin, origin.newer)
+    (clone.folder / "dvc.lock").unlink()
+    assert clone.repro("prepare") == []  # the run-cache has come too, and knows this stage without the lock
+
+
+def test_older_states_travel_with_all_commits(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+    folder.serve(origin.repository)
+    origin.repository.run("dvc", "push", "--all-commits")
+    clone = colleague(origin, folder, tmp_path)
+    clone.run("git", "checkout", "-q", origin.older)
+    clone.run("dvc", "pull")
+    assert_same(clone, origin, origin.older)
+
+
+def test_older_states_do_not_travel_with_the_run_cache_alone(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+    folder.serve(origin.repository)
+    origin.repository.run("dvc", "push", "--run-cache")
+    clone = colleague(origin, folder, tmp_path)
+    clone.run("git", "checkout", "-q", origin.older)
+    assert "results/evaluate/examples.parquet" in clone.run("dvc", "pull", "--run-cache", expect=1)
+
+
+def test_an_experiment_travels(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+    """Through a git server: an experiment is a reference of git's, and files in DVC's remote."""
+    folder.serve(origin.repository)
+    hub = tmp_path / "hub.git"
+    origin.repository.run("git", "clone", "-q", "--bare", str(origin.repository.folder), str(hub))
+    origin.repository.run("dvc", "exp", "push", str(hub), EXPERIMENT)
+    clone = colleague(origin, folder, tmp_path)
+    clone.run("git", "checkout", "-q", origin.older)
+    clone.run("dvc", "exp", "pull", str(hub), EXPERIMENT)
+    clone.run("dvc", "exp", "apply", EXPERIMENT)
+    clone.run("dvc", "pull")
+    assert clone.outputs() == origin.outputs[origin.newer]
+    assert clone.repro() == []
