@@ -22,6 +22,7 @@ from vae.noise import generator
 from vae.objectives import ELBO, Objective, Terms
 from vae.priors import StandardNormal
 from vae.registry import lookup
+from vae.resume import Snapshots
 from vae.training import QUANTITIES, History, Totals, Training, fit
 
 
@@ -95,6 +96,7 @@ class VAE(pl.LightningModule):
         validation: ArrayLike | Tensor | None = None,
         log_jacobian: tuple[float, float] = (0.0, 0.0),
         callbacks: Sequence[pl.Callback] = (),
+        snapshots: Snapshots | None = None,
         **settings: Any,
     ) -> Self:
         """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation ELBO.
@@ -106,6 +108,7 @@ class VAE(pl.LightningModule):
             log_jacobian: Mean log |dy/dx| over training and validation rows where y is a transformation of raw data x: added
                 to what is logged, so that it is in nats of the raw data.
             callbacks: More Lightning callbacks.
+            snapshots: Where the state for resuming is kept; see `vae.resume.Snapshots`.
             settings: Fields of `vae.training.Training`, such as ``max_epochs`` and ``learning_rate``.
 
         Returns:
@@ -123,7 +126,7 @@ class VAE(pl.LightningModule):
         self.training_settings = Training(**settings)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
         self._totals = {"train": Totals(), "valid": Totals()}
-        self.history: History = fit(self, rows, held_out, self.training_settings, callbacks)
+        self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
         return self
 
     @torch.no_grad()

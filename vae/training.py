@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
 from vae.batches import InMemory
 from vae.progress import EpochProgress
+from vae.resume import BestEpoch, Saving, Snapshots
 
 if TYPE_CHECKING:
     from vae.model import VAE
@@ -92,9 +91,7 @@ class History(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        values = {name.replace("/", "_"): metrics[name].item() for name in sorted(metrics)}
-        row = {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        row = epoch_row(trainer)
         self.rows.append(row)
         bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
         if bad:
@@ -102,6 +99,21 @@ class History(Callback):
                 f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
                 "Standardise the data (data.scale), lower learning_rate, set gradient_clip_norm, or look for extreme values"
             )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+def epoch_row(trainer: pl.Trainer) -> dict[str, float]:
+    """A row of the history for the epoch that ends."""
+    metrics = trainer.callback_metrics
+    values = {name.replace("/", "_"): metrics[name].item() for name in sorted(metrics)}
+    return {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
 
 
 class Totals:
@@ -122,29 +134,54 @@ class Totals:
         return sums[:-1] / sums[-1]
 
 
-def fit(vae: VAE, y: Tensor, validation: Tensor | None, training: Training, callbacks: Sequence[Callback] = ()) -> History:
+def fit(
+    vae: VAE,
+    y: Tensor,
+    validation: Tensor | None,
+    training: Training,
+    callbacks: Sequence[Callback] = (),
+    snapshots: Snapshots | None = None,
+) -> History:
     """Train ``vae`` in place and leave it with the weights of its best epoch by validation ELBO (the last, without one).
+
+    Args:
+        vae: The model.
+        y: Training rows, shape (N, D).
+        validation: Rows of shape (M, D), or None.
+        training: Settings.
+        callbacks: More Lightning callbacks.
+        snapshots: Where the state for resuming is kept; a fit that was interrupted goes on from the last, to the same bytes.
 
     Raises:
         DivergenceError: If a loss is not finite; the weights are then those of that epoch.
         AcceleratorError: If the accelerator, devices or precision are not available.
     """
-    history = History()
+    history, best = History(), BestEpoch()
+    saving = Saving(snapshots) if snapshots else None
+    state = saving.load(vae, best) if saving else None
+    if state and state["finished"]:
+        return _restored(vae, history, best, state)
     vae.train()
-    with tempfile.TemporaryDirectory(prefix="evidence-") as folder, _tidy():
-        best = ModelCheckpoint(Path(folder), monitor="valid/elbo" if validation is not None else None, mode="max")
-        trainer = _trainer(
-            training, [history, *callbacks, best, *_optional(training, validation)], validates=validation is not None
-        )
+    with _tidy():
+        chosen = [history, *callbacks, best, *_optional(training, validation)]
+        trainer = _trainer(training, chosen, saving, validates=validation is not None)
+        data = InMemory(y, validation, training.batch_size, training.seed)
         try:
-            trainer.fit(vae, datamodule=InMemory(y, validation, training.batch_size, training.seed))
+            trainer.fit(vae, datamodule=data, ckpt_path="state" if state else None, weights_only=True)
         except SystemExit as end:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from end
         finally:
             vae.eval()
-        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")
-        vae.load_state_dict(state["state_dict"])
-        trainer.strategy.barrier()
+    return history
+
+
+def _restored(vae: VAE, history: History, best: BestEpoch, state: dict[str, Any]) -> History:
+    """What a fit that had finished left: the process ended between training and what was to come after."""
+    vae.load_state_dict(state["state_dict"])
+    for callback in (history, best):
+        callback.load_state_dict(state["callbacks"][callback.state_key])
+    best.restore(vae)
+    vae.eval()
     return history
 
 
@@ -155,7 +192,7 @@ def _optional(training: Training, validation: Tensor | None) -> Iterator[Callbac
         yield EpochProgress()
 
 
-def _trainer(training: Training, callbacks: list[Callback], *, validates: bool) -> pl.Trainer:
+def _trainer(training: Training, callbacks: list[Callback], saving: Saving | None, *, validates: bool) -> pl.Trainer:
     try:
         return pl.Trainer(
             max_epochs=training.max_epochs,
@@ -164,7 +201,9 @@ def _trainer(training: Training, callbacks: list[Callback], *, validates: bool) 
             devices=training.devices,
             precision=training.precision,  # type: ignore[arg-type]
             deterministic=training.deterministic,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *filter(None, [saving])],
+            plugins=saving.bridge if saving else None,
+            enable_checkpointing=saving is not None,
             num_sanity_val_steps=0,
             limit_val_batches=None if validates else 0,
             logger=False,
@@ -189,7 +228,6 @@ def _tidy() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             yield
     finally:
         logger.setLevel(level)
