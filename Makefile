@@ -14,7 +14,7 @@ MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 UNSHOWN := .*/.*|(baselines|diagnostics|estimators|standard_errors)\..*|verdict\.(statement|reasons)|log_likelihood\.(samples|monte_carlo_error)|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro compare test test-all lint format ui clean
+.PHONY: help install repro publish compare test test-all lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,11 @@ help: ## Show the targets
 repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print what came out
 	@python -m pipeline.check
 	@dvc repro
+	@python -m pipeline.publish || true
 	@python -m pipeline.summary
+
+publish: $(INSTALLED) ## Bring MLflow to what the files say; ALL=1: every state that git or the run-cache holds
+	@python -m pipeline.publish $(if $(ALL),--all)
 
 compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the test figures
 	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'

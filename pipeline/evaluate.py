@@ -14,16 +14,17 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline import tracking
 from pipeline.baselines import Baseline, fit_baselines
 from pipeline.compute import use_threads
 from pipeline.figures import evidence as figures
 from pipeline.figures.images import Images
 from pipeline.figures.likelihoods import likelihood_comparison
-from pipeline.files import RESULTS, complete, write_json
+from pipeline.files import write_json
+from pipeline.job import Job, running
 from pipeline.labels import baseline_label, estimator_label
 from pipeline.models import load_model
-from pipeline.params import Params, load_params
+from pipeline.params import Params
+from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
 from pipeline.schema import Array, Schema, load_index, load_schema, load_split
 from pipeline.scores import Scoring
@@ -35,28 +36,35 @@ EXTREMES = 10
 
 def main() -> None:
     """Run the stage."""
-    params, schema = load_params(), load_schema()
-    use_threads(params.threads)
+    with running("evaluate") as job:
+        schema = load_schema()
+        use_threads(job.params.threads)
+        with threadpool_limits(job.params.threads):  # scikit-learn's threads beside torch's
+            metrics = _evaluate(job, schema)
+    reported = metrics["log_likelihood"]
+    statement = metrics["verdict"]["statement"]
+    print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {statement}")
+
+
+def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
-    scoring = Scoring(vae, params, train, valid, test)
-    with threadpool_limits(params.threads), tracking.stage("evaluate", params):  # scikit-learn's threads beside torch's
-        baselines = _baselines(params, schema)
-        report = Report(scoring.run(), schema.log_jacobian, load_index("test"))
-        for baseline in baselines:
-            report.examples[baseline.name] = baseline.density.score_samples(test) + schema.log_jacobian
-        metrics = summarise(report, baselines, schema)
-        with complete(RESULTS / "evaluate") as folder:
-            write_json(folder / "metrics.json", metrics)
-            report.examples.to_parquet(folder / "examples.parquet", index=False)
-            report.ladder().to_csv(folder / "ladder.csv", index=False, lineterminator="\n")
-            report.latents().to_csv(folder / "latents.csv", index=False, lineterminator="\n")
-            _comparison(report, metrics, folder / "likelihoods.png")
-            _ladder(report, metrics, folder / "ladder.png")
-            _checks(report, metrics, folder / "bounds.png")
-            _extremes(report.examples, schema, schema.to_raw(np.array(test)), folder / "extremes.png")
-    reported = metrics["log_likelihood"]
-    print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {report.verdict}")
+    scoring = Scoring(vae, job.params, train, valid, test, Pieces(job.saved))
+    baselines = _baselines(job.params, schema)
+    report = Report(scoring.run(), schema.log_jacobian, load_index("test"))
+    for baseline in baselines:
+        report.examples[baseline.name] = baseline.density.score_samples(test) + schema.log_jacobian
+    metrics = summarise(report, baselines, schema)
+    with job.outputs() as (folder,):
+        write_json(folder / "metrics.json", metrics)
+        report.examples.to_parquet(folder / "examples.parquet", index=False)
+        report.ladder().to_csv(folder / "ladder.csv", index=False, lineterminator="\n")
+        report.latents().to_csv(folder / "latents.csv", index=False, lineterminator="\n")
+        _comparison(report, metrics, folder / "likelihoods.png")
+        _ladder(report, metrics, folder / "ladder.png")
+        _checks(report, metrics, folder / "bounds.png")
+        _extremes(report.examples, schema, schema.to_raw(np.array(test)), folder / "extremes.png")
+    return metrics
 
 
 def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:

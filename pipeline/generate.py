@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import tracking
 from pipeline.compute import use_threads
 from pipeline.figures import samples as figures
-from pipeline.files import RESULTS, complete
+from pipeline.files import RESULTS
+from pipeline.job import running
 from pipeline.models import load_model
-from pipeline.params import load_params
 from pipeline.schema import Array, Schema, load_schema, load_split
 from pipeline.stage import run
 from vae import VAE
@@ -34,13 +33,13 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 def main() -> None:
     """Run the stage."""
-    params, schema = load_params(), load_schema()
-    use_threads(params.threads)
-    vae = load_model(schema)
-    with tracking.stage("generate", params):
-        generated = cast(Generated, vae.generate(params.generate.samples, seed=params.seed, full=True))
+    with running("generate") as job:
+        schema = load_schema()
+        use_threads(job.params.threads)
+        vae = load_model(schema)
+        generated = cast(Generated, vae.generate(job.params.generate.samples, seed=job.params.seed, full=True))
         samples = schema.to_raw(generated.y.numpy())
-        with complete(RESULTS / "generate") as folder:
+        with job.outputs() as (folder,):
             WRITERS[schema.format](_table(samples, schema), folder / f"samples{schema.format}")
             (_images if schema.shape else _tables)(vae, schema, samples, folder)
     print(f"generated {len(samples)} samples: {RESULTS / 'generate'}/samples{schema.format} and pictures beside it")

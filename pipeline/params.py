@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import InputError
+from pipeline.files import from_yaml
 from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, Entry
 
 PARAMS_FILE = Path("params.yaml")
@@ -159,7 +159,7 @@ class Params(Section):
 
     def flat(self) -> dict[str, Any]:
         """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``."""
-        return dict(_leaves(self.model_dump()))
+        return dict(leaves(self.model_dump()))
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -169,7 +169,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         InputError: If the file is missing, is not YAML, or breaks a rule; one message lists all problems.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; restore it with `git checkout {path}`") from None
     except (YAMLError, UnicodeDecodeError) as error:
@@ -260,9 +260,10 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
             yield candidate
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by dotted path."""
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

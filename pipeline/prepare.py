@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.files import PREPARED, complete
-from pipeline.params import Data, load_params
+from pipeline.files import PREPARED
+from pipeline.job import Job, running
+from pipeline.params import Data
 from pipeline.readers import numeric, read_table
 from pipeline.schema import SPLITS, Array, Schema, ValueType
 from pipeline.stage import run
@@ -26,10 +27,14 @@ LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and su
 
 def main() -> None:
     """Run the stage."""
-    params = load_params()
-    data = params.data
+    with running("prepare") as job:
+        _prepare(job)
+
+
+def _prepare(job: Job) -> None:
+    data = job.params.data
     table = numeric(_selected(read_table(Path(data.path)), data))
-    rng = np.random.default_rng(params.seed)
+    rng = np.random.default_rng(job.params.seed)
     index = _split(len(table), data, rng)
     raw, notes = _treated(table, data, rng)
     value_type = _value_type(raw, data)
@@ -48,7 +53,7 @@ def main() -> None:
         rows={split: len(rows) for split, rows in index.items()},
         notes=notes,
     )
-    with complete(PREPARED) as folder:
+    with job.outputs(PREPARED) as (_, folder):
         for split, rows in index.items():
             np.save(folder / f"{split}.npy", y[rows])
             np.save(folder / f"{split}_index.npy", rows)

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from rich.progress import TaskProgressColumn
@@ -14,6 +16,7 @@ from torch import Tensor
 from pipeline.errors import InputError
 from pipeline.params import Annealing as AnnealingParams
 from pipeline.params import Params
+from pipeline.pieces import Pieces
 from pipeline.schema import Array
 from vae import VAE
 from vae.evidence import (
@@ -36,10 +39,13 @@ from vae.evidence import (
     prior_sampling,
     tune_step_sizes,
 )
-from vae.noise import generator
+from vae.evidence.estimate import rows_per_chunk
+from vae.evidence.importance import join
+from vae.noise import DRAWS_PER_BLOCK, generator
 from vae.progress import progress_bar
 
 Advance = Callable[[int], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,12 +113,14 @@ class Scoring:
         train: Training rows (prepared), for the comparison with them.
         valid: Validation rows: the pilot on which step sizes are tuned.
         test: Test rows.
+        pieces: What an earlier start has computed, and where this one leaves what it computes.
 
     Raises:
         InputError: If more rows are to be annealed than there are, or an estimator does not apply.
     """
 
-    def __init__(self, vae: VAE, params: Params, train: Array, valid: Array, test: Array) -> None:
+    def __init__(self, vae: VAE, params: Params, train: Array, valid: Array, test: Array, pieces: Pieces) -> None:
+        self.pieces = pieces
         self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
         self.names = chosen(vae, params)
         self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
@@ -120,6 +128,8 @@ class Scoring:
 
     def run(self) -> Scores:
         """All that was asked for."""
+        if len(self.pieces):
+            print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
             bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
             scores = Scores(bound, latent_usage(self.vae, self.test))
@@ -139,19 +149,26 @@ class Scoring:
         smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
         with self._task("prior sampling", S) as advance, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the summary says how far off it is
-            estimate = prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
+            estimate = self._piece(
+                "prior", advance, S, lambda: prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
+            )
             ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
         return replace(scores, prior=estimate, prior_ladder=tuple(MeanWithError.of(e.log_likelihood) for e in ladder))
 
     def _importance(self, scores: Scores) -> Scores:
         S, rungs = self.settings.samples, self.settings.rungs
-        with self._task("importance sampling", len(self.test)) as advance:
-            estimate = importance_sampling(self.vae, self.test, S, ladder=rungs, seed=self.seed, advance=advance)
-        return replace(scores, importance=estimate)
+
+        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
+            return importance_sampling(self.vae, rows, S, ladder=rungs, seed=self.seed, ids=ids, advance=advance)
+
+        chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
+        ids = torch.arange(len(self.test))
+        return replace(scores, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
 
     def _exact(self, scores: Scores) -> Scores:
         with self._task("exact", len(self.test)) as advance:
-            return replace(scores, exact=exact(self.vae, self.test, advance=advance))
+            found = self._piece("exact", advance, len(self.test), lambda: exact(self.vae, self.test, advance=advance))
+        return replace(scores, exact=found)
 
     def _annealed(self, scores: Scores) -> Scores:
         settings = self._tuned("posterior")
@@ -180,8 +197,14 @@ class Scoring:
     def _bounds(self, scores: Scores) -> Scores:
         settings = scores.annealed.settings if scores.annealed else self._tuned("posterior")
         N, C = self._annealing.bounds_examples, self._annealing.chains
-        with self._task("bounds on simulated rows", 2 * N * settings.temperatures) as advance:
-            bounds = bidirectional_bounds(self.vae, N, C, annealing=settings, seed=self.seed, advance=advance)
+        total = 2 * N * settings.temperatures
+        with self._task("bounds on simulated rows", total) as advance:
+            bounds = self._piece(
+                "bounds",
+                advance,
+                total,
+                lambda: bidirectional_bounds(self.vae, N, C, annealing=settings, seed=self.seed, advance=advance),
+            )
         return replace(scores, bounds=bounds)
 
     def _gap(self, scores: Scores) -> Scores:
@@ -195,19 +218,53 @@ class Scoring:
         some = self._random("gap rows", len(rows))[: self.settings.diagnostics_examples]
         with self._task("split of the ELBO's gap", len(some)) as advance:
             ids = rows[some]
-            gap = inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance)
+            gap = self._piece(
+                "gap",
+                advance,
+                len(some),
+                lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
+            )
         return replace(scores, gap=gap)
 
     def _tuned(self, start: str) -> Annealing:
         annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
         with self._task(f"step sizes from the {start}", None) as advance:
-            return tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance)
+            return self.pieces(
+                f"step sizes from the {start}",
+                lambda: tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance),
+            )
 
     def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing) -> Estimate:
-        with self._task(what, len(rows) * annealing.temperatures) as advance:
+        chains = self._annealing.chains
+
+        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
             return annealed_importance_sampling(
-                self.vae, rows, self._annealing.chains, annealing=annealing, seed=self.seed, ids=ids, advance=advance
+                self.vae, rows, chains, annealing=annealing, seed=self.seed, ids=ids, advance=advance
             )
+
+        return self._in_chunks(what, rows, ids, rows_per_chunk(self.vae, chains), annealing.temperatures, estimate)
+
+    def _in_chunks(
+        self,
+        what: str,
+        rows: Tensor,
+        ids: Tensor,
+        chunk: int,
+        steps: int,
+        estimate: Callable[[Tensor, Tensor, Advance], Estimate],
+    ) -> Estimate:
+        """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes."""
+        parts = []
+        with self._task(what, len(rows) * steps) as advance:
+            for k, (some, their) in enumerate(zip(rows.split(chunk), ids.split(chunk), strict=True)):
+                compute = partial(estimate, some, their, advance)
+                parts.append(self._piece(f"{what} {k}", advance, len(some) * steps, compute))
+        return join(parts)
+
+    def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
+        if name in self.pieces:
+            advance(total)
+        return self.pieces(name, compute)
 
     def _random(self, stream: str, N: int) -> Tensor:
         return torch.randperm(N, generator=generator(self.seed, stream))

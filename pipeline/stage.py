@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 
@@ -10,23 +11,35 @@ from pipeline.errors import InputError
 
 
 def run(name: str, summary: str, stage: Callable[[], None]) -> int:
-    """Run a stage as a command.
+    """Run a stage as a command without arguments; see `command`."""
+    return command(name, argparse.ArgumentParser(description=summary), lambda arguments: stage())
+
+
+def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None]) -> int:
+    """Run ``python -m pipeline.NAME``.
 
     Returns:
         The exit status: 0, or 1 after an error that the user can mend, which is printed without a traceback.
     """
-    argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=summary).parse_args()
+    parser.prog = f"python -m pipeline.{name}"
+    arguments = parser.parse_args()
     try:
-        stage()
+        work(arguments)
     except Exception as error:
-        if not isinstance(error, (InputError, *_library_errors())):
+        if _is_disk_full(error):
+            error = OSError(f"{error}; free some space and run again: it goes on from its last saved state")
+        elif not isinstance(error, (InputError, *_library_errors())):
             raise
         print(f"error in stage {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stage {name} was interrupted; nothing was written", file=sys.stderr)
+        print(f"stage {name} was interrupted; run it again to go on from its last saved state", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _library_errors() -> tuple[type[Exception], ...]:

@@ -6,40 +6,78 @@ Writes ``models/``: model.safetensors, model.json; ``results/train/``: history.c
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
 
-from pipeline import tracking
 from pipeline.compute import use_threads
+from pipeline.environment import is_first_process
 from pipeline.errors import InputError
 from pipeline.figures.curves import learning_curves
-from pipeline.files import MODELS, RESULTS, complete, write_json
+from pipeline.files import MODELS, write_json
+from pipeline.job import Job, running
 from pipeline.labels import STILL_IMPROVING, still_improving
-from pipeline.params import Params, load_params
+from pipeline.params import Params
+from pipeline.saved import Saved
 from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
+from pipeline.tracking import View
 from vae import VAE, objectives
 from vae.registry import OBJECTIVES
-from vae.training import QUANTITIES
+from vae.training import QUANTITIES, epoch_row
 
 
 def main() -> None:
     """Run the stage."""
-    params, schema = load_params(), load_schema()
-    use_threads(params.threads)
-    vae = build(params, schema)
-    with tracking.stage("train", params) as view:
+    with running("train") as job:
+        schema = load_schema()
+        use_threads(job.params.threads)
+        vae = build(job.params, schema)
         vae.fit(
             load_split("train"),
             validation=load_split("valid"),
             log_jacobian=(schema.log_jacobian, schema.log_jacobian),
-            callbacks=[tracking.LiveCurves(view)],
-            seed=params.seed,
-            **params.train.model_dump(exclude={"objective"}),
+            callbacks=[Live(job.view)],
+            snapshots=Snapshots(job.saved),
+            seed=job.params.seed,
+            **job.params.train.model_dump(exclude={"objective"}),
         )
-        if vae.trainer.is_global_zero:
-            _write(vae)
+        if is_first_process():
+            _write(vae, job)
+
+
+class Live(Callback):
+    """Shows each epoch as it ends."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._view.log(epoch_row(trainer))
+
+
+class Snapshots:
+    """The saved state of the training, as `vae.resume.Snapshots`."""
+
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
+        self.due = saved.due
+
+    def load(self, check: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """The newest state that is intact and this model's."""
+        state = self._saved.load("training", check)
+        if state is not None and is_first_process():
+            print(f"going on after epoch {state['epoch']} of an earlier start", flush=True)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state."""
+        self._saved.save("training", state)
 
 
 def build(params: Params, schema: Schema) -> VAE:
@@ -73,18 +111,17 @@ _MISMATCH = {
 }
 
 
-def _write(vae: VAE) -> None:
+def _write(vae: VAE, job: Job) -> None:
     history = pd.DataFrame(vae.history.rows)
     best = history.iloc[int(history["valid_elbo"].argmax())]
     metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}
     for split in ("train", "valid"):
         metrics[split] = {name: float(best[f"{split}_{name}"]) for name in QUANTITIES}
-    with complete(RESULTS / "train") as folder:
+    with job.outputs(MODELS) as (folder, models):
         history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
         learning_curves(history, metrics["best_epoch"], folder / "curves.png")
-        with complete(MODELS) as models:
-            vae.save(models)
+        vae.save(models)
     print(
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
         f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"

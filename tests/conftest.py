@@ -1,17 +1,35 @@
-"""Settings of all tests: no network, no telemetry, one thread, and an MLflow store of the test's own."""
+"""Settings of all tests: no network, no telemetry, one thread, and no MLflow but where a test is about it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-os.environ.update(DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
+from tests.services import no_tracking_server, tracking_server
+
+os.environ.update(DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", EVIDENCE_TRACKING="off")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("DVC_ROOT", None)
 torch.set_num_threads(1)  # two test processes share the machine, and small tensors gain nothing from more
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are shown in MLflow, as users have it."""
+    monkeypatch.delenv("EVIDENCE_TRACKING")
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on a real PostgreSQL."""
+    if why := no_tracking_server():
+        pytest.skip(why)
+    with tracking_server(tmp_path_factory.mktemp("server")) as uri:
+        yield uri
 
 
 @pytest.fixture

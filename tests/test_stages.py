@@ -27,12 +27,6 @@ from vae.training import AcceleratorError, DivergenceError
 STAGES = {"prepare": prepare, "train": train, "evaluate": evaluate, "generate": generate}
 
 
-@pytest.fixture(autouse=True)
-def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about files; `test_tracking` is about MLflow."""
-    monkeypatch.setattr("pipeline.tracking.View.open", lambda self: setattr(self, "off", True))
-
-
 def run_all(workspace: Path, frame: pd.DataFrame | None = None, name: str = "table.csv", **changes: Any) -> None:
     write_table(workspace, frame, name)
     write_params(workspace, **{"data.path": f"data/raw/{name}", **changes})
@@ -165,6 +159,7 @@ def test_nothing_of_an_earlier_run_stays(workspace: Path) -> None:
     run_all(workspace)
     assert {path.name for path in Path("results/generate").iterdir()} == {
         ".gitignore",
+        "record.json",
         "samples.csv",
         "marginals.png",
         "pairs.png",
@@ -337,7 +332,7 @@ def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out" / "old").write_text("old")
 
     def write_half() -> None:
-        with complete(tmp_path / "out") as folder:
+        with complete(tmp_path / "other", tmp_path / "out") as (_, folder):
             (folder / "new").write_text("half")
             raise RuntimeError("disk full")
 

@@ -4,54 +4,75 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
+import time
+import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from pipeline import evaluate, experiment, generate, prepare, tracking, train
+from pipeline import evaluate, generate, prepare, publish, store, tracking, train
+from pipeline.errors import InputError
 from pipeline.files import md5
 from pipeline.params import load_params
-from tests.workspace import write_params, write_table
+from pipeline.records import declared, experiment_digest
+from pipeline.stage import command
+from pipeline.store import reason
+from tests.mlflow_store import Shown
+from tests.services import bad_server, proxy
+from tests.workspace import ROOT, table, write_params, write_pipeline, write_table
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow uses what SQLAlchemy and others deprecate
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # MLflow uses what SQLAlchemy and others deprecate
+    pytest.mark.usefixtures("tracked"),
+]
 
 STAGES = (prepare, train, evaluate, generate)
-DVC_YAML = "stages:\n  train:\n    cmd: x\n    deps: []\n"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def shown(request: pytest.FixtureRequest, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """The store that the stages write to: the default one, or a server."""
+    if request.param == "sqlite":
+        return Shown(f"sqlite:///{workspace / 'mlflow.db'}")
+    return on_server(request.getfixturevalue("tracking_uri"), monkeypatch)
+
+
+def on_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """An experiment of the test's own on a server."""
+    name = uuid.uuid4().hex
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    return Shown(uri, name)
+
+
+def lose(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """All that the store holds is lost: what comes now goes to an empty experiment. (MLflow keeps a deleted file open.)"""
+    return on_server(shown.uri, monkeypatch)
 
 
 def run_all(workspace: Path, **changes: Any) -> None:
     write_table(workspace)
     write_params(workspace, **changes)
-    (workspace / "dvc.yaml").write_text(DVC_YAML)
     for stage in STAGES:
         stage.main()
 
 
-def client(workspace: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+def publish_now(*options: str) -> None:
+    publish.main(publish.parser().parse_args(options))
 
 
-def runs(workspace: Path) -> list[Run]:
-    store = client(workspace)
-    found = store.get_experiment_by_name("evidence")
-    return list(store.search_runs([found.experiment_id])) if found else []
+def view(workspace: Path, stage: str = "evaluate") -> Any:
+    return tracking.stage(stage, declared(), workspace, 1)
 
 
-def points(workspace: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(workspace / "mlflow.db") as connection:
-        return sorted(connection.execute("select key, value, step from metrics"))
-
-
-def test_one_finished_run_with_the_contracts_names(workspace: Path) -> None:
+def test_one_finished_run_with_the_contracts_names(workspace: Path, shown: Shown) -> None:
     run_all(workspace)
-    (run,) = runs(workspace)
+    (run,) = shown.runs()
     assert run.info.status == "FINISHED"
     quantities = {f"{split}/{name}" for split in ("train", "valid", "test") for name in ("elbo", "reconstruction", "kl")}
     expected = quantities | {"learning_rate", "test/log_likelihood", "test/log_likelihood_se"}
@@ -59,19 +80,17 @@ def test_one_finished_run_with_the_contracts_names(workspace: Path) -> None:
     expected |= {f"test/{name}{suffix}" for name in ("prior", "importance", "annealed", "bounds") for suffix in ("", "_se")}
     assert expected == set(run.data.metrics)
     assert run.data.tags["verdict"] == "lower bound only"
-    ladder = client(workspace).get_metric_history(run.info.run_id, "test/ladder")
-    assert [point.step for point in ladder] == [1, 10, 50]
+    assert [step for step, _ in shown.curve(run, "test/ladder")] == [1, 10, 50]
     evaluated = json.loads((workspace / "results/evaluate/metrics.json").read_text())
     assert run.data.metrics["test/log_likelihood"] == evaluated["log_likelihood"]["mean"]
-    history = client(workspace).get_metric_history(run.info.run_id, "valid/elbo")
-    assert [point.value for point in history] == list(pd.read_csv("results/train/history.csv")["valid_elbo"])
-    assert [point.step for point in history] == [0, 1]
+    history = pd.read_csv("results/train/history.csv")
+    assert shown.curve(run, "valid/elbo") == list(zip(history["epoch"], history["valid_elbo"], strict=True))
 
 
-def test_params_tags_and_artifacts(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_params_tags_and_artifacts(workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "brave-otter")
     run_all(workspace)
-    (run,) = runs(workspace)
+    (run,) = shown.runs()
     assert run.data.params == {
         name: value if isinstance(value, str) else json.dumps(value) for name, value in load_params().flat().items()
     }
@@ -79,118 +98,308 @@ def test_params_tags_and_artifacts(workspace: Path, monkeypatch: pytest.MonkeyPa
     assert run.data.tags["data.md5"] == md5(workspace / "data/raw/table.csv")
     assert run.data.tags["model.md5"] == md5(workspace / "models/model.safetensors")
     assert run.data.tags["git.dirty"] in ("true", "false")
-    store = client(workspace)
-    artifacts = {
-        a.path for folder in (None, "train", "evaluate", "generate") for a in store.list_artifacts(run.info.run_id, folder)
-    }
-    assert {
-        "params.yaml",
-        "train/curves.png",
-        "train/history.csv",
-        "evaluate/metrics.json",
-        "generate/marginals.png",
-    } <= artifacts
-    assert (workspace / "mlartifacts").is_dir()
+    assert {"machine.cpu_capability", "machine.packages", "machine.threads", "machine.gpu"} <= set(run.data.tags)
+    artifacts = shown.artifacts(run)
+    assert {"params.yaml", "dvc.lock", "train/curves.png", "evaluate/metrics.json", "generate/marginals.png"} <= set(artifacts)
+    assert artifacts["train/history.csv"] == Path("results/train/history.csv").read_bytes()
 
 
-def test_running_again_changes_nothing_in_the_store(workspace: Path) -> None:
+def test_running_or_publishing_again_changes_nothing_in_the_store(workspace: Path, shown: Shown) -> None:
     run_all(workspace)
-    before = points(workspace)
+    before = shown.everything()
     run_all(workspace)
-    assert len(runs(workspace)) == 1
-    assert points(workspace) == before
+    publish_now()
+    assert shown.everything() == before
+    assert len(shown.runs()) == 1
 
 
-def test_an_edit_makes_a_new_run_that_carries_the_training_over(workspace: Path) -> None:
+def test_an_edit_makes_a_new_run_that_carries_the_training_over(workspace: Path, shown: Shown) -> None:
     run_all(workspace)
     write_params(workspace, **{"evaluate.samples": 60})
     evaluate.main()
-    new, old = runs(workspace)
+    old, new = shown.runs()
     assert (old.data.params["evaluate.samples"], new.data.params["evaluate.samples"]) == ("50", "60")
-    assert new.data.metrics["valid/elbo"] == old.data.metrics["valid/elbo"]
+    assert shown.curve(new, "valid/elbo") == shown.curve(old, "valid/elbo")
     assert new.data.tags["model.md5"] == old.data.tags["model.md5"]
+    assert new.data.tags["evidence.trained_in"] == old.info.run_id
+    assert "evidence.trained_in" not in old.data.tags
+    assert new.info.status == old.info.status == "FINISHED"
+    write_params(workspace)
+    evaluate.main()
+    assert len(shown.runs()) == 2
+
+
+def test_results_of_other_inputs_never_reach_a_run(workspace: Path, shown: Shown) -> None:
+    """The metrics of the run before lie on disk; they are not those of the new params."""
+    run_all(workspace)
+    write_params(workspace, **{"train.learning_rate": 0.01})
+    train.main()
+    new = shown.runs()[1]
+    assert new.info.status == "SCHEDULED"
+    assert not any(name.startswith("test/") for name in new.data.metrics)
+    evaluate.main()
+    generate.main()
+    new = shown.runs()[1]
+    assert new.info.status == "FINISHED"
+    assert new.data.metrics["test/elbo"] != shown.runs()[0].data.metrics["test/elbo"]
+
+
+def test_a_run_of_other_bytes_is_rebuilt(workspace: Path, shown: Shown) -> None:
+    run_all(workspace)
+    (run,) = shown.runs()
+    shown.client.log_metric(run.info.run_id, "valid/elbo", -1.0, step=1)
+    shown.client.set_tag(run.info.run_id, "note", "mine")
+    publish_now()
+    (new,) = shown.runs()
+    assert new.info.run_id != run.info.run_id
+    assert new.data.tags["note"] == "mine"
+    assert [value for _, value in shown.curve(new, "valid/elbo")] == list(
+        pd.read_csv("results/train/history.csv")["valid_elbo"]
+    )
+    assert "train/history.csv" in shown.artifacts(new)
+    assert new.info.status == "FINISHED"
+
+
+def test_a_lost_store_is_rebuilt_from_the_files(workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_all(workspace)
+    before = shown.comparable()
+    shown = lose(shown, monkeypatch)
+    publish_now()
+    assert shown.comparable() == before
+
+
+def test_nothing_to_publish_is_an_error(workspace: Path) -> None:
+    write_table(workspace)
+    write_params(workspace)
+    with pytest.raises(InputError, match=r"nothing to publish.*run `dvc repro`"):
+        publish_now()
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("no memory"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
-def test_a_failing_stage_says_why_and_the_same_run_recovers(error: BaseException, status: str, workspace: Path) -> None:
+def test_a_failing_stage_says_why_and_the_same_run_recovers(
+    error: BaseException, status: str, workspace: Path, shown: Shown
+) -> None:
     run_all(workspace)
 
     def fail() -> None:
-        with tracking.stage("evaluate", load_params()):
+        with view(workspace):
             raise error
 
     with pytest.raises(type(error)):
         fail()
-    (run,) = runs(workspace)
+    (run,) = shown.runs()
     assert run.info.status == status
     assert run.data.tags["failure.evaluate"].startswith(type(error).__name__)
-    generate.main()
-    (run,) = runs(workspace)
-    assert run.info.status == "FAILED"  # a later stage does not hide it
     evaluate.main()
-    (run,) = runs(workspace)
+    (run,) = shown.runs()
     assert run.info.status == "FINISHED"
     assert not any(tag.startswith("failure") for tag in run.data.tags)
 
 
-def test_points_are_live_while_training(workspace: Path) -> None:
+def test_a_failed_preparation_is_shown_and_stays_when_the_inputs_change(workspace: Path, shown: Shown) -> None:
+    frame = table()
+    frame.loc[3, "b"] = None
+    write_table(workspace, frame)
+    write_params(workspace)
+    with pytest.raises(InputError):
+        prepare.main()
+    (run,) = shown.runs()
+    assert run.info.status == "FAILED"
+    assert "column 'b'" in run.data.tags["failure.prepare"]
+    run_all(workspace)
+    failed, finished = shown.runs()
+    assert (failed.info.status, finished.info.status) == ("FAILED", "FINISHED")
+
+
+def test_points_are_live_while_training(workspace: Path, shown: Shown) -> None:
     write_table(workspace)
     write_params(workspace)
-    (workspace / "dvc.yaml").write_text(DVC_YAML)
-    with tracking.stage("train", load_params()) as view:
-        view.log({"valid/elbo": -3.0}, 0)
-        (run,) = runs(workspace)
-        assert (run.info.status, run.data.metrics["valid/elbo"]) == ("RUNNING", -3.0)
-        view.off = True
+
+    def start() -> None:
+        with view(workspace, "train") as live:
+            live.log({"epoch": 0, "valid_elbo": -3.0})
+            deadline = time.monotonic() + 30
+            while not (runs := shown.runs()) or "valid/elbo" not in runs[0].data.metrics:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert (runs[0].info.status, runs[0].data.metrics["valid/elbo"]) == ("RUNNING", -3.0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    run_all(workspace)  # whose epoch 0 is another: the live point was of other bytes
+    (run,) = shown.runs()
+    assert run.info.status == "FINISHED"
+    assert -3.0 not in [value for _, value in shown.curve(run, "valid/elbo")]
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/none/mlflow.db"])
-def test_a_store_that_fails_costs_a_warning_and_nothing_else(
-    uri: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_run_of_a_process_that_is_gone_becomes_killed(workspace: Path, shown: Shown) -> None:
+    """It was killed while it ran, and other params run now."""
+    code = "import sys; from tests.test_tracking import die_in_training; die_in_training()"
+    write_table(workspace)
+    write_params(workspace)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == -9
+    (run,) = shown.runs()
+    assert run.info.status == "RUNNING"
+    run_all(workspace, seed=3)
+    assert [run.info.status for run in shown.runs()] == ["KILLED", "FINISHED"]
+    run_all(workspace)
+    assert [run.info.status for run in shown.runs()] == ["FINISHED", "FINISHED"]
+
+
+def current_store() -> Shown:
+    return Shown(store.tracking_uri(Path.cwd()), os.environ.get("MLFLOW_EXPERIMENT_NAME", "evidence"))
+
+
+def die_in_training() -> None:
+    with view(Path.cwd(), "train"):
+        deadline = time.monotonic() + 30
+        while not current_store().runs():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(1)
+        os.kill(os.getpid(), 9)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "hang", "drip", "500", "no folder"])
+def test_a_store_that_is_away_costs_a_warning_and_little_time(
+    kind: Any, workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Away from start to end; when it is back, publishing completes the run."""
     run_all(workspace)
-    expected = {path: path.read_bytes() for path in (workspace / "results").rglob("*") if path.is_file()}
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    files = {path: path.read_bytes() for path in (workspace / "results").rglob("*") if path.is_file()}
+    before = shown.comparable()
+    shown = lose(shown, monkeypatch)
     capsys.readouterr()
-    run_all(workspace)
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "MLflow tracking is off" in line]
+    away = nullcontext("sqlite:////proc/none/mlflow.db") if kind == "no folder" else bad_server(kind)
+    with away as uri, monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", uri)
+        waited = 0.0
+        for stage in STAGES:
+            waited += _waiting_time(stage.main, monkeypatch)
+        began = time.monotonic()
+        with pytest.raises(InputError, match="MLflow's store cannot be had, results are not affected"):
+            publish_now()
+        waited += time.monotonic() - began
+    assert waited < 10
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: MLflow")]
     assert len(warnings) == 3
-    assert {path: path.read_bytes() for path in (workspace / "results").rglob("*") if path.is_file()} == expected
+    assert {path: path.read_bytes() for path in (workspace / "results").rglob("*") if path.is_file()} == files
+    publish_now()
+    assert shown.comparable() == before
+
+
+def _waiting_time(main: Any, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The seconds that a stage waits for its view, which is all that a store can add to it."""
+    seconds = 0.0
+    finish = tracking.View._finish
+
+    def timed(self: tracking.View, task: Any) -> None:
+        nonlocal seconds
+        began = time.monotonic()
+        finish(self, task)
+        seconds += time.monotonic() - began
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking.View, "_finish", timed)
+        main()
+    return seconds
+
+
+def test_credentials_never_show(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret-word@127.0.0.1:9")
+    write_table(workspace)
+    write_params(workspace)
+    for stage in (prepare, train):
+        stage.main()
+    monkeypatch.setattr(sys, "argv", ["publish"])
+    assert command("publish", publish.parser(), publish.main) == 1
+    out, err = capsys.readouterr()
+    assert "warning: MLflow does not show this stage" in err
+    assert "secret-word" not in out + err
+    for path in workspace.rglob("*"):
+        assert not path.is_file() or b"secret-word" not in path.read_bytes()
+    assert reason(ValueError("at postgresql://me:secret-word@host/db")) == "ValueError: at postgresql://***@host/db"
 
 
 def test_other_processes_of_a_distributed_training_stay_silent(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with tracking.stage("train", load_params(Path(__file__).parent.parent / "params.yaml")) as view:
-        assert view.off
+    write_params(workspace)
+    write_table(workspace)
+    with view(workspace, "train") as silent:
+        silent.log({"epoch": 0, "valid_elbo": -3.0})
     assert not (workspace / "mlflow.db").exists()
 
 
-def test_processes_that_first_touch_a_store_together_all_log(workspace: Path) -> None:
+def test_processes_that_first_touch_a_store_together_all_log(workspace: Path, shown: Shown) -> None:
     """Four at once, each with params of its own, on a store that does not exist yet."""
     code = (
-        "import sys; from pipeline import tracking; from pipeline.params import load_params;"
-        "view = tracking.View(load_params().model_copy(update={'seed': int(sys.argv[1])})); view.open(); sys.exit(view.off)"
+        "import sys; from pathlib import Path; from pipeline import store, experiment; from pipeline.records import declared;"
+        "from dataclasses import replace; stages = declared(); p = stages['prepare'];"
+        "stages['prepare'] = replace(p, params={**p.params, 'seed': int(sys.argv[1])});"
+        "e = experiment.Experiment(stages); store.Store(Path.cwd()).open(e).start(e, {}, '')"
     )
     write_table(workspace)
     write_params(workspace)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = [subprocess.Popen([sys.executable, "-c", code, str(seed)], env=environment) for seed in range(4)]
     assert [process.wait(120) for process in started] == [0] * 4
-    assert sorted(run.data.params["seed"] for run in runs(workspace)) == ["0", "1", "2", "3"]
+    assert len({run.data.tags["evidence.digest"] for run in shown.runs()}) == 4
 
 
-def test_the_digest_is_that_of_params_data_and_code(workspace: Path) -> None:
+def test_the_digest_is_that_of_commands_params_data_and_code(workspace: Path) -> None:
     write_table(workspace)
     write_params(workspace)
     (workspace / "vae").mkdir()
     (workspace / "vae" / "a.py").write_text("1")
-    (workspace / "dvc.yaml").write_text("stages:\n  train:\n    cmd: x\n    deps: [vae/a.py, models/m]\n")
-    digests = [experiment.describe(load_params()).digest]
-    assert experiment.describe(load_params()).digest == digests[0]
+    write_pipeline(workspace, code=["vae/a.py"])
+    digests = [experiment_digest(declared())]
+    assert experiment_digest(declared()) == digests[0]
     (workspace / "vae" / "a.py").write_text("2")
-    digests.append(experiment.describe(load_params()).digest)
+    digests.append(experiment_digest(declared()))
     write_params(workspace, seed=7)
-    digests.append(experiment.describe(load_params()).digest)
+    digests.append(experiment_digest(declared()))
     (workspace / "data/raw/table.csv").write_text("other")
-    digests.append(experiment.describe(load_params()).digest)
-    assert len(set(digests)) == 4
+    digests.append(experiment_digest(declared()))
+    (workspace / "dvc.yaml").write_text(
+        (workspace / "dvc.yaml").read_text().replace("-m pipeline.train", "-O -m pipeline.train")
+    )
+    digests.append(experiment_digest(declared()))
+    assert len(set(digests)) == 5
+    for made in ("data/prepared", "models"):
+        (workspace / made).mkdir(exist_ok=True)
+        (workspace / made / "model.safetensors").write_text("what a stage makes is not from outside")
+    assert experiment_digest(declared()) == digests[-1]
+
+
+def test_a_server_that_goes_away_in_the_middle_is_completed_later(
+    workspace: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It dies after training has begun, hangs in evaluation, and is back for the last stage, which completes the run."""
+    shown = on_server(tracking_uri, monkeypatch)
+    with proxy(tracking_uri) as between:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", between.uri)
+        write_table(workspace)
+        write_params(workspace)
+        prepare.main()
+
+        def cut(row: Any) -> None:
+            deadline = time.monotonic() + 30
+            while not shown.runs():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            between.mode = "refuse"
+
+        with monkeypatch.context() as patched:
+            patched.setattr(tracking.View, "log", lambda self, row: cut(row))
+            train.main()
+        between.mode = "hang"
+        evaluate.main()
+        between.mode = "pass"
+        generate.main()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: MLflow")]
+    assert len(warnings) == 2
+    (run,) = shown.runs()
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in shown.curve(run, "valid/elbo")] == [0, 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,18 @@ def write_params(folder: Path, **changes: Any) -> None:
     yaml = YAML(typ="safe", pure=True)
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(params_with({**TINY, **changes}), file)
+    if not (folder / "dvc.yaml").exists():
+        write_pipeline(folder)
+
+
+def write_pipeline(folder: Path, code: Sequence[str] = ()) -> None:
+    """The shipped dvc.yaml in ``folder``, its stages depending on data and on these files of code alone."""
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load((ROOT / "dvc.yaml").read_text())
+    for stage in content["stages"].values():
+        stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")] + list(code)
+    with (folder / "dvc.yaml").open("w") as file:
+        yaml.dump(content, file)
 
 
 def table(kind: str = "continuous", rows: int = 60) -> pd.DataFrame:

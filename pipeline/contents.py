@@ -1,0 +1,142 @@
+"""What the MLflow run of an experiment shows: a pure function of the files that its stages made."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from pipeline.errors import InputError
+from pipeline.experiment import Experiment
+from pipeline.params import PARAMS_FILE, check_params, leaves
+from pipeline.records import LOCK_FILE, STAGES, Record, digest
+
+Point = tuple[str, float, int]  # name, value, step
+Read = Callable[[str], bytes]  # the content of a file that a stage made
+
+ARTIFACT_SUFFIXES = (".json", ".csv", ".parquet", ".png")
+LARGEST_ARTIFACT = 5 * 2**20  # bytes; larger tables stay where DVC keeps them
+TRAINED = "evidence.trained"  # tag: the digest of what the training depended on
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a run should show.
+
+    Attributes:
+        experiment: Whose run it is.
+        finished: The stages whose files it shows.
+        points: Metrics.
+        artifacts: Files by path under the run.
+        tags: Beside those of the experiment.
+    """
+
+    experiment: Experiment
+    finished: tuple[str, ...] = ()
+    points: frozenset[Point] = frozenset()
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all stages are shown."""
+        return self.finished == STAGES
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The flattened params, with the defaults of those that are left out."""
+        return {name: v if isinstance(v, str) else json.dumps(v) for name, v in _flat(self.experiment.params).items()}
+
+
+def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read) -> Content:
+    """The content of a run.
+
+    Args:
+        experiment: Whose run it is.
+        records: The stages that have run, with all files that they made.
+        read: Gives the content of such a file.
+    """
+    finished = tuple(stage for stage in STAGES if stage in records)
+    points = frozenset(point for stage in finished for point in _POINTS.get(stage, _nothing)(read))
+    artifacts = {str(PARAMS_FILE): _yaml(experiment.params)}
+    for stage in finished[1:]:
+        artifacts |= dict(_artifacts(stage, records[stage], read))
+    tags = {}
+    if "train" in records:
+        tags = {TRAINED: digest(records["train"].inputs), "model.md5": records["train"].files["models/model.safetensors"]}
+    if "evaluate" in records:
+        tags["verdict"] = json.loads(read("results/evaluate/metrics.json"))["verdict"]["statement"]
+    if finished == STAGES:
+        artifacts[str(LOCK_FILE)] = lock_of(records)
+    return Content(experiment, finished, points, artifacts, tags)
+
+
+def live_points(row: Mapping[str, float]) -> list[Point]:
+    """The points of one row of history.csv."""
+    return [(_metric_name(name), value, int(row["epoch"])) for name, value in row.items() if name != "epoch"]
+
+
+def lock_of(records: Mapping[str, Record]) -> bytes:
+    """A dvc.lock of these records, for DVC to check the files out by."""
+    return _yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return check_params(params).flat()
+    except InputError:  # of a version with other params
+        return dict(leaves(params))
+
+
+def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, bytes]]:
+    folder = f"results/{stage}/"
+    for path in sorted(record.files):
+        if path.startswith(folder) and path.endswith(ARTIFACT_SUFFIXES):
+            content = read(path)
+            if len(content) <= LARGEST_ARTIFACT:
+                yield f"{stage}/{path.removeprefix(folder)}", content
+
+
+def _train_points(read: Read) -> list[Point]:
+    history = pd.read_csv(io.BytesIO(read("results/train/history.csv")))
+    return [point for row in history.to_dict("records") for point in live_points({str(k): v for k, v in row.items()})]
+
+
+def _metric_name(column: str) -> str:
+    split, _, quantity = column.partition("_")
+    return f"{split}/{quantity}" if split in ("train", "valid") else column
+
+
+def _test_points(read: Read) -> list[Point]:
+    metrics = json.loads(read("results/evaluate/metrics.json"))
+    values = {f"test/{name}": metrics[name] for name in ("elbo", "reconstruction", "kl", "bits_per_dimension")}
+    values["test/log_likelihood"] = metrics["log_likelihood"]["mean"]
+    values["test/log_likelihood_se"] = metrics["log_likelihood"]["standard_error"]
+    values["test/log_likelihood_monte_carlo_error"] = metrics["log_likelihood"]["monte_carlo_error"]
+    values["test/trusted"] = float(metrics["verdict"]["trusted"])
+    for name, entry in metrics["estimators"].items():
+        values[f"test/{name}"] = entry["mean"]
+        values[f"test/{name}_se"] = entry["standard_error"]
+    for name, baseline in metrics["baselines"].items():
+        values[f"test/baseline_{name}"] = baseline["mean"]
+    ladder = pd.read_csv(io.BytesIO(read("results/evaluate/ladder.csv")))
+    rungs = [("test/ladder", float(mean), int(s)) for s, mean in zip(ladder["samples"], ladder["mean"], strict=True)]
+    return [(name, float(value), 0) for name, value in values.items() if value is not None] + rungs
+
+
+def _nothing(read: Read) -> list[Point]:
+    return []
+
+
+_POINTS: dict[str, Callable[[Read], list[Point]]] = {"train": _train_points, "evaluate": _test_points}
+
+
+def _yaml(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    YAML(typ="safe", pure=True).dump(content, buffer)
+    return buffer.getvalue()
