@@ -8,6 +8,22 @@ from contextlib import suppress
 import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
+FUNCTIONS = (  # of oneMKL's vector library: every one that a model, an estimator or an optimiser may call
+    *(
+        torch.tanh,
+        torch.exp,
+        torch.exp2,
+        torch.expm1,
+        torch.log,
+        torch.log1p,
+        torch.log2,
+        torch.log10,
+        torch.sqrt,
+        torch.rsqrt,
+    ),
+    *(torch.sigmoid, torch.erf, torch.erfc, torch.erfinv, torch.cos, torch.sin, torch.tan, torch.acos, torch.asin, torch.atan),
+    *(torch.lgamma, torch.digamma, torch.ceil, torch.floor, torch.round, torch.trunc),
+)
 
 
 def use_threads(threads: int) -> None:
@@ -20,17 +36,7 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     one = torch.full((1,), 0.5)
     for dtype in (torch.float32, torch.float64):
-        for function in (
-            torch.tanh,
-            torch.exp,
-            torch.log,
-            torch.log1p,
-            torch.sqrt,
-            torch.sigmoid,
-            torch.erf,
-            torch.cos,
-            torch.sin,
-        ):
+        for function in FUNCTIONS:
             function(one.to(dtype))
 
 
