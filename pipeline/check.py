@@ -1,18 +1,38 @@
-"""Check params.yaml and that its data file is there, before anything runs."""
+"""Check params.yaml and that its data file is there, before anything runs; forget what DVC has recorded wrongly."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from pipeline.files import from_yaml, to_yaml, write_whole
+from pipeline.job import misrecorded
 from pipeline.params import load_params
 from pipeline.readers import check_file
+from pipeline.records import LOCK_FILE, lock_records, locked_record, record_path
 from pipeline.stage import run
+from pipeline.states import Cache
 
 
 def main() -> None:
     """Run the check."""
     check_file(Path(load_params().data.path))
+    if LOCK_FILE.is_file():
+        _forget_misrecorded()
+
+
+def _forget_misrecorded() -> None:
+    """Take stages out of dvc.lock and the run-cache whose inputs were edited between their end and DVC's look at them."""
+    content = from_yaml(LOCK_FILE.read_text(encoding="utf-8"))
+    locked = lock_records(content)
+    for stage, changed in misrecorded(locked).items():
+        entry = content["stages"].pop(stage)
+        write_whole(LOCK_FILE, to_yaml(content))
+        for path in Cache.of(Path.cwd()).runs():
+            if locked_record(from_yaml(path.read_text(encoding="utf-8"))) == locked_record(entry):
+                path.unlink()
+        record_path(stage).unlink(missing_ok=True)
+        print(f"{stage} runs again: {', '.join(changed)} changed as it ended, and DVC recorded it as the stage's input")
 
 
 if __name__ == "__main__":

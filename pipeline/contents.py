@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from pipeline.errors import InputError
 from pipeline.experiment import Experiment
+from pipeline.files import to_yaml
 from pipeline.params import PARAMS_FILE, check_params, leaves
 from pipeline.records import LOCK_FILE, STAGES, Record, digest
 
@@ -34,6 +34,7 @@ class Content:
         points: Metrics.
         artifacts: Files by path under the run.
         tags: Beside those of the experiment.
+        patch: How the code that ran differs from its commit.
     """
 
     experiment: Experiment
@@ -41,6 +42,7 @@ class Content:
     points: frozenset[Point] = frozenset()
     artifacts: dict[str, bytes] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    patch: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -62,8 +64,8 @@ def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read
         read: Gives the content of such a file.
     """
     finished = tuple(stage for stage in STAGES if stage in records)
-    points = frozenset(point for stage in finished for point in _POINTS.get(stage, _nothing)(read))
-    artifacts = {str(PARAMS_FILE): _yaml(experiment.params)}
+    points = points_of(finished, read)
+    artifacts = {str(PARAMS_FILE): to_yaml(experiment.params)}
     for stage in finished[1:]:
         artifacts |= dict(_artifacts(stage, records[stage], read))
     tags = {}
@@ -76,6 +78,11 @@ def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read
     return Content(experiment, finished, points, artifacts, tags)
 
 
+def points_of(stages: Iterable[str], read: Read) -> frozenset[Point]:
+    """The metrics in the files of these stages."""
+    return frozenset(point for stage in stages for point in _POINTS.get(stage, _nothing)(read))
+
+
 def live_points(row: Mapping[str, float]) -> list[Point]:
     """The points of one row of history.csv."""
     return [(_metric_name(name), value, int(row["epoch"])) for name, value in row.items() if name != "epoch"]
@@ -83,7 +90,7 @@ def live_points(row: Mapping[str, float]) -> list[Point]:
 
 def lock_of(records: Mapping[str, Record]) -> bytes:
     """A dvc.lock of these records, for DVC to check the files out by."""
-    return _yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
+    return to_yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,9 +141,3 @@ def _nothing(read: Read) -> list[Point]:
 
 
 _POINTS: dict[str, Callable[[Read], list[Point]]] = {"train": _train_points, "evaluate": _test_points}
-
-
-def _yaml(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    YAML(typ="safe", pure=True).dump(content, buffer)
-    return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -85,6 +86,16 @@ def write_json(path: Path, content: Any) -> None:
 def from_yaml(text: str) -> Any:
     """Content of a YAML 1.2 text, without its tags: nothing is constructed but values, lists and mappings."""
     return YAML(typ="safe", pure=True).load(text)
+
+
+def to_yaml(content: Any) -> bytes:
+    """YAML of values, lists and mappings, in the order that they have."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    buffer = io.BytesIO()
+    yaml.dump(content, buffer)
+    return buffer.getvalue()
 
 
 def md5(path: Path) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.files import RESULTS, complete, files_in, md5
 from pipeline.params import Params, load_params
 from pipeline.processes import is_forced
-from pipeline.records import LOCK_FILE, STAGES, Record, declared, digest, load_record, lock_records, record_path
+from pipeline.records import STAGES, Record, declared, digest, load_lock, load_record, record_path
 from pipeline.saved import FRESH, Saved, forget, saved_folder
 
 UPSTREAM = {"prepare": (), "train": ("prepare",), "evaluate": ("prepare", "train"), "generate": ("prepare", "train")}
@@ -72,7 +72,7 @@ def running(stage: str) -> Iterator[Job]:
     params, root = load_params(), main_repository()
     stages = declared()
     inputs = stages[stage]
-    locked = lock_records(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
+    locked = load_lock()
     _refuse_misrecorded(stage, locked)
     for name in locked.keys() - {stage}:
         forget(root, name, digest(locked[name].inputs))

@@ -16,7 +16,7 @@ from rich.progress import track
 from pipeline.contents import Content
 from pipeline.environment import main_repository
 from pipeline.errors import InputError
-from pipeline.records import LOCK_FILE, STAGES, digest, lock_records
+from pipeline.records import STAGES, digest, load_lock
 from pipeline.saved import forget
 from pipeline.stage import command
 from pipeline.states import Cache, Missing, git_states, run_cache_states, workspace_content
@@ -68,9 +68,8 @@ def _all(store: Store, root: Path, but: str) -> tuple[int, int]:
 
 def _forget_recorded(root: Path) -> None:
     """Remove the saved states of stages that dvc.lock records."""
-    if LOCK_FILE.is_file():
-        for name, record in lock_records(LOCK_FILE.read_text(encoding="utf-8")).items():
-            forget(root, name, digest(record.inputs))
+    for name, record in load_lock().items():
+        forget(root, name, digest(record.inputs))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -118,9 +118,9 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def lock_records(text: str) -> dict[str, Record]:
+def lock_records(content: Mapping[str, Any] | None) -> dict[str, Record]:
     """The stages as a dvc.lock has them; a folder among ``files`` has DVC's md5 of a folder."""
-    stages = (from_yaml(text) or {}).get("stages", {})
+    stages = (content or {}).get("stages", {})
     return {name: locked_record(stages[name]) for name in STAGES if name in stages}
 
 
@@ -179,6 +179,11 @@ def _outside(deps: Mapping[str, str], made: Iterable[str]) -> dict[str, str]:
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def load_lock() -> dict[str, Record]:
+    """The stages as dvc.lock has them; none where there is no such file."""
+    return lock_records(from_yaml(LOCK_FILE.read_text(encoding="utf-8"))) if LOCK_FILE.is_file() else {}
 
 
 def _read(path: Path) -> Any:

@@ -13,6 +13,7 @@ import pickle
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,8 @@ def _checked(content: bytes) -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest().encode() != checksum:
         raise ValueError("it is damaged or truncated")
     try:
+        if not zipfile.is_zipfile(io.BytesIO(payload)):  # a bare pickle
+            raise pickle.UnpicklingError
         return torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it holds more than data (none of its code was run)") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from ruamel.yaml.error import YAMLError
 
 from pipeline.contents import Content, content_of
-from pipeline.experiment import Experiment, git, workspace_origin
+from pipeline.experiment import Experiment, git, patch, workspace_origin
 from pipeline.files import from_yaml
 from pipeline.records import LOCK_FILE, STAGES, Record, current_records, declared, lock_records, locked_record
 
@@ -112,11 +112,16 @@ def workspace_content() -> Content:
     """What the run of the working directory's experiment shows."""
     stages = declared()
     experiment = Experiment(stages, workspace_origin(stages))
-    return content_of(experiment, current_records(), lambda path: Path(path).read_bytes())
+    content = content_of(experiment, current_records(), lambda path: Path(path).read_bytes())
+    return replace(content, patch=patch(stages) if experiment.origin["git.dirty"] == "true" else "")
 
 
-def git_states() -> Iterator[State]:
-    """The complete states of all commits that branches, tags and DVC experiments lead to, oldest first."""
+def git_states(mentioning: str = "") -> Iterator[State]:
+    """The complete states of all commits that branches, tags and DVC experiments lead to, oldest first.
+
+    Args:
+        mentioning: Only those whose dvc.lock holds this text, which spares reading the others.
+    """
     seen = set()
     for line in git("log", "--all", "--reverse", "--format=%H", "--", str(LOCK_FILE)).splitlines():
         commit = line.strip()
@@ -124,16 +129,24 @@ def git_states() -> Iterator[State]:
         if blob in seen:
             continue
         seen.add(blob)
-        records = _complete(git("show", f"{commit}:{LOCK_FILE}"))
-        if records:
-            yield State(records, _origin(commit), commit)
+        state = state_of(commit, mentioning)
+        if state is not None:
+            yield state
+
+
+def state_of(commit: str, mentioning: str = "") -> State | None:
+    """The state that a commit holds, if it is complete."""
+    lock = git("show", f"{commit}:{LOCK_FILE}")
+    records = _complete(lock) if mentioning in lock else None
+    return State(records, _origin(commit), commit) if records else None
 
 
 def run_cache_states(cache: Cache) -> Iterator[State]:
     """States put together from the run-cache's entries, each with the entries of other stages that were there before it."""
     entries: list[tuple[str, Record]] = []
     for path in cache.runs():
-        record = locked_record(_parsed(path))
+        parsed = _parsed(path)
+        record = locked_record(parsed) if "cmd" in parsed else None
         stage = record and _stage_of(record)
         if record is not None and stage:
             entries.append((stage, record))
@@ -174,14 +187,14 @@ def _stage_of(record: Record) -> str:
 
 def _parsed(path: Path) -> Mapping[str, object]:
     try:
-        return from_yaml(path.read_text(encoding="utf-8"))
+        return from_yaml(path.read_text(encoding="utf-8")) or {}
     except (OSError, YAMLError, UnicodeDecodeError):
         return {}
 
 
 def _complete(lock: str) -> dict[str, Record] | None:
     try:
-        records = lock_records(lock)
+        records = lock_records(from_yaml(lock))
     except (YAMLError, KeyError, AttributeError, TypeError):
         return None
     return records if tuple(records) == STAGES and "results/prepare/record.json" in records["prepare"].files else None

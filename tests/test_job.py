@@ -1,0 +1,165 @@
+"""Inputs that change while a stage runs, what DVC records wrongly, and what a stage leaves when it fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import check, evaluate, prepare, train
+from pipeline.contents import lock_of
+from pipeline.errors import InputError
+from pipeline.files import from_yaml, md5, to_yaml
+from pipeline.job import misrecorded
+from pipeline.records import current_records, declared, load_lock, load_record
+from pipeline.stage import run
+from tests.workspace import ROOT, write_params, write_pipeline, write_table
+
+
+def start(workspace: Path) -> None:
+    """A repository whose training depends on a file of code, with its data prepared."""
+    write_table(workspace)
+    write_params(workspace)
+    (workspace / "code.py").write_text("1")
+    write_pipeline(workspace, code=["code.py"])
+    prepare.main()
+
+
+def edit_params(workspace: Path) -> None:
+    write_params(workspace, **{"train.learning_rate": 0.5})
+
+
+def edit_code(workspace: Path) -> None:
+    (workspace / "code.py").write_text("2")
+
+
+def edit_data(workspace: Path) -> None:
+    with (workspace / "data/prepared/schema.json").open("a") as file:
+        file.write(" ")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"), [(edit_params, "params.yaml: train"), (edit_code, "code.py"), (edit_data, "data/prepared")]
+)
+def test_inputs_that_change_meanwhile_end_the_stage(
+    edit: Any, named: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(workspace)
+    monkeypatch.setattr("pipeline.train.learning_curves", lambda *_: edit(workspace))
+    monkeypatch.setattr(sys, "argv", ["train"])
+    assert run("train", "", train.main) == 1
+    message = capsys.readouterr().err
+    assert f"{named} changed while the stage ran" in message
+    assert "nothing was written" in message
+    assert not (workspace / "results/train").exists()
+    assert not (workspace / "models").exists()
+
+
+def test_an_edit_of_what_a_stage_does_not_depend_on_is_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(workspace)
+    change = {"evaluate.samples": 70}
+    monkeypatch.setattr("pipeline.train.learning_curves", lambda *_: write_params(workspace, **change))
+    train.main()
+    assert "train" in current_records()
+
+
+def locked(workspace: Path) -> None:
+    """Write the dvc.lock that DVC would write now: from what the files are."""
+    records = {}
+    for name, record in declared().items():
+        if found := load_record(name):
+            records[name] = type(record)(record.cmd, record.params, record.deps, record.outs, found.files)
+    entries = from_yaml(lock_of(records).decode())
+    for entry in entries["stages"].values():
+        for out in entry["outs"]:
+            out["md5"] = md5(Path(out["path"]))
+    (workspace / "dvc.lock").write_bytes(to_yaml(entries))
+
+
+def test_an_edit_between_a_stages_end_and_dvcs_look_is_found(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start(workspace)
+    train.main()
+    locked(workspace)
+    assert misrecorded(load_lock()) == {}
+    evaluate.main()
+    edit_code(workspace)
+    locked(workspace)
+    assert misrecorded(load_lock())["train"] == ["code.py"]
+    with pytest.raises(InputError, match=r"dvc.lock says that prepare ran with another code.py.*`make repro` forgets"):
+        evaluate.main()
+
+
+def test_what_dvc_recorded_wrongly_is_forgotten(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `make repro` does: out of dvc.lock, out of the run-cache, and the stage runs again."""
+    start(workspace)
+    train.main()
+    locked(workspace)
+    edit_code(workspace)
+    locked(workspace)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    cached = workspace / ".dvc/cache/runs/ab/abc"
+    cached.mkdir(parents=True)
+    entries = from_yaml((workspace / "dvc.lock").read_text())["stages"]
+    (cached / "poisoned").write_text(json.dumps(entries["train"]))
+    (cached / "sound").write_text(json.dumps(entries["train"] | {"cmd": "another"}))
+    check.main()
+    assert load_lock() == {}
+    assert [path.name for path in cached.iterdir()] == ["sound"]
+    assert "train runs again: code.py changed as it ended" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(workspace)
+    train.main()
+    before = {path: path.read_bytes() for path in (workspace / "models").iterdir()}
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.train.learning_curves", full)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    assert run("train", "", train.main) == 1
+    assert "No space left on device; free some space and run again" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (workspace / "models").iterdir()} == before
+    assert not list(workspace.rglob("*.partial"))
+
+
+def test_a_force_flag_of_dvc_is_seen(tmp_path: Path) -> None:
+    """The process above is called dvc and has the flag."""
+    dvc = tmp_path / "dvc"
+    dvc.write_text(
+        "import subprocess, sys\n"
+        "code = 'from pipeline.processes import is_forced; print(is_forced())'\n"
+        "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)\n"
+    )
+    for options, forced in (
+        (["repro"], False),
+        (["repro", "-f"], True),
+        (["repro", "--force", "train"], True),
+        (["exp", "run", "-fs", "train"], True),
+        (["exp", "run", "-S", "a.f=1"], False),
+    ):
+        command = [sys.executable, str(dvc), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.stdout.strip() == str(forced), options
+
+
+def test_yaml_tags_and_missing_pipelines_are_refused(workspace: Path) -> None:
+    write_table(workspace)
+    write_params(workspace)
+    (workspace / "dvc.yaml").unlink()
+    with pytest.raises(InputError, match=r"dvc.yaml is missing here; run from the repository's root"):
+        prepare.main()
+    (workspace / "params.yaml").write_text("seed: !!python/object/apply:os.system ['touch it_ran']\n")
+    with pytest.raises(InputError):
+        prepare.main()
+    assert not (workspace / "it_ran").exists()
