@@ -50,9 +50,10 @@ ui: $(INSTALLED) ## Serve the MLflow UI on 127.0.0.1 (PORT=5000)
 	@echo "http://127.0.0.1:$(or $(PORT),5000) in a few seconds; Ctrl-C stops it"
 	@PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$(MLFLOW_TRACKING_URI)"
 
-clean: ## Remove caches and half-written outputs; results, data and runs stay
+clean: ## Remove caches and half-written outputs, and offer to remove saved states; results, data and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache data/*.partial models.partial results/*.partial
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@[ ! -e $(INSTALLED) ] || python -m pipeline.clean $(if $(YES),--yes)
 
 install: $(INSTALLED) ## Make .venv with the pinned packages
 

@@ -27,7 +27,7 @@ def _forget_misrecorded() -> None:
     locked = lock_records(content)
     for stage, changed in misrecorded(locked).items():
         entry = content["stages"].pop(stage)
-        write_whole(LOCK_FILE, to_yaml(content))
+        write_whole(LOCK_FILE, to_yaml(content, in_order=True))
         for path in Cache.of(Path.cwd()).runs():
             if locked_record(from_yaml(path.read_text(encoding="utf-8"))) == locked_record(entry):
                 path.unlink()

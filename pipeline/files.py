@@ -88,11 +88,11 @@ def from_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def to_yaml(content: Any) -> bytes:
-    """YAML of values, lists and mappings, in the order that they have."""
+def to_yaml(content: Any, *, in_order: bool = False) -> bytes:
+    """YAML of values, lists and mappings, with sorted keys, or in the order that they have."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.sort_base_mapping_type_on_output = not in_order  # type: ignore[assignment]
     buffer = io.BytesIO()
     yaml.dump(content, buffer)
     return buffer.getvalue()

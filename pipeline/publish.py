@@ -17,7 +17,7 @@ from pipeline.contents import Content
 from pipeline.environment import main_repository
 from pipeline.errors import InputError
 from pipeline.records import STAGES, digest, load_lock
-from pipeline.saved import forget
+from pipeline.saved import forget, leftovers
 from pipeline.stage import command
 from pipeline.states import Cache, Missing, git_states, run_cache_states, workspace_content
 from pipeline.store import Store
@@ -67,9 +67,12 @@ def _all(store: Store, root: Path, but: str) -> tuple[int, int]:
 
 
 def _forget_recorded(root: Path) -> None:
-    """Remove the saved states of stages that dvc.lock records."""
+    """Remove the saved states of stages whose outputs dvc.lock or the run-cache records."""
     for name, record in load_lock().items():
         forget(root, name, digest(record.inputs))
+    if leftovers(root):
+        for name, record in Cache.of(root).records():
+            forget(root, name, digest(record.inputs))
 
 
 def parser() -> argparse.ArgumentParser:

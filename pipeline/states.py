@@ -47,6 +47,11 @@ class Cache:
         """The entries of the run-cache, oldest first."""
         return sorted(self.folder.parents[1].glob("runs/*/*/*"), key=lambda path: (path.stat().st_mtime, path.name))
 
+    def records(self) -> list[tuple[str, Record]]:
+        """Stages and records of the run-cache's entries, oldest first."""
+        found = [locked_record(entry) for path in self.runs() if "cmd" in (entry := _parsed(path))]
+        return [(stage, record) for record in found if (stage := _stage_of(record))]
+
     def files(self, outs: Mapping[str, str]) -> dict[str, str]:
         """The files that these outputs are or contain, path to md5.
 
@@ -143,13 +148,7 @@ def state_of(commit: str, mentioning: str = "") -> State | None:
 
 def run_cache_states(cache: Cache) -> Iterator[State]:
     """States put together from the run-cache's entries, each with the entries of other stages that were there before it."""
-    entries: list[tuple[str, Record]] = []
-    for path in cache.runs():
-        parsed = _parsed(path)
-        record = locked_record(parsed) if "cmd" in parsed else None
-        stage = record and _stage_of(record)
-        if record is not None and stage:
-            entries.append((stage, record))
+    entries = cache.records()
     for position, (stage, record) in enumerate(entries):
         records = _around(stage, record, [*reversed(entries[:position]), *entries[position:]])
         if records:

@@ -10,10 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.environment import facts
 from pipeline.errors import InputError
-from pipeline.files import RESULTS
+from pipeline.experiment import git
+from pipeline.files import RESULTS, from_yaml
 from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, still_improving
 from pipeline.params import load_params
+from pipeline.records import LOCK_FILE, load_lock, lock_records
 from pipeline.stage import run
 
 NEAR_ONE = 10  # effective samples
@@ -53,9 +56,26 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
         yield f"bits per dimension: {metrics['bits_per_dimension']:.3f}"
     if still_improving(_metrics("train"), load_params().train.max_epochs):
         yield STILL_IMPROVING
+    yield from _other_bytes()
     yield "pictures:"
     yield from sorted(f"  {path}" for path in RESULTS.glob("*/*.png"))
     yield "compare runs: make ui"
+
+
+def _other_bytes() -> Iterator[str]:
+    """Stages whose inputs are those of the commit, and whose outputs are not."""
+    here = load_lock()
+    committed = lock_records(from_yaml(git("show", f"HEAD:./{LOCK_FILE}")))
+    other = [name for name in here.keys() & committed.keys() if here[name].inputs == committed[name].inputs]
+    changed = sorted({path for name in other for path in _differing(here[name].files, committed[name].files)})
+    if changed:
+        yield f"[bold]same inputs as the commit's, other bytes[/bold]: {', '.join(changed)}"
+        yield "  the same bytes are promised for one CPU instruction set, number of threads and set of versions: see"
+        yield f"  docs/reproducibility.md; here: {', '.join(facts().values())}"
+
+
+def _differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {path for path in one if one[path] != other.get(path)}
 
 
 def _verdict(verdict: dict[str, Any], reported: dict[str, Any]) -> Iterator[str]:

@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from tests.mlflow_store import Shown
 from tests.workspace import ROOT, write_params
 
 DIGITS = {"data.path": "data/raw/digits.csv", "data.exclude": ["label"], "data.shape": [8, 8], "data.dequantize": 1}
@@ -28,9 +29,8 @@ class Repository:
     def run(self, *command: str, expect: int = 0) -> str:
         """Standard output and error of a command."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
-        )
+        environment = {**os.environ, "PATH": path, "EVIDENCE_TRACKING": "on"}
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -60,10 +60,18 @@ class Repository:
         with (self.folder / "params.yaml").open("w") as file:
             yaml.dump(content, file)
 
+    def shown(self) -> Shown:
+        """What MLflow shows now; of a copy, as MLflow keeps a database open though it is deleted."""
+        copy = self.folder.with_name(f"{uuid.uuid4().hex}.db")
+        shutil.copy(self.folder / "mlflow.db", copy)
+        return Shown(f"sqlite:///{copy}")
+
     def runs(self) -> list[Run]:
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name("evidence")
-        return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+        return self.shown().runs()
+
+    def publish(self, *options: str) -> str:
+        """What `make publish` says."""
+        return self.run("python", "-m", "pipeline.publish", *options)
 
     def outputs(self) -> dict[str, bytes]:
         folders = [self.folder / name for name in ("data/prepared", "models", "results")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import pytest
@@ -44,6 +45,16 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Clone) -> No
     assert len(clone.runs()) == 3
     assert "file://" in clone.run("dvc", "plots", "diff")
 
+    clone.run("git", "checkout", "params.yaml")
+    assert clone.repro() == [], "DVC restores all from its run-cache"
+    assert "complete" in clone.publish()
+    assert [run.info.status for run in clone.runs()] == ["FINISHED"] * 3
+    assert clone.run("git", "status", "--porcelain") == ""
+    assert not any((clone.folder / ".evidence/saved").iterdir())
+    _lose_and_rebuild(clone)
+
+    clone.set("train.learning_rate", 0.002)
+    assert clone.repro() == []
     networks = clone.folder / "vae" / "networks.py"
     networks.write_text(networks.read_text() + "# a comment\n")
     assert clone.repro("--dry") == ["train", "evaluate", "generate"]
@@ -57,20 +68,64 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Clone) -> No
     assert all(outputs[name] == content for name, content in left.items())
 
 
+def _lose_and_rebuild(clone: Clone) -> None:
+    """The store is lost; of every state that git or the run-cache holds there is the run as before."""
+    before = clone.shown().comparable()
+    (clone.folder / "mlflow.db").unlink()
+    shutil.rmtree(clone.folder / "mlartifacts")
+    said = clone.publish("--all")
+    after = clone.shown().comparable()
+    assert after.keys() == before.keys()
+    assert after == before
+    assert f"MLflow shows {len(before) - 1} experiments" in said
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_every_state_is_rebuilt(clone: Clone) -> None:
+    """Experiments in the workspace and in a temporary folder, a branch, states that only the run-cache holds, and -f twice."""
+    clone.run("git", "checkout", "-q", "params.yaml", "dvc.lock", "results")
+    clone.run("dvc", "checkout", "-q")
+    clone.run("dvc", "exp", "run", "-S", "evaluate.samples=90", "-n", "brave-otter")
+    clone.run("git", "checkout", "-q", "params.yaml", "dvc.lock", "results")
+    clone.run("dvc", "exp", "run", "--temp", "-S", "generate.samples=30", "-n", "calm-heron")
+    clone.run("git", "checkout", "-q", "-b", "side")
+    clone.set("evaluate.samples", 110)
+    clone.repro()
+    clone.commit("on a branch")
+    clone.set("seed", 5)
+    clone.repro()
+    clone.set("generate.samples", 40)
+    assert clone.repro() == ["generate"]
+    names = {run.info.run_name for run in clone.runs()}
+    assert {"brave-otter", "calm-heron"} <= names
+    _lose_and_rebuild(clone)
+    for _ in range(2):
+        before = clone.shown().everything()
+        clone.run("git", "add", "-A")
+        clone.run("dvc", "repro", "-f")
+        assert clone.run("git", "diff", "--stat") == ""
+        clone.publish()
+        assert clone.shown().comparable().keys() == {run[4]["evidence.digest"] for run in before}
+        assert [run[5] for run in clone.shown().everything()] == [run[5] for run in before]
+    clone.run("git", "checkout", "-qf", "master")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_queued_experiments_run_in_parallel_into_the_main_store(clone: Clone) -> None:
+    """Four at once, on a store that is not there yet."""
     clone.run("git", "checkout", "-q", "params.yaml", "dvc.lock", "results")
-    before = len(clone.runs())
-    clone.run("dvc", "exp", "run", "-S", "model.latent_dim=3,4", "--queue")
-    clone.run("dvc", "queue", "start", "-j", "2")
+    (clone.folder / "mlflow.db").unlink()
+    clone.run("dvc", "exp", "run", "-S", "model.latent_dim=3,4", "-S", "generate.samples=21,22", "--queue")
+    clone.run("dvc", "queue", "start", "-j", "4")
     deadline = time.monotonic() + 400
     while "Running" in (status := clone.run("dvc", "queue", "status")) or "Queued" in status:
         assert time.monotonic() < deadline, status
         time.sleep(3)
     assert "Failed" not in status, status
-    new = clone.runs()[before:]
-    assert sorted(run.data.params["model.latent_dim"] for run in new) == ["3", "4"]
+    new = clone.runs()
+    assert sorted(run.data.params["model.latent_dim"] for run in new) == ["3", "3", "4", "4"]
     assert {run.info.status for run in new} == {"FINISHED"}
     assert all(run.info.run_name == run.data.tags["dvc.experiment"] != "" for run in new)
     clone.run("dvc", "queue", "stop")

@@ -73,6 +73,13 @@ def colleague(origin: Origin, remote: Remote, tmp_path: Path) -> Repository:
     return made
 
 
+def assert_shown(repository: Repository, origin: Origin) -> None:
+    """On a machine with an empty store, publishing gives the run of the state that is checked out, complete."""
+    assert "complete" in repository.publish()
+    (found,) = repository.shown().comparable().items()
+    assert found in origin.repository.shown().comparable().items()
+
+
 def assert_same(repository: Repository, origin: Origin, commit: str) -> None:
     """Every file of the state is there, byte for byte, and reproducing it executes nothing and changes nothing."""
     assert repository.outputs() == origin.outputs[commit]
