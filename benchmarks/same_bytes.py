@@ -5,7 +5,7 @@
 Each repeat is a process of its own with two threads, in a folder of its own, that trains a small VAE with tanh networks on the
 bundled digits, evaluates it by prior and importance sampling, and draws its figures. ``--jobs`` of them run at a time, so that
 every core has others' work to do. ``--full`` evaluates with annealing, bounds and diagnostics too. ``--cold`` leaves out the
-one-element calls that precede parallel work, to show what they are for. Exit status 1 if outcomes differ. About 20 minutes on
+one-element calls that precede parallel work, to show what they are for. Exit status 1 if outcomes differ. Half an hour on
 two cores; ``--quick`` takes 8 repeats.
 """
 
@@ -112,6 +112,7 @@ def _repeat(workspace: Path, number: int, *, cold: bool) -> dict[str, str]:
 
 def _run(folder: Path, code: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "EVIDENCE_TRACKING": "off"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that wait leave their core to the other repeats
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
