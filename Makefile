@@ -20,6 +20,7 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print what came out
+	@python -m pipeline.recover
 	@python -m pipeline.check
 	@dvc repro
 	@python -m pipeline.publish || true
