@@ -33,10 +33,10 @@ compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the tes
 	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
 test: lint ## Install, then lint, types and tests (some minutes)
-	@python -m pytest -n 2 -m "not slow"
+	@python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint ## As test, and the tests that take minutes
-	@python -m pytest -n 2
+	@python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## Check style and types
 	@ruff check .

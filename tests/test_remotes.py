@@ -88,7 +88,7 @@ def assert_same(repository: Repository, origin: Origin, commit: str) -> None:
     assert repository.outputs() == origin.outputs[commit]
 
 
-@pytest.mark.parametrize("kind", ["folder", "ssh"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("ssh", marks=pytest.mark.slow)])
 def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     remote: Remote = request.getfixturevalue(kind)
     remote.serve(origin.repository)
@@ -102,6 +102,7 @@ def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path,
     assert clone.repro("prepare") == []  # the run-cache has come too, and knows this stage without the lock
 
 
+@pytest.mark.slow
 def test_older_states_travel_with_all_commits(origin: Origin, folder: Remote, tmp_path: Path) -> None:
     folder.serve(origin.repository)
     origin.repository.run("dvc", "push", "--all-commits")
@@ -111,6 +112,7 @@ def test_older_states_travel_with_all_commits(origin: Origin, folder: Remote, tm
     assert_same(clone, origin, origin.older)
 
 
+@pytest.mark.slow
 def test_older_states_do_not_travel_with_the_run_cache_alone(origin: Origin, folder: Remote, tmp_path: Path) -> None:
     folder.serve(origin.repository)
     origin.repository.run("dvc", "push", "--run-cache")
@@ -119,6 +121,7 @@ def test_older_states_do_not_travel_with_the_run_cache_alone(origin: Origin, fol
     assert "results/evaluate/examples.parquet" in clone.run("dvc", "pull", "--run-cache", expect=1)
 
 
+@pytest.mark.slow
 def test_an_experiment_travels(origin: Origin, folder: Remote, tmp_path: Path) -> None:
     """Through a git server: an experiment is a reference of git's, and files in DVC's remote."""
     folder.serve(origin.repository)

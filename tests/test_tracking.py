@@ -31,10 +31,11 @@ pytestmark = [
     pytest.mark.usefixtures("tracked"),
 ]
 
+slow = pytest.mark.slow
 STAGES = (prepare, train, evaluate, generate)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=slow)])
 def shown(request: pytest.FixtureRequest, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
     """The store that the stages write to: the default one, or a server."""
     if request.param == "sqlite":
@@ -262,7 +263,7 @@ def die_in_training() -> None:
         os.kill(os.getpid(), 9)
 
 
-@pytest.mark.parametrize("kind", ["refuse", "hang", "drip", "500", "no folder"])
+@pytest.mark.parametrize("kind", ["refuse", "drip", *(pytest.param(k, marks=slow) for k in ("hang", "500", "no folder"))])
 def test_a_store_that_is_away_costs_a_warning_and_little_time(
     kind: Any, workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
