@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.params import PARAMS_FILE
 from pipeline.records import PIPELINE_FILE, Record, experiment_digest
 
-LARGEST_PATCH = 2**20  # characters
+LARGEST_PATCH = 2**20  # characters, of one file
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,30 @@ def workspace_origin(stages: Mapping[str, Record]) -> dict[str, str]:
 
 
 def patch(stages: Mapping[str, Record]) -> str:
-    """How code, params and small data differ from the commit; empty if they do not, or by too much to keep."""
-    tracked = git("diff", "--binary", "HEAD", "--", *_sources(stages))
-    new = git("ls-files", "--others", "--exclude-standard", "--", *_sources(stages)).splitlines()
-    text = tracked + "".join(git("diff", "--binary", "--no-index", "/dev/null", name) for name in new)
-    return text if len(text) <= LARGEST_PATCH else ""
+    """How code, params and small data differ from the commit that the first line names; for ``git apply``."""
+    sources = _sources(stages)
+    changed = _names("diff", "--name-only", "--no-renames", "-z", "HEAD", "--", *sources)
+    new = _names("ls-files", "--others", "--exclude-standard", "-z", "--", *sources)
+    parts = [git(*_DIFF, "HEAD", "--", f":(literal){name}") for name in changed]
+    parts += [git(*_DIFF, "--no-index", "--", "/dev/null", name) for name in new]
+    return f"commit {git('rev-parse', 'HEAD')}" + "".join(part for part in parts if len(part) <= LARGEST_PATCH)
+
+
+# whatever the user's settings of git are
+_DIFF = (
+    "diff",
+    "--binary",
+    "--no-renames",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
+
+
+def _names(*arguments: str) -> list[str]:
+    return [name for name in git(*arguments).split("\0") if name]
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:
@@ -82,4 +101,10 @@ def _sources(stages: Mapping[str, Record]) -> list[str]:
     made = [out for stage in stages.values() for out in stage.outs]
     deps = {dep for stage in stages.values() for dep in stage.deps}
     outside = {dep for dep in deps if not any(dep == out or dep.startswith(f"{out}/") for out in made)}
-    return [f":(literal){path}" for path in sorted({str(PIPELINE_FILE), str(PARAMS_FILE), "requirements.lock", *outside})]
+    inside = {
+        dep for dep in outside if not Path(dep).is_absolute() and ".." not in Path(dep).parts
+    }  # else git would refuse all
+    beside = {f"{dep}.dvc" for dep in inside if not dep.endswith(".py")}  # of data that DVC holds
+    code = {f":(glob){Path(dep).parent}/*.py" for dep in inside if dep.endswith(".py")}  # what shows runs is no dependency
+    files = {str(PIPELINE_FILE), str(PARAMS_FILE), "requirements.lock", *inside, *beside}
+    return sorted({*(f":(literal){path}" for path in files), *code})

@@ -30,6 +30,7 @@ CALL_SECONDS, PATIENT_SECONDS = 3.0, 60.0  # what a server, and a database on th
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{CALL_SECONDS:.0f}",
 }.items():
@@ -54,6 +55,7 @@ class Store:
         self._lock = FileLock(root / ".evidence" / "store.lock", timeout=CALL_SECONDS if is_remote(root) else PATIENT_SECONDS)
         (root / ".evidence").mkdir(exist_ok=True)
         with self._lock:
+            self._make_database()
             self._client = _Watched(MlflowClient(tracking_uri(root)), watch or Watch())
             self._experiment_id = self._find_or_create_experiment()
 
@@ -77,6 +79,17 @@ class Store:
             run.tag({"evidence.trained_in": first.info.run_id})
         return run
 
+    def named(self, name: str) -> list[Run]:
+        """The runs with this id, this name, or a digest that begins so; also those that were deleted, as when rebuilt."""
+        from mlflow.entities import ViewType
+
+        if re.search(r"['\"\\]", name):
+            return []
+        wanted = [f"attributes.run_id = '{name}'", f"attributes.run_name = '{name}'"]
+        wanted += [f"tags.`{DIGEST}` LIKE '{name}%'"] * bool(re.fullmatch("[0-9a-f]{4,64}", name))
+        found = [run for one in wanted for run in self._client.search_runs([self._experiment_id], one, ViewType.ALL)]
+        return [Run(self._client, self._find(DIGEST, run.data.tags.get(DIGEST, "")) or run) for run in found]
+
     def end_abandoned(self, but: str) -> None:
         """Mark the runs of this machine whose process is gone as killed, except the one with the digest ``but``."""
         for status in ("RUNNING", "SCHEDULED"):
@@ -84,6 +97,23 @@ class Store:
             for run in found:
                 if run.data.tags.get(DIGEST) != but and is_gone(run.data.tags.get(PROCESS, "")):
                     self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _make_database(self) -> None:
+        """Make a database that is not there yet under another name first.
+
+        MLflow makes it in many steps, and could never open one that was left between two of them.
+        """
+        uri = tracking_uri(self._root)
+        path = Path(uri.removeprefix("sqlite:///"))
+        if not uri.startswith("sqlite:///") or path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        fresh = path.with_name(f"{path.name}.new")
+        for left in (fresh, path.with_name(f"{fresh.name}-journal")):
+            left.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{fresh}", (self._root / "mlartifacts").as_uri()).engine.dispose()
+        os.replace(fresh, path)
 
     def _find_or_create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -124,11 +154,11 @@ class Store:
             made = self._create(experiment)
             new = Run(self._client, made)
             new.tag({name: value for name, value in run.tags.items() if not name.startswith("mlflow.")})
-            new.tag({ARTIFACTS: "none"})
+            new.tag({ARTIFACTS: "none", PATCH: "none"})
         return new
 
 
-ARTIFACTS = "evidence.artifacts"  # tag: the digest of the artifacts that a run holds
+ARTIFACTS, PATCH = "evidence.artifacts", "git.patch"  # tags: the digests of the artifacts and the patch that a run holds
 
 
 class Run:
@@ -151,8 +181,7 @@ class Run:
         content = Content(experiment)
         if not self._run.data.params:
             self._log_params(content.params)
-        if patch:
-            self._upload({"code.patch": patch.encode(errors="surrogateescape")})
+        self._keep(patch)
 
     def points(self, points: Iterable[Point]) -> None:
         """Log values at steps. A point's time is that of its step (a second each), so logging it again changes nothing."""
@@ -181,6 +210,7 @@ class Run:
         held = digest({path: digest(body.hex()) for path, body in content.artifacts.items()})
         if self.tags.get(ARTIFACTS) != held:
             self._upload(content.artifacts)
+        self._keep(content.patch)
         self.tag({**content.experiment.tags, **content.tags, ARTIFACTS: held})
         for stage in self.failures & set(content.finished):
             self._client.delete_tag(self.id, FAILURE + stage)
@@ -206,6 +236,26 @@ class Run:
         if changed:
             self._client.log_batch(self.id, tags=[RunTag(name, value) for name, value in changed.items()])
             self.tags |= changed
+
+    def values(self) -> set[Point]:
+        """All metrics that it holds."""
+        histories = (self._client.get_metric_history(self.id, name) for name in self._run.data.metrics)
+        return {(point.key, point.value, point.step) for history in histories for point in history}
+
+    def artifact(self, path: str) -> bytes | None:
+        """The content of an artifact, if the run holds it."""
+        folder, _, _ = path.rpartition("/")
+        found = self._client.list_artifacts(self.id, folder or None)
+        if path not in [file.path for file in found if not file.is_dir]:
+            return None
+        with tempfile.TemporaryDirectory(prefix="evidence-") as target:
+            return Path(self._client.download_artifacts(self.id, path, target)).read_bytes()
+
+    def _keep(self, patch: str) -> None:
+        content = patch.encode(errors="surrogateescape")
+        if patch and self.tags.get(PATCH) != digest(content.hex()):
+            self._upload({"code.patch": content})
+            self.tag({PATCH: digest(content.hex())})
 
     def _log_params(self, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param

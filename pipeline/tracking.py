@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +69,7 @@ class View:
         """Bring the run to what the files of all stages that are current say."""
         records = current_records()
         content = content_of(self._experiment, records, lambda path: Path(path).read_bytes())
-        self._finish(lambda run: self._bring(content))
+        self._finish(lambda run: self._bring(replace(content, patch=self._patch)))
 
     def fail(self, error: BaseException) -> None:
         """Mark the run as failed (killed, if the user interrupted it), with the reason."""
@@ -227,6 +228,7 @@ def watched(root: Path, work: Callable[[Store], T]) -> T:
     watch, outage, results = Watch(), Outage(root), queue.SimpleQueue[Callable[[], T]]()
     thread = threading.Thread(target=lambda: results.put(_outcome(lambda: work(Store(root, watch)))), daemon=True)
     first = REMEMBERED_SECONDS if outage.is_remembered() else CALL_SECONDS
+    first = first if is_remote(root) else PATIENT_SECONDS  # a database here may be slow, but is not away
     thread.start()
     while thread.is_alive() and watch.seconds < (PATIENT_SECONDS if watch.calls else first):
         thread.join(0.02)
