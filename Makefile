@@ -9,12 +9,11 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PYTHONWARNINGS ?= ignore::FutureWarning
-MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 # columns of `dvc exp show` that hide the rest: file hashes, and the parts of the metrics
 UNSHOWN := .*/.*|(baselines|diagnostics|estimators|standard_errors)\..*|verdict\.(statement|reasons)|log_likelihood\.(samples|monte_carlo_error)|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro publish compare test test-all lint format ui clean
+.PHONY: help install repro publish compare test test-all test-faults lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +35,10 @@ test: lint ## Install, then lint, types and tests (some minutes)
 	@python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint ## As test, and the tests that take minutes
-	@python -m pytest -n 2 --dist loadfile
+	@python -m pytest -n 2 --dist loadfile -m "not faults"
+
+test-faults: $(INSTALLED) ## Hurt a small experiment (an hour): FAULTS_SEED=0 FAULTS_KILLS=50 STORE=sqlite, or postgresql
+	@python -m pytest -n 2 tests/faults
 
 lint: $(INSTALLED) ## Check style and types
 	@ruff check .
@@ -48,8 +50,10 @@ format: $(INSTALLED) ## Format the code
 	@ruff format .
 
 ui: $(INSTALLED) ## Serve the MLflow UI on 127.0.0.1 (PORT=5000)
-	@echo "http://127.0.0.1:$(or $(PORT),5000) in a few seconds; Ctrl-C stops it"
-	@PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri "$(MLFLOW_TRACKING_URI)"
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI is a server, which has a UI of its own"; exit;; esac; \
+	  echo "http://127.0.0.1:$(or $(PORT),5000) in a few seconds; Ctrl-C stops it"; \
+	  export MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"; \
+	  PYTHONWARNINGS=ignore mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000)
 
 clean: ## Remove caches and half-written outputs, and offer to remove saved states; results, data and runs stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache data/*.partial models.partial results/*.partial
