@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -301,10 +302,10 @@ def test_a_folder_that_is_taken_is_left_alone(runs: Runs, into: Path) -> None:
         restore_to(into, runs.committed)
     assert [(path.name, path.read_text()) for path in into.iterdir()] == [("mine.txt", "mine")]
     shutil.rmtree(into)
-    restore_to(into, runs.committed)
+    restore_to(into, runs.clean)
     shutil.rmtree(into)  # git still knows it
-    restore_to(into, runs.committed)
-    runs.assert_restored(into, runs.committed)
+    restore_to(into, runs.clean)
+    runs.assert_restored(into, runs.clean)
 
 
 def test_files_that_are_not_in_the_cache_are_pulled_or_named(runs: Runs, into: Path, tmp_path: Path) -> None:
@@ -326,6 +327,19 @@ def test_files_that_are_not_in_the_cache_are_pulled_or_named(runs: Runs, into: P
         repository.run("git", "worktree", "remove", "--force", str(into))
         runs.assert_refused(runs.committed, into, "models/model.safetensors|DVC cannot pull")
     settings.unlink()
+
+
+def test_metrics_that_dvc_does_not_cache_come_from_its_run_cache_or_from_the_run(runs: Runs, into: Path) -> None:
+    body = runs.outputs[runs.clean.info.run_id][METRICS]
+    kept = artifact(runs, runs.clean, "evaluate/metrics.json")
+    in_cache = cached(runs.repository, hashlib.md5(body, usedforsecurity=False).hexdigest())
+    for lost in (kept, in_cache):
+        with away(lost):
+            restore_to(into, runs.clean)
+        runs.assert_restored(into, runs.clean)
+        runs.repository.run("git", "worktree", "remove", "--force", str(into))
+    with away(kept, in_cache):
+        runs.assert_refused(runs.clean, into, METRICS)
 
 
 def test_data_that_no_patch_holds_comes_from_the_working_directory_or_is_named(runs: Runs, into: Path) -> None:

@@ -47,10 +47,10 @@ def plan(seed: int, kills: int) -> list[Kill]:
 
 
 def suffer(trial: Trial, kill: Kill) -> bool:
-    """Start the experiment and kill it; whether the moment came before the stage had ended."""
+    """Start the experiment and kill it; false if the moment came when the stage had ended."""
     stage, seconds = trial.laboratory.moment(kill.share)
     start = trial.begin()
-    hit = start.at(stage, seconds, lambda process: inflict(trial, kill, start, process))
+    hit = start.at(stage, seconds, lambda process: inflict(trial, kill, start, process)) and start.wait() != 0
     if hit:
         trial.note(str(kill), stage)
     return hit

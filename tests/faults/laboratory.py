@@ -71,6 +71,7 @@ class Start:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )
 
     @property
@@ -110,6 +111,11 @@ class Start:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _hear_interrupts() -> None:
+    """Ctrl-C must not be ignored, as it is by what a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _words(process: psutil.Process) -> list[str]:
