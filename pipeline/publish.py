@@ -70,7 +70,7 @@ def _forget_recorded(root: Path) -> None:
     """Remove the saved states of stages whose outputs dvc.lock or the run-cache records."""
     for name, record in load_lock().items():
         forget(root, name, digest(record.inputs))
-    if leftovers(root):
+    if leftovers(root) and (root / ".dvc").is_dir():
         for name, record in Cache.of(root).records():
             forget(root, name, digest(record.inputs))
 

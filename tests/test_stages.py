@@ -187,7 +187,7 @@ def test_train_fails_without_exporting(
     kind: str, changes: dict[str, Any], error: type[Exception], message: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_all(workspace)
-    before = contents("models", "results")
+    before = contents("models", "results/train", "results/evaluate")
     write_table(workspace, table(kind))
     write_params(workspace, **changes)
     prepare.main()
@@ -195,7 +195,7 @@ def test_train_fails_without_exporting(
         train.main()
     monkeypatch.setattr(sys, "argv", ["train"])
     assert run("train", "", train.main) == 1
-    assert contents("models", "results") == before
+    assert contents("models", "results/train", "results/evaluate") == before
     assert not list(workspace.glob("*.partial")) + list(workspace.glob("results/*.partial"))
 
 

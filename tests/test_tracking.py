@@ -215,6 +215,7 @@ def test_a_failed_preparation_is_shown_and_stays_when_the_inputs_change(workspac
 def test_points_are_live_while_training(workspace: Path, shown: Shown) -> None:
     write_table(workspace)
     write_params(workspace)
+    store.Store(workspace)  # looking at it below, without its lock, would meet its making
 
     def start() -> None:
         with view(workspace, "train") as live:
@@ -254,6 +255,7 @@ def current_store() -> Shown:
 
 
 def die_in_training() -> None:
+    store.Store(Path.cwd())  # looking at it below, without its lock, would meet its making
     with view(Path.cwd(), "train"):
         deadline = time.monotonic() + 30
         while not current_store().runs():
