@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.experiment import Experiment
 from pipeline.files import to_yaml
 from pipeline.params import PARAMS_FILE, check_params, leaves
-from pipeline.records import LOCK_FILE, STAGES, Record, digest
+from pipeline.records import LOCK_FILE, STAGES, Record, digest, record_path
 
 Point = tuple[str, float, int]  # name, value, step
 Read = Callable[[str], bytes]  # the content of a file that a stage made
@@ -102,7 +102,7 @@ def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, bytes]]:
     folder = f"results/{stage}/"
-    for path in sorted(record.files):
+    for path in sorted(record.files.keys() - {str(record_path(stage))}):  # which dvc.lock names and the record itself does not
         if path.startswith(folder) and path.endswith(ARTIFACT_SUFFIXES):
             content = read(path)
             if len(content) <= LARGEST_ARTIFACT:

@@ -19,23 +19,28 @@ EXCEPTED = {f"pipeline/{name}.py" for name in ("contents", "experiment", "proces
 # imported inside a function, and by no stage that calls that function without importing it at its top as well
 INSIDE_FUNCTIONS = {("vae/model.py", "vae.evidence")}
 
-LOADED = """
-import importlib, pathlib, sys
-importlib.import_module("pipeline." + sys.argv[1])
-root = pathlib.Path.cwd()
-for module in list(sys.modules.values()):
-    file = getattr(module, "__file__", None)
-    path = pathlib.Path(file) if file else None
-    if path and path.is_relative_to(root) and path.relative_to(root).parts[0] in ("pipeline", "vae"):
-        print(path.relative_to(root).as_posix())
+HELP = """
+import contextlib, pathlib, runpy, sys
+stage, root = sys.argv.pop(), pathlib.Path.cwd()
+sys.argv.append("--help")
+with contextlib.suppress(SystemExit):
+    runpy.run_module(f"pipeline.{stage}", run_name="__main__")
+loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+files = {pathlib.Path(file) for file in loaded} | {root / f"pipeline/{stage}.py"}
+for file in files:
+    if file.is_relative_to(root) and file.relative_to(root).parts[0] in ("pipeline", "vae"):
+        print(file.relative_to(root).as_posix(), file=sys.stderr)
 """
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_imports(stage: str) -> None:
-    done = subprocess.run([sys.executable, "-c", LOADED, stage], cwd=ROOT, capture_output=True, text=True, check=True)
+    """And a stage that is asked for help says what it writes."""
+    done = subprocess.run([sys.executable, "-c", HELP, stage], cwd=ROOT, capture_output=True, text=True, check=True)
     declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert declared == set(done.stdout.split()) - EXCEPTED
+    assert declared == set(done.stderr.split()) - EXCEPTED
+    assert f"python -m pipeline.{stage}" in done.stdout
+    assert "Writes" in done.stdout
 
 
 def test_imports_inside_functions_are_the_known_ones() -> None:

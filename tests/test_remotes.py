@@ -13,12 +13,23 @@ from tests.services import no_ssh_server, ssh_server
 
 
 class Origin(NamedTuple):
-    """A repository with two states, committed and cached; the newer one is an experiment on the older one too."""
+    """A repository whose states are committed and cached, and the files of each commit."""
 
     repository: Repository
+    outputs: dict[str, Mapping[str, bytes]]
+
+    def note(self) -> str:
+        """The commit that is checked out, whose files are noted."""
+        commit = self.repository.run("git", "rev-parse", "HEAD").strip()
+        self.outputs[commit] = self.repository.outputs()
+        return commit
+
+
+class States(NamedTuple):
+    """Two commits of an origin; the newer one is an experiment on the older one too."""
+
     older: str
     newer: str
-    outputs: Mapping[str, Mapping[str, bytes]]
 
 
 class Remote(NamedTuple):
@@ -41,14 +52,17 @@ pytestmark = pytest.mark.filterwarnings("default")  # MLflow uses what SQLAlchem
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
-    made = finished(tmp_path_factory.mktemp("origin") / "origin", tmp_path_factory)
-    older = made.run("git", "rev-parse", "HEAD").strip()
-    outputs = {older: made.outputs()}
-    made.run("dvc", "exp", "run", "-S", "evaluate.samples=70", "--name", EXPERIMENT)
-    newer = made.commit("more samples")
-    outputs[newer] = made.outputs()
-    assert outputs[older] != outputs[newer]
-    return Origin(made, older, newer, outputs)
+    return Origin(finished(tmp_path_factory.mktemp("origin") / "origin", tmp_path_factory), {})
+
+
+@pytest.fixture(scope="module")
+def states(origin: Origin) -> States:
+    older = origin.note()
+    origin.repository.run("dvc", "exp", "run", "-S", "evaluate.samples=70", "--name", EXPERIMENT)
+    origin.repository.commit("more samples")
+    newer = origin.note()
+    assert origin.outputs[older] != origin.outputs[newer]
+    return States(older, newer)
 
 
 @pytest.fixture
@@ -96,42 +110,44 @@ def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path,
     assert any(remote.path.rglob("*"))
     clone = colleague(origin, remote, tmp_path)
     clone.run("dvc", "pull", "--run-cache")
-    assert_same(clone, origin, origin.newer)
+    assert_same(clone, origin, origin.note())
     assert_shown(clone, origin)
     (clone.folder / "dvc.lock").unlink()
     assert clone.repro("prepare") == []  # the run-cache has come too, and knows this stage without the lock
 
 
 @pytest.mark.slow
-def test_older_states_travel_with_all_commits(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+def test_older_states_travel_with_all_commits(origin: Origin, states: States, folder: Remote, tmp_path: Path) -> None:
     folder.serve(origin.repository)
     origin.repository.run("dvc", "push", "--all-commits")
     clone = colleague(origin, folder, tmp_path)
-    clone.run("git", "checkout", "-q", origin.older)
+    clone.run("git", "checkout", "-q", states.older)
     clone.run("dvc", "pull")
-    assert_same(clone, origin, origin.older)
+    assert_same(clone, origin, states.older)
 
 
 @pytest.mark.slow
-def test_older_states_do_not_travel_with_the_run_cache_alone(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+def test_older_states_do_not_travel_with_the_run_cache_alone(
+    origin: Origin, states: States, folder: Remote, tmp_path: Path
+) -> None:
     folder.serve(origin.repository)
     origin.repository.run("dvc", "push", "--run-cache")
     clone = colleague(origin, folder, tmp_path)
-    clone.run("git", "checkout", "-q", origin.older)
+    clone.run("git", "checkout", "-q", states.older)
     assert "results/evaluate/examples.parquet" in clone.run("dvc", "pull", "--run-cache", expect=1)
 
 
 @pytest.mark.slow
-def test_an_experiment_travels(origin: Origin, folder: Remote, tmp_path: Path) -> None:
+def test_an_experiment_travels(origin: Origin, states: States, folder: Remote, tmp_path: Path) -> None:
     """Through a git server: an experiment is a reference of git's, and files in DVC's remote."""
     folder.serve(origin.repository)
     hub = tmp_path / "hub.git"
     origin.repository.run("git", "clone", "-q", "--bare", str(origin.repository.folder), str(hub))
     origin.repository.run("dvc", "exp", "push", str(hub), EXPERIMENT)
     clone = colleague(origin, folder, tmp_path)
-    clone.run("git", "checkout", "-q", origin.older)
+    clone.run("git", "checkout", "-q", states.older)
     clone.run("dvc", "exp", "pull", str(hub), EXPERIMENT)
     clone.run("dvc", "exp", "apply", EXPERIMENT)
     clone.run("dvc", "pull")
-    assert clone.outputs() == origin.outputs[origin.newer]
+    assert clone.outputs() == origin.outputs[states.newer]
     assert clone.repro() == []

@@ -391,7 +391,7 @@ def test_an_old_run_after_three_later_experiments(tmp_path: Path, tmp_path_facto
         clone.set("generate.samples", samples)
         assert "generate" in clone.repro()
     before = work(clone)
-    old, *later = (run.info.run_name for run in clone.runs())
+    _, old, *later = (run.info.run_name for run in clone.runs())
     assert len(later) == 3
     assert "verified: evaluated again, equal are all" in clone.run("python", "-m", "pipeline.restore", old, "--verify")
     restored = Repository(folder.with_name(f"project-{old}"))

@@ -355,15 +355,6 @@ def test_summary_says_what_came_out(workspace: Path, capsys: pytest.CaptureFixtu
     assert "make ui" in text
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_help_says_what_a_stage_writes(stage: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"pipeline.{stage}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert f"python -m pipeline.{stage}" in done.stdout
-    assert "Writes" in done.stdout
-
-
 def test_the_readme_quotes_the_locked_run() -> None:
     """Each figure in the README's table is the one that the committed metrics hold, as `make repro` prints it."""
     readme = (ROOT / "README.md").read_text()

@@ -176,7 +176,10 @@ def test_nothing_to_publish_is_an_error(workspace: Path) -> None:
         publish_now()
 
 
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError("no memory"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("no memory"), "FAILED"), pytest.param(KeyboardInterrupt(), "KILLED", marks=slow)],
+)
 def test_a_failing_stage_says_why_and_the_same_run_recovers(
     error: BaseException, status: str, workspace: Path, shown: Shown
 ) -> None:
@@ -235,6 +238,7 @@ def test_points_are_live_while_training(workspace: Path, shown: Shown) -> None:
     assert -3.0 not in [value for _, value in shown.curve(run, "valid/elbo")]
 
 
+@slow
 def test_the_run_of_a_process_that_is_gone_becomes_killed(workspace: Path, shown: Shown) -> None:
     """It was killed while it ran, and other params run now."""
     code = "import sys; from tests.test_tracking import die_in_training; die_in_training()"
@@ -265,7 +269,7 @@ def die_in_training() -> None:
         os.kill(os.getpid(), 9)
 
 
-@pytest.mark.parametrize("kind", ["refuse", "drip", *(pytest.param(k, marks=slow) for k in ("hang", "500", "no folder"))])
+@pytest.mark.parametrize("kind", ["refuse", *(pytest.param(k, marks=slow) for k in ("drip", "hang", "500", "no folder"))])
 def test_a_store_that_is_away_costs_a_warning_and_little_time(
     kind: Any, workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,6 +339,7 @@ def test_other_processes_of_a_distributed_training_stay_silent(workspace: Path, 
     assert not (workspace / "mlflow.db").exists()
 
 
+@slow
 def test_processes_that_first_touch_a_store_together_all_log(workspace: Path, shown: Shown) -> None:
     """Four at once, each with params of its own, on a store that does not exist yet."""
     code = (

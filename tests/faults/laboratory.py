@@ -180,12 +180,7 @@ class QuickLaboratory(Laboratory):
 
     def _run(self, clone: Clone) -> dict[str, float]:
         shutil.copytree(clone.folder, self.prepared, symlinks=True)
-        code = (
-            "from pipeline import evaluate, generate, prepare, train\nfor s in (prepare, train, evaluate, generate): s.main()"
-        )
-        start = Start(clone.folder, self.folder / "reference.log", [sys.executable, "-c", code], environment())
-        assert start.wait() == 0, start.said
-        clone.run("dvc", "commit", "--force")
+        clone.run_all(**environment())
         self.lend("prepare", self.prepared)
         return {}
 
