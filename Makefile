@@ -32,10 +32,10 @@ compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the tes
 	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
 test: lint ## Install, then lint, types and tests (some minutes)
-	@python -m pytest -n 2 --dist loadfile -m "not slow"
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: lint ## As test, and the tests that take minutes
-	@python -m pytest -n 2 --dist loadfile -m "not faults"
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
 
 test-faults: $(INSTALLED) ## Hurt a small experiment (an hour): FAULTS_SEED=0 FAULTS_KILLS=50 STORE=sqlite, or postgresql
 	@python -m pytest -n 2 tests/faults
