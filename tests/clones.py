@@ -23,15 +23,15 @@ IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
 
 
 class Repository:
-    """A folder with git and DVC, and commands run in it."""
+    """A folder with git and DVC, and commands run in it, which are given more of an environment."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.environment = folder, environment
 
     def run(self, *command: str, expect: int = 0, **environment: str) -> str:
         """Standard output and error of a command, which is given more of an environment."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        given = {**os.environ, "PATH": path, "EVIDENCE_TRACKING": "on"} | environment
+        given = {**os.environ, "PATH": path, "EVIDENCE_TRACKING": "on"} | self.environment | environment
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, env=given)
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -63,13 +63,22 @@ class Repository:
             yaml.dump(content, file)
 
     def shown(self) -> Shown:
-        """What MLflow shows now; of a copy, as MLflow keeps a database open though it is deleted."""
+        """What MLflow shows now; of a copy of a file, as MLflow keeps a database open though it is deleted."""
+        if "MLFLOW_TRACKING_URI" in self.environment:
+            return Shown(self.environment["MLFLOW_TRACKING_URI"], self.environment["MLFLOW_EXPERIMENT_NAME"])
         copy = self.folder.with_name(f"{uuid.uuid4().hex}.db")
         shutil.copy(self.folder / "mlflow.db", copy)
         return Shown(f"sqlite:///{copy}")
 
     def runs(self) -> list[Run]:
         return self.shown().runs()
+
+    def lose_store(self) -> None:
+        """All that MLflow shows is lost."""
+        (self.folder / "mlflow.db").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "mlartifacts", ignore_errors=True)
+        if "MLFLOW_TRACKING_URI" in self.environment:
+            self.environment |= on_server(self.environment["MLFLOW_TRACKING_URI"])
 
     def publish(self, *options: str) -> str:
         """What `make publish` says."""
@@ -103,7 +112,12 @@ class Clone(Repository):
         self.run("dvc", "commit", "--force")
 
 
-def finished(folder: Path, factory: pytest.TempPathFactory) -> Repository:
+def on_server(uri: str) -> dict[str, str]:
+    """What leads to an empty store: an experiment of its own on a tracking server."""
+    return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": uuid.uuid4().hex}
+
+
+def finished(folder: Path, factory: pytest.TempPathFactory, **environment: str) -> Repository:
     """A copy of a clone in which the experiment has run and is committed; run once, for all processes that test.
 
     Its MLflow store, whose paths would be those of another folder, is made in the copy.
@@ -116,6 +130,6 @@ def finished(folder: Path, factory: pytest.TempPathFactory) -> Repository:
             made.run_all(EVIDENCE_TRACKING="off")
             made.commit("first run")
             os.replace(made.folder, shared / "finished")
-    copy = Repository(Path(shutil.copytree(shared / "finished", folder, symlinks=True)))
+    copy = Repository(Path(shutil.copytree(shared / "finished", folder, symlinks=True)), **environment)
     copy.publish()
     return copy

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 
 import pytest
 
-from tests.clones import Repository, finished
+from tests.clones import Repository, finished, on_server
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return finished(tmp_path_factory.mktemp("clone") / "clone", tmp_path_factory)
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def clone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """With a store of its own in a file, or on a server."""
+    store = {} if request.param == "sqlite" else on_server(request.getfixturevalue("tracking_uri"))
+    return finished(tmp_path_factory.mktemp("clone") / "clone", tmp_path_factory, **store)
 
 
 @pytest.mark.filterwarnings("default")
@@ -69,8 +70,7 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Repository) 
 def _lose_and_rebuild(clone: Repository) -> None:
     """The store is lost; of every state that git or the run-cache holds there is the run as before."""
     before = clone.shown().comparable()
-    (clone.folder / "mlflow.db").unlink()
-    shutil.rmtree(clone.folder / "mlartifacts")
+    clone.lose_store()
     said = clone.publish("--all")
     after = clone.shown().comparable()
     assert after.keys() == before.keys()
@@ -114,7 +114,7 @@ def test_every_state_is_rebuilt(clone: Repository) -> None:
 def test_queued_experiments_run_in_parallel_into_the_main_store(clone: Repository) -> None:
     """Four at once, on a store that is not there yet."""
     clone.run("git", "checkout", "-q", "params.yaml", "dvc.lock", "results")
-    (clone.folder / "mlflow.db").unlink()
+    clone.lose_store()
     clone.run("dvc", "exp", "run", "-S", "model.latent_dim=3,4", "-S", "generate.samples=21,22", "--queue")
     clone.run("dvc", "queue", "start", "-j", "4")
     deadline = time.monotonic() + 400

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.clones import Repository, finished
+from tests.clones import Repository, finished, on_server
 from tests.services import no_ssh_server, ssh_server
 
 
@@ -102,8 +102,17 @@ def assert_same(repository: Repository, origin: Origin, commit: str) -> None:
     assert repository.outputs() == origin.outputs[commit]
 
 
-@pytest.mark.parametrize("kind", ["folder", pytest.param("ssh", marks=pytest.mark.slow)])
-def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("kind", "store"),
+    [
+        ("folder", "sqlite"),
+        pytest.param("ssh", "sqlite", marks=pytest.mark.slow),
+        pytest.param("folder", "postgresql", marks=pytest.mark.slow),
+    ],
+)
+def test_a_colleague_executes_nothing(
+    kind: str, store: str, origin: Origin, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     remote: Remote = request.getfixturevalue(kind)
     remote.serve(origin.repository)
     origin.repository.run("dvc", "push", "--run-cache")
@@ -111,6 +120,8 @@ def test_a_colleague_executes_nothing(kind: str, origin: Origin, tmp_path: Path,
     clone = colleague(origin, remote, tmp_path)
     clone.run("dvc", "pull", "--run-cache")
     assert_same(clone, origin, origin.note())
+    if store == "postgresql":
+        clone.environment |= on_server(request.getfixturevalue("tracking_uri"))
     assert_shown(clone, origin)
     (clone.folder / "dvc.lock").unlink()
     assert clone.repro("prepare") == []  # the run-cache has come too, and knows this stage without the lock

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pipeline.params import load_params
 from pipeline.records import declared, experiment_digest
 from pipeline.stage import command
 from pipeline.store import reason
+from tests.clones import on_server
 from tests.mlflow_store import Shown
 from tests.services import bad_server, proxy
 from tests.workspace import ROOT, table, write_params, write_pipeline, write_table
@@ -40,20 +40,19 @@ def shown(request: pytest.FixtureRequest, workspace: Path, monkeypatch: pytest.M
     """The store that the stages write to: the default one, or a server."""
     if request.param == "sqlite":
         return Shown(f"sqlite:///{workspace / 'mlflow.db'}")
-    return on_server(request.getfixturevalue("tracking_uri"), monkeypatch)
+    return server(request.getfixturevalue("tracking_uri"), monkeypatch)
 
 
-def on_server(uri: str, monkeypatch: pytest.MonkeyPatch) -> Shown:
+def server(uri: str, monkeypatch: pytest.MonkeyPatch) -> Shown:
     """An experiment of the test's own on a server."""
-    name = uuid.uuid4().hex
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
-    return Shown(uri, name)
+    for name, value in (store := on_server(uri)).items():
+        monkeypatch.setenv(name, value)
+    return Shown(uri, store["MLFLOW_EXPERIMENT_NAME"])
 
 
 def lose(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> Shown:
     """All that the store holds is lost: what comes now goes to an empty experiment. (MLflow keeps a deleted file open.)"""
-    return on_server(shown.uri, monkeypatch)
+    return server(shown.uri, monkeypatch)
 
 
 def run_all(workspace: Path, **changes: Any) -> None:
@@ -385,7 +384,7 @@ def test_a_server_that_goes_away_in_the_middle_is_completed_later(
     workspace: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It dies after training has begun, hangs in evaluation, and is back for the last stage, which completes the run."""
-    shown = on_server(tracking_uri, monkeypatch)
+    shown = server(tracking_uri, monkeypatch)
     with proxy(tracking_uri) as between:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", between.uri)
         write_table(workspace)

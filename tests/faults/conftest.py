@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from tests.clones import on_server
 from tests.faults.laboratory import QUICK, SMALL, Fault, Laboratory, QuickLaboratory, Trial, environment
 
 COLUMNS = ("survived", "bytes", "run")
@@ -34,11 +34,6 @@ def store(request: pytest.FixtureRequest) -> dict[str, str]:
     if os.environ.get("STORE", "sqlite") == "sqlite":
         return {}
     return on_server(request.getfixturevalue("tracking_uri"))
-
-
-def on_server(uri: str) -> dict[str, str]:
-    """An experiment of its own on a server."""
-    return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": uuid.uuid4().hex}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.faults.conftest import on_server
+from tests.clones import on_server
 from tests.faults.laboratory import STAGES, Fault, Laboratory, Trial
 from tests.services import bad_server, proxy
 
