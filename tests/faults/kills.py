@@ -63,5 +63,5 @@ def inflict(trial: Trial, kill: Kill, start: Start, stage: psutil.Process) -> No
     else:
         (stage if kill.victim == "stage" else start.process).send_signal(kill.number)
     if kill.victim == "DVC":
-        trial.leave(stage)
+        trial.leave(stage, start)
     start.wait()

@@ -230,7 +230,7 @@ class Trial(Repository):
         self.starts: list[Start] = []
         self.faults: list[Fault] = []
         self._saved: list[tuple[int, str, int]] = []
-        self._survivors: list[psutil.Process] = []
+        self._survivors: list[tuple[psutil.Process, Start]] = []
         self._began = time.monotonic()
         shutil.copytree(laboratory.prepared, folder, symlinks=True)
 
@@ -255,7 +255,7 @@ class Trial(Repository):
         """Begin what `make repro` does: mend what a killed DVC has left, then DVC."""
         mending = self._start("python", "-m", "pipeline.recover")
         assert mending.wait() == 0, mending.said
-        for stage in filter(is_alive, self._survivors):
+        for stage in [stage for stage, _ in self._survivors if is_alive(stage)]:
             assert f"process {stage.pid} (" in mending.said, mending.said
         return self._start("dvc", "repro")
 
@@ -268,9 +268,9 @@ class Trial(Repository):
         self.faults.append(Fault(f"{fault}, {stage}"))
         self._saved.append((len(self.starts), stage, self.saved(stage)))
 
-    def leave(self, stage: psutil.Process) -> None:
+    def leave(self, stage: psutil.Process, start: Start) -> None:
         """A stage goes on though its DVC was killed: starts to come must name it, and wait for it."""
-        self._survivors.append(stage)
+        self._survivors.append((stage, start))
 
     def saved(self, stage: str) -> int:
         """How much the saved state of a stage holds: epochs, or files of pieces; what is damaged does not count."""
@@ -322,11 +322,11 @@ class Trial(Repository):
                 yield f"{shlex.join(last.command)} ended with {status}"
 
     def _meetings(self, start: Start) -> Iterator[str]:
-        """Whether a stage begins to work while another process works on it."""
-        for stage in self._survivors:
-            while is_alive(stage):
+        """Whether a stage begins to work while another process works on it, which ends by saying what came out."""
+        for stage, first in self._survivors:
+            while _works(stage, first):
                 said = start.said
-                if re.search("going on (after|with)|trained|evaluated", said) and is_alive(stage):
+                if re.search("going on (after|with)|trained|evaluated", said) and _works(stage, first):
                     yield f"two processes at once: {said}"
                     break
                 time.sleep(TICK)
@@ -360,6 +360,10 @@ class Trial(Repository):
             if steps != list(range(len(steps))) or not steps:
                 yield f"epochs: {steps}"
         yield from (f"the run differs in {path}" for path in _differences(self.shown.comparable(), reference.comparable()))
+
+
+def _works(stage: psutil.Process, start: Start) -> bool:
+    return is_alive(stage) and not re.search(r"(trained|evaluated) \d", start.said)
 
 
 def _written(path: Path) -> int:
