@@ -16,10 +16,11 @@ def load_model(schema: Schema) -> VAE:
         ModelFileError: If its files are missing or damaged.
     """
     vae = VAE.load(MODELS)
-    columns, support = len(schema.columns), vae.generative.likelihood.support
-    if (vae.card.data_dim, support) != (columns, schema.support):
+    columns, kind = len(schema.columns), "binary" if schema.value_type == "binary" else "real"
+    modelled = "binary" if vae.generative.likelihood.measure == "probability" else "real"
+    if (vae.card.data_dim, modelled) != (columns, kind):
         raise InputError(
-            f"{MODELS} holds a model of {vae.card.data_dim} {support} columns, but the prepared data has {columns} "
-            f"{schema.support} ones; train again with `dvc repro`"
+            f"{MODELS} holds a model of {vae.card.data_dim} {modelled} columns, but the prepared data has {columns} {kind} "
+            "ones; train again with `dvc repro`"
         )
     return vae

@@ -52,11 +52,6 @@ class Schema(BaseModel):
         """Log |dy/dx| per example in nats: log p(x) = log p(y) + log_jacobian."""
         return -sum(math.log(scale) for scale in self.scale)
 
-    @property
-    def support(self) -> str:
-        """The values over which a likelihood must be a density or probability, as in `vae.likelihoods`."""
-        return "binary" if self.value_type == "binary" else "real"
-
     def to_raw(self, y: Array, *, snap: bool = True) -> Array:
         """Prepared values (N, D) in the data's own units.
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -23,10 +24,11 @@ from pipeline.job import Job, running
 from pipeline.labels import STILL_IMPROVING, still_improving
 from pipeline.params import Params
 from pipeline.saved import Saved
-from pipeline.schema import Schema, load_schema, load_split
+from pipeline.schema import SPLITS, Schema, load_index, load_schema, load_split
 from pipeline.stage import run
 from pipeline.tracking import View
 from vae import VAE, objectives
+from vae.likelihoods import Likelihood
 from vae.registry import OBJECTIVES
 from vae.training import QUANTITIES, epoch_row
 
@@ -97,18 +99,32 @@ def build(params: Params, schema: Schema) -> VAE:
         objective=entry.build(objectives, **objective),
         seed=params.seed,
     )
-    support = vae.generative.likelihood.support
-    if support != schema.support:
-        raise InputError(_MISMATCH[support].format(name=params.model.likelihood.name, path=params.data.path))
+    _refuse_unsuitable(vae.generative.likelihood, schema, params)
     return vae
 
 
-_MISMATCH = {
-    "binary": "model.likelihood.name: {name} needs values in {{0, 1}}, but {path} has others; set data.binarize to a "
-    "threshold, or choose a Gaussian likelihood",
-    "real": "model.likelihood.name: {name} is a density of real numbers, which is unbounded for the values 0 and 1 of {path}; "
-    "choose bernoulli",
-}
+def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: Params) -> None:
+    """Refuse a density of values that are all 0 or 1, a probability of real numbers, and values outside the support."""
+    name, path, support = params.model.likelihood.name, params.data.path, likelihood.support
+    binary = schema.value_type == "binary"
+    if binary and likelihood.measure != "probability":
+        raise InputError(
+            f"model.likelihood.name: {name} is a density of real numbers, which is unbounded for the values 0 and 1 of "
+            f"{path}; choose bernoulli"
+        )
+    if not binary and likelihood.measure != "density":
+        raise InputError(
+            f"model.likelihood.name: {name} needs values that are each {support.description}, but prepare makes real numbers "
+            f"of {path}; set data.binarize to a threshold for bernoulli, or choose a Gaussian likelihood"
+        )
+    for split in SPLITS:
+        y = load_split(split)
+        for row, column in np.argwhere(~support.contains(np.asarray(y)))[:1]:
+            raise InputError(
+                f"model.likelihood.name: {name} needs values that are each {support.description}, but column "
+                f"{schema.columns[column]!r} has {y[row, column]:g}, as prepared, in row {load_index(split)[row] + 1} of "
+                f"{path}; choose another likelihood, or mend data.scale"
+            )
 
 
 def _write(vae: VAE, job: Job) -> None:

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import logsumexp
 
-from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, set_affine, small_vae
+from tests.anchors import BASIC, LinearGaussian, rows_for, set_affine, small_vae
 from vae import VAE
 from vae.evidence import exact, exact_applies, quadrature
 
@@ -47,7 +47,7 @@ def with_steep_decoder(options: dict[str, Any], K: int, factor: float) -> VAE:
     return vae
 
 
-@pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda options: options["name"])
+@pytest.mark.parametrize("options", BASIC, ids=lambda options: options["name"])
 def test_one_dimension_against_scipy(options: dict[str, Any]) -> None:
     """Adaptive integration of a curved decoder's joint density, to 1e-7."""
     vae, y = with_steep_decoder(options, 1, 3.0), rows_for(options, N=4)
@@ -65,7 +65,7 @@ def test_one_dimension_against_scipy(options: dict[str, Any]) -> None:
         assert integral == pytest.approx(1, abs=1e-7)
 
 
-@pytest.mark.parametrize("options", LIKELIHOODS[2:], ids=lambda options: options["name"])
+@pytest.mark.parametrize("options", BASIC[2:], ids=lambda options: options["name"])
 def test_two_dimensions_against_a_fine_grid(options: dict[str, Any]) -> None:
     vae, y = with_steep_decoder(options, 2, 3.0), rows_for(options, N=4)
     axis = torch.linspace(-8, 8, 1001, dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_separate_modes_are_found(K: int, variance: float) -> None:
 
 def test_what_does_not_settle_has_no_value_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grids too coarse for the posterior: NaN and the reason, not the last number."""
-    vae, y = with_steep_decoder(LIKELIHOODS[0], 2, 3.0), rows_for(LIKELIHOODS[0], N=4)
+    vae, y = with_steep_decoder(BASIC[0], 2, 3.0), rows_for(BASIC[0], N=4)
     monkeypatch.setitem(quadrature.LEVELS, 2, [(4.0, 2.0), (2.0, 1.0)])
     found = exact(vae, y)
     assert found.log_likelihood.isnan().all()

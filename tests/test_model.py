@@ -77,8 +77,8 @@ def test_initial_weights_are_a_function_of_the_seed_alone() -> None:
         (np.zeros((3, 5)), r"y must have shape \(N, 4\) with N >= 1; got \(3, 5\)"),
         (np.zeros(4), r"y must have shape \(N, 4\) with N >= 1; got \(4,\)"),
         (np.zeros((0, 4)), r"y must have shape \(N, 4\) with N >= 1; got \(0, 4\)"),
-        (np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]), "y must be finite; got nan in row 1, column 1"),
-        (np.array([[0, 0, 0, np.inf]]), "y must be finite; got inf in row 0, column 3"),
+        (np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]), "finite under the Gaussian likelihood; got nan in row 1, column 1"),
+        (np.array([[0, 0, 0, np.inf]]), "y must be finite under the Gaussian likelihood; got inf in row 0, column 3"),
     ],
 )
 def test_bad_rows_are_refused(y: Any, message: str) -> None:
@@ -93,7 +93,7 @@ def test_bad_rows_are_refused(y: Any, message: str) -> None:
     [
         ({"data_dim": 0}, "data_dim must be at least 1; got 0"),
         ({"latent_dim": -1}, "latent_dim must be at least 1; got -1"),
-        ({"likelihood": "normal"}, "likelihood must be one of bernoulli, gaussian.*; got 'normal'"),
+        ({"likelihood": "normal"}, "likelihood must be one of bernoulli, beta.*; got 'normal'"),
         ({"generative_architecture": {"hidden": [0]}}, r"hidden widths must be at least 1; got \[0\]"),
         ({"inference_architecture": {"activation": "sin"}}, "activation must be one of gelu, .*; got 'sin'"),
     ],

@@ -82,7 +82,7 @@ def test_binarisation(workspace: Path) -> None:
     splits = prepared(workspace, table(), **{"data.binarize": 1.5, **BINARY})
     raw = table().to_numpy()[load_index("test")]
     assert np.array_equal(splits["test"], raw > 1.5)
-    assert load_schema().support == "binary"
+    assert load_schema().value_type == "binary"
     assert load_schema().log_jacobian == 0
 
 

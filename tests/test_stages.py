@@ -175,7 +175,7 @@ def test_the_objective_in_params_is_what_trains(workspace: Path) -> None:
 
 
 MISFITS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("continuous", BINARY, InputError, "model.likelihood.name: bernoulli needs values in {0, 1}, but .*table.csv has others"),
+    ("continuous", BINARY, InputError, "model.likelihood.name: bernoulli needs values that are each 0 or 1, but .*table.csv"),
     ("binary", {"data.scale": "none"}, InputError, "is a density of real numbers, which is unbounded for the values 0 and 1"),
     ("continuous", {"train.accelerator": "gpu"}, AcceleratorError, "accelerator='gpu'.*cannot be had on this machine"),
     ("continuous", {"train.learning_rate": 1e9, "train.max_epochs": 40}, DivergenceError, "training diverged in epoch"),

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vae import likelihoods
 from vae.distributions import DiagonalNormal, VectorDistribution
+from vae.encoding import Encoding, Input
 from vae.networks import Architecture, Feedforward
 from vae.posteriors import DiagonalGaussian
 from vae.registry import LIKELIHOODS, lookup
 
 
 class Inference(nn.Module):
-    """The inference network: y -> q(z|y)."""
+    """The inference network: y -> q(z|y).
 
-    def __init__(self, architecture: Architecture, data_dim: int, latent_dim: int) -> None:
+    Args:
+        architecture: Of the network.
+        data_dim: Number of columns D.
+        latent_dim: Number of latent dimensions K.
+        inputs: How each column goes in; as it is by default.
+
+    Raises:
+        ValueError: If there are not D inputs.
+    """
+
+    def __init__(
+        self, architecture: Architecture, data_dim: int, latent_dim: int, inputs: Sequence[Input] | None = None
+    ) -> None:
         super().__init__()
-        self.network = Feedforward(architecture, data_dim, DiagonalGaussian.features * latent_dim)
+        if inputs is not None and len(inputs) != data_dim:
+            raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
+        self.encoding = None if inputs is None else Encoding(inputs)
+        width = data_dim if self.encoding is None else self.encoding.width
+        self.network = Feedforward(architecture, width, DiagonalGaussian.features * latent_dim)
         self.posterior = DiagonalGaussian()
 
     def forward(self, y: Tensor) -> DiagonalNormal:
         """q(z|y) for y of shape (..., D)."""
-        return self.posterior(self.network(y))
+        return self.posterior(self.network(y if self.encoding is None else self.encoding(y)))
+
+    def may_miss(self, y: Tensor) -> Tensor:
+        """Whether each column of y (..., D) may be missing, shape (D,)."""
+        columns = [False] * y.shape[-1] if self.encoding is None else [of.missing for of in self.encoding.inputs]
+        return torch.tensor(columns, device=y.device)
 
 
 class Generative(nn.Module):
@@ -32,11 +55,23 @@ class Generative(nn.Module):
 
     def __init__(self, architecture: Architecture, latent_dim: int, data_dim: int, likelihood: Mapping[str, Any]) -> None:
         super().__init__()
-        options = dict(likelihood)
-        entry = lookup("likelihood", LIKELIHOODS, options.pop("name"))
-        self.likelihood: likelihoods.Likelihood = entry.build(likelihoods, data_dim, **options)
-        self.network = Feedforward(architecture, latent_dim, self.likelihood.features * data_dim)
+        self.likelihood = build_likelihood(likelihood, data_dim)
+        self.network = Feedforward(architecture, latent_dim, self.likelihood.outputs(data_dim))
 
     def forward(self, z: Tensor) -> VectorDistribution:
         """p(y|z) for z of shape (..., K)."""
         return self.likelihood(self.network(z))
+
+
+def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihoods.Likelihood:
+    """The likelihood of D columns from its name and options; ``mixed`` has such options for each column.
+
+    Raises:
+        ValueError: If a name is unknown, or an option out of its range.
+    """
+    options = dict(likelihood)
+    name = options.pop("name")
+    if name != "mixed":
+        built: likelihoods.Likelihood = lookup("likelihood", LIKELIHOODS, name).build(likelihoods, data_dim, **options)
+        return built
+    return likelihoods.Mixed(data_dim, options["columns"], build_likelihood)

@@ -1,18 +1,41 @@
 """Distributions over vectors: torch's, sampling from an explicit generator.
 
-The event is the last dimension; ``log_prob`` sums over it.
+The event is the last dimension; ``log_prob`` sums over it, ``log_prob_columns`` does not.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from typing_extensions import override
 
+from vae.draws import draw
+
 Shape = Size | list[int] | tuple[int, ...]
+
+
+class Columns(Independent[Distribution]):
+    """Independent distributions of D columns.
+
+    Args:
+        base: One for each column, of batch shape (..., D).
+    """
+
+    def __init__(self, base: Distribution) -> None:
+        super().__init__(base, 1, validate_args=False)
+
+    def log_prob_columns(self, value: Tensor) -> Tensor:
+        """Log density or probability of each column in nats, shape (..., D)."""
+        return self.base_dist.log_prob(value)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws without gradient, shape ``sample_shape + (..., D)``."""
+        return draw(self.base_dist, self._extended_shape(Size(sample_shape)), generator)
 
 
 class DiagonalNormal(Independent[Normal]):
@@ -34,6 +57,10 @@ class DiagonalNormal(Independent[Normal]):
         squares = ((value - self.mean) / self._stddev).square().sum(dim=-1)
         normaliser = self._stddev.log().expand(*self._stddev.shape[:-1], D).sum(dim=-1)
         return -0.5 * squares - normaliser - D / 2 * math.log(2 * math.pi)
+
+    def log_prob_columns(self, value: Tensor) -> Tensor:
+        """Log density of each column in nats, shape (..., D)."""
+        return self.base_dist.log_prob(value)
 
     def score(self, value: Tensor) -> Tensor:
         """The gradient of the log density by the value, shape (..., D)."""
@@ -61,6 +88,10 @@ class IndependentBernoulli(Independent[Bernoulli]):
     def __init__(self, logits: Tensor) -> None:
         super().__init__(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
 
+    def log_prob_columns(self, value: Tensor) -> Tensor:
+        """Log probability of each column in nats, shape (..., D)."""
+        return self.base_dist.log_prob(value)
+
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws in {0, 1}, shape ``sample_shape + (..., D)``."""
@@ -68,4 +99,22 @@ class IndependentBernoulli(Independent[Bernoulli]):
         return torch.bernoulli(probabilities, generator=generator)
 
 
-VectorDistribution = DiagonalNormal | IndependentBernoulli
+class VectorDistribution(Protocol):
+    """What every distribution over vectors offers."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Shape (..., D)."""
+
+    @property
+    def variance(self) -> Tensor:
+        """Shape (..., D)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density or probability in nats, shape (...)."""
+
+    def log_prob_columns(self, value: Tensor) -> Tensor:
+        """Of each column, shape (..., D)."""
+
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws without gradient, shape ``sample_shape + (..., D)``."""

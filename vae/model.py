@@ -17,6 +17,7 @@ from typing_extensions import override
 from vae import flat, likelihoods, storage
 from vae.batches import Batch
 from vae.conditionals import Generative, Inference
+from vae.encoding import Input
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import ELBO, Objective, Terms
@@ -43,6 +44,8 @@ class VAE(pl.LightningModule):
         data_dim: Number of data columns D.
         latent_dim: Number of latent dimensions K.
         likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
+            ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
+        inputs: How each column goes into the inference network, see `vae.encoding.Input`; as it is by default.
         objective: What training minimises; the ELBO by default.
         seed: Seed of the initial weights.
 
@@ -63,6 +66,7 @@ class VAE(pl.LightningModule):
         data_dim: int,
         latent_dim: int,
         likelihood: str | Mapping[str, Any] = "gaussian",
+        inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         objective: ELBO | None = None,
         seed: int = 0,
     ) -> None:
@@ -76,10 +80,11 @@ class VAE(pl.LightningModule):
             likelihood={"name": likelihood} if isinstance(likelihood, str) else dict(likelihood),
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
+            inputs=None if inputs is None else [Input.of(of) for of in inputs],
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.inference = Inference(self.card.inference, data_dim, latent_dim)
+            self.inference = Inference(self.card.inference, data_dim, latent_dim, self.card.inputs)
             self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood)
             self.prior = StandardNormal(latent_dim)
         self.objective = objective or ELBO()
@@ -223,11 +228,11 @@ class VAE(pl.LightningModule):
         rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
         if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
             raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
-        allowed, rule = rows.isfinite(), "finite"
-        if self.generative.likelihood.support == "binary":
-            allowed, rule = (rows == 0) | (rows == 1), "0 or 1 under the Bernoulli likelihood"
+        likelihood = self.generative.likelihood
+        allowed = likelihood.allows(rows) & ~(rows.isnan() & ~self.inference.may_miss(rows))
         if not allowed.all():
             row, column = (~allowed).nonzero()[0].tolist()
+            rule = f"{likelihood.of(column).support.description} under the {type(likelihood.of(column)).__name__} likelihood"
             raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
         return rows
 

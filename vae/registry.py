@@ -26,12 +26,31 @@ class Entry(NamedTuple):
 
 
 _FLOOR = (float, Field(1e-4, gt=0, description="added to the learned variance, which would otherwise fall to zero"))
+_MIN_SCALE = (float, Field(1e-2, gt=0, description="added to the learned scale, which would otherwise fall to zero"))
+_MIN_DEGREES = (float, Field(1.0, gt=0, description="added to the learned degrees of freedom"))
+_LEVELS = (int, Field(ge=2, description="the values are 0, ..., levels - 1"))
+_GREYS = (int, Field(256, ge=2, description="the values are 0, ..., levels - 1"))
+_PIXEL_SCALE = (float, Field(1e-3, gt=0, description="added to the learned scale, in units of all levels"))
+_LIBRARY = (float | None, Field(None, gt=0, description="a typical total of a row: means are shares of each row's total"))
 
 LIKELIHOODS: dict[str, Entry] = {
     "gaussian": Entry("Gaussian", {"variance": (float, Field(1.0, gt=0, description="fixed variance of every column"))}),
     "gaussian_learned": Entry("LearnedGaussian", {"min_variance": _FLOOR}),
     "gaussian_per_dimension": Entry("PerDimensionGaussian", {"min_variance": _FLOOR}),
+    "gaussian_heteroscedastic": Entry("HeteroscedasticGaussian", {"min_variance": _FLOOR}),
+    "student_t": Entry("StudentT", {"min_scale": _MIN_SCALE, "min_degrees": _MIN_DEGREES}),
+    "log_normal": Entry("LogNormal", {"min_scale": _MIN_SCALE}),
+    "beta": Entry("Beta"),
+    "zero_one_inflated_beta": Entry("ZeroOneInflatedBeta"),
     "bernoulli": Entry("Bernoulli"),
+    "categorical": Entry("Categorical", {"levels": _LEVELS}),
+    "ordinal": Entry("Ordinal", {"levels": _LEVELS}),
+    "binomial": Entry("Binomial", {"trials": (int, Field(ge=1, description="the largest value"))}),
+    "poisson": Entry("Poisson"),
+    "negative_binomial": Entry("NegativeBinomial"),
+    "zero_inflated_negative_binomial": Entry("ZeroInflatedNegativeBinomial", {"library": _LIBRARY}),
+    "discretized_logistic": Entry("DiscretizedLogistic", {"levels": _GREYS, "min_scale": _PIXEL_SCALE}),
+    "continuous_bernoulli": Entry("ContinuousBernoulli"),
 }
 
 OBJECTIVES: dict[str, Entry] = {

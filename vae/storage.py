@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vae.encoding import Input
 from vae.networks import Architecture
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -38,6 +39,7 @@ class Card(BaseModel):
     likelihood: dict[str, Any]
     generative: Architecture
     inference: Architecture
+    inputs: list[Input] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `VAE`."""
@@ -47,6 +49,7 @@ class Card(BaseModel):
             "data_dim": self.data_dim,
             "latent_dim": self.latent_dim,
             "likelihood": self.likelihood,
+            "inputs": self.inputs,
         }
 
 

@@ -1,35 +1,13 @@
-"""p(y|z): modules that turn the generative network's output into a distribution over data.
-
-A likelihood is constructed with the data dimension D and its own options, says how many numbers it needs per column
-(`features`), over which values it is a density (`support`), and maps (..., features * D) to a distribution over (..., D).
-"""
+"""Densities of real numbers that are Gaussian given the latents."""
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from vae.distributions import DiagonalNormal, IndependentBernoulli, VectorDistribution
-
-
-class Likelihood(nn.Module, ABC):
-    """What every likelihood offers.
-
-    Attributes:
-        features: Network outputs needed per data column.
-        support: ``"real"`` for a density over real numbers, ``"binary"`` for a probability over {0, 1}.
-    """
-
-    features: ClassVar[int] = 1
-    support: ClassVar[str] = "real"
-
-    @abstractmethod
-    def forward(self, f: Tensor) -> VectorDistribution:
-        """p(y|z) from the network output ``f`` of shape (..., features * D)."""
+from vae.distributions import DiagonalNormal
+from vae.likelihoods.base import Likelihood, above, require_positive
 
 
 class Gaussian(Likelihood):
@@ -47,7 +25,7 @@ class Gaussian(Likelihood):
 
     def __init__(self, data_dim: int, variance: float = 1.0) -> None:
         super().__init__()
-        _require_positive("variance", variance)
+        require_positive("variance", variance)
         self.register_buffer("variance", torch.tensor(float(variance)))
 
     @override
@@ -64,7 +42,7 @@ class LearnedGaussian(Likelihood):
 
     def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
         super().__init__()
-        _require_positive("min_variance", min_variance)
+        require_positive("min_variance", min_variance)
         self.min_variance = min_variance
         self.log_excess = nn.Parameter(torch.zeros(self._variances(data_dim)))
 
@@ -90,19 +68,21 @@ class PerDimensionGaussian(LearnedGaussian):
         return data_dim
 
 
-class Bernoulli(Likelihood):
-    """prod_d Bernoulli(y_d; sigmoid(f_w(z)_d)) for data in {0, 1}."""
+class HeteroscedasticGaussian(Likelihood):
+    """N(y; f_w(z)_1, diag(variance)) with a variance that depends on z: min_variance + softplus(f_w(z)_2).
 
-    support = "binary"
+    Raises:
+        ValueError: If ``min_variance`` is not positive.
+    """
 
-    def __init__(self, data_dim: int) -> None:
+    features = 2
+
+    def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
         super().__init__()
+        require_positive("min_variance", min_variance)
+        self.min_variance = min_variance
 
     @override
-    def forward(self, f: Tensor) -> IndependentBernoulli:
-        return IndependentBernoulli(f)
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be greater than 0; got {value}")
+    def forward(self, f: Tensor) -> DiagonalNormal:
+        mean, raw = self.split(f)
+        return DiagonalNormal(mean, above(self.min_variance, raw).sqrt())

@@ -1,0 +1,124 @@
+"""Columns of different kinds, each under a likelihood of its own, some of whose values may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from vae.distributions import Shape, VectorDistribution
+from vae.likelihoods.base import Likelihood
+
+Build = Callable[[Mapping[str, Any], int], Likelihood]
+
+
+class Mixed(Likelihood):
+    """p(y|z) = prod_d p_d(y_d|z) over the observed columns d.
+
+    A missing value (NaN) contributes nothing, which integrates it out exactly, as columns are independent given z. Whether a
+    value is missing must not depend on what it would have been (ignorable missingness, Rubin 1976).
+
+    Args:
+        data_dim: Number of columns D.
+        columns: For each column the name and the options of its likelihood; columns with the same ones share a module.
+        build: Makes a likelihood from such options, for so many columns.
+
+    Raises:
+        ValueError: If there are not D columns, or one is to be mixed itself.
+    """
+
+    order: Tensor
+
+    def __init__(self, data_dim: int, columns: Sequence[Mapping[str, Any]], build: Build) -> None:
+        super().__init__()
+        if len(columns) != data_dim:
+            raise ValueError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
+        if any(options["name"] == "mixed" for options in columns):
+            raise ValueError("mixed has no mixed columns; name a likelihood of one column for each")
+        groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in _distinct(columns)]
+        self.parts = nn.ModuleList(build(options, len(members)) for options, members in groups)
+        self.widths = [part.outputs(len(members)) for part, (_, members) in zip(self._likelihoods, groups, strict=True)]
+        for number, (_, members) in enumerate(groups):
+            self.register_buffer(f"members{number}", torch.tensor(members), persistent=False)
+        measures = {part.measure for part in self._likelihoods}
+        self.measure = measures.pop() if len(measures) == 1 else "both"
+        order = torch.tensor([d for _, members in groups for d in members]).argsort()
+        self.register_buffer("order", order, persistent=False)
+
+    @override
+    def outputs(self, data_dim: int) -> int:
+        return sum(self.widths)
+
+    @override
+    def forward(self, f: Tensor) -> MixedColumns:
+        parts = zip(self._likelihoods, f.split(self.widths, dim=-1), strict=True)
+        return MixedColumns([part(output) for part, output in parts], self)
+
+    @override
+    def allows(self, y: Tensor) -> Tensor:
+        return self.joined([part.allows(values) | values.isnan() for part, values in self.parted(y)])
+
+    @override
+    def of(self, column: int) -> Likelihood:
+        return next(part for i, part in enumerate(self._likelihoods) if column in self.get_buffer(f"members{i}"))
+
+    def parted(self, y: Tensor) -> list[tuple[Likelihood, Tensor]]:
+        """Each likelihood with its columns of y (..., D)."""
+        return [(part, y[..., self.get_buffer(f"members{i}")]) for i, part in enumerate(self._likelihoods)]
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Values of each likelihood's columns as one tensor (..., D), in the columns' order."""
+        return torch.cat(list(parts), dim=-1)[..., self.order]
+
+    @property
+    def _likelihoods(self) -> list[Likelihood]:
+        return [part for part in self.parts if isinstance(part, Likelihood)]
+
+
+class MixedColumns:
+    """The distribution of all columns.
+
+    Args:
+        parts: Of the columns of each likelihood.
+        likelihood: What knows which these are.
+    """
+
+    def __init__(self, parts: Sequence[VectorDistribution], likelihood: Mixed) -> None:
+        self._parts, self._likelihood = parts, likelihood
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density or probability of the observed values in nats, shape (...)."""
+        return self.log_prob_columns(value).sum(dim=-1)
+
+    def log_prob_columns(self, value: Tensor) -> Tensor:
+        """Of each column, shape (..., D); 0 where the value is missing."""
+        pairs = zip(self._parts, self._likelihood.parted(value), strict=True)
+        return self._likelihood.joined([_observed(p, part.support.inner, y) for p, (part, y) in pairs])
+
+    @property
+    def mean(self) -> Tensor:
+        """Shape (..., D)."""
+        return self._likelihood.joined([p.mean for p in self._parts])
+
+    @property
+    def variance(self) -> Tensor:
+        """Shape (..., D)."""
+        return self._likelihood.joined([p.variance for p in self._parts])
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws without gradient, shape ``sample_shape + (..., D)``."""
+        return self._likelihood.joined([p.sample(sample_shape, generator) for p in self._parts])
+
+
+def _observed(p: VectorDistribution, inner: float, y: Tensor) -> Tensor:
+    """Log p per column, 0 where y is missing; a value in the support takes its place, so that no gradient is NaN."""
+    missing = y.isnan()
+    return p.log_prob_columns(y.masked_fill(missing, inner)).masked_fill(missing, 0.0)
+
+
+def _distinct(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [options for d, options in enumerate(columns) if options not in columns[:d]]
