@@ -3,6 +3,21 @@
 A likelihood is constructed with the data dimension D and its own options, says how many numbers it needs per column
 (`features`), over which values it is a density or a probability (`support`), and maps (..., features * D) to a distribution
 over (..., D).
+
+| name in params and `VAE` | of values | options |
+|---|---|---|
+| `gaussian` | real, one fixed variance | variance |
+| `gaussian_learned`, `gaussian_per_dimension` | real, one learned variance, or one for each column | min_variance |
+| `gaussian_heteroscedastic` | real, the variance from the network | min_variance |
+| `student_t` | real, with outliers | min_scale, min_degrees |
+| `log_normal` | positive | min_scale |
+| `beta`, `zero_one_inflated_beta` | shares without, with 0 and 1 | |
+| `continuous_bernoulli` | grey values from 0 to 1, as a density | |
+| `discretized_logistic` | whole numbers 0 to 255, such as pixels | levels, min_scale |
+| `bernoulli`, `categorical`, `ordinal` | 0 or 1; classes; ordered levels | levels |
+| `binomial` | whole numbers from 0 to trials | trials |
+| `poisson`, `negative_binomial`, `zero_inflated_negative_binomial` | counts | library |
+| `mixed` | columns of different kinds, with missing values | columns |
 """
 
 from vae.likelihoods.base import Likelihood
