@@ -174,15 +174,32 @@ def test_the_objective_in_params_is_what_trains(workspace: Path) -> None:
     assert contents("models")["models/model.safetensors"] != before["models/model.safetensors"]
 
 
+NEEDS_COUNTS = {"model.likelihood": {"name": "poisson"}}
+NEEDS_POSITIVE = {"data.scale": "none", "model.likelihood": {"name": "log_normal"}}
 MISFITS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("continuous", BINARY, InputError, "model.likelihood.name: bernoulli needs values that are each 0 or 1, but .*table.csv"),
     ("binary", {"data.scale": "none"}, InputError, "is a density of real numbers, which is unbounded for the values 0 and 1"),
+    (
+        "continuous",
+        NEEDS_COUNTS,
+        InputError,
+        "poisson needs values that are each a whole number from 0 on, but prepare makes real",
+    ),
+    (
+        "continuous",
+        NEEDS_POSITIVE,
+        InputError,
+        r"each greater than 0, but column 'a' has -\S+, as prepared, in row \d+ of .*table",
+    ),
     ("continuous", {"train.accelerator": "gpu"}, AcceleratorError, "accelerator='gpu'.*cannot be had on this machine"),
     ("continuous", {"train.learning_rate": 1e9, "train.max_epochs": 40}, DivergenceError, "training diverged in epoch"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "changes", "error", "message"), MISFITS, ids=["bernoulli", "gaussian", "gpu", "diverges"])
+MISFIT = ["bernoulli", "gaussian", "poisson", "log-normal", "gpu", "diverges"]
+
+
+@pytest.mark.parametrize(("kind", "changes", "error", "message"), MISFITS, ids=MISFIT)
 def test_train_fails_without_exporting(
     kind: str, changes: dict[str, Any], error: type[Exception], message: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +214,18 @@ def test_train_fails_without_exporting(
     assert run("train", "", train.main) == 1
     assert contents("models", "results/train", "results/evaluate") == before
     assert not list(workspace.glob("*.partial")) + list(workspace.glob("results/*.partial"))
+
+
+def test_other_densities_run_through(workspace: Path) -> None:
+    """With heavy tails, and of positive numbers that are not scaled."""
+    run_all(workspace, **{"model.likelihood": {"name": "student_t"}})
+    assert np.isfinite(metrics("evaluate")["log_likelihood"]["mean"])
+    write_table(workspace, table().abs() + 0.1)
+    write_params(workspace, **NEEDS_POSITIVE)
+    for stage in STAGES.values():
+        stage.main()
+    assert np.isfinite(metrics("evaluate")["log_likelihood"]["mean"])
+    assert (pd.read_csv("results/generate/samples.csv") > 0).all(axis=None)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
