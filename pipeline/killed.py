@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -122,10 +123,13 @@ def _branch_left(preparing: str, merge: str) -> str:
 
 
 def _show_changes(merge: str) -> None:
-    """Let git look anew at the files that DVC has changed: as DVC leaves the index, one of equal size may seem unchanged."""
+    """Let git look anew at the files that DVC has changed: as DVC leaves the index, one of equal size may seem unchanged.
+
+    Git compares seconds; no earlier write has the next one.
+    """
     for name in git("diff", "--name-only", "refs/exps/exec/EXEC_HEAD", merge, "--").splitlines() if merge else ():
         with suppress(OSError):
-            os.utime(name)
+            os.utime(name, (time.time() + 1,) * 2)
 
 
 def _is_stashed() -> bool:

@@ -242,7 +242,6 @@ def test_locks_of_refs(repository: Pipeline) -> None:
     assert (refs.parent / "index.lock").exists()
 
 
-@pytest.mark.slow
 def test_an_experiment_killed_in_the_workspace_is_explained(repository: Pipeline) -> None:
     (repository.folder / "stage.py").write_text(STAGE + "# edited\n")
     kill_group(repository.start("dvc", "exp", "run", "-S", "a=1", "-n", "mine"))
