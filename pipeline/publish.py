@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 from rich.progress import track
@@ -16,7 +17,7 @@ from rich.progress import track
 from pipeline.contents import Content
 from pipeline.environment import main_repository
 from pipeline.errors import InputError
-from pipeline.records import STAGES, digest, load_lock
+from pipeline.records import STAGES, Record, digest, load_lock
 from pipeline.saved import forget, leftovers
 from pipeline.stage import command
 from pipeline.states import Cache, Missing, git_states, run_cache_states, workspace_content
@@ -38,41 +39,50 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _publish(store: Store, current: Content, *, every: bool, root: Path) -> str:
     lines = []
+    found, absent = _all(store, current, root) if every else (0, 0)
     if current.finished:
         store.bring(current)
         missing = [stage for stage in STAGES if stage not in current.finished]
         state = f"without {', '.join(missing)}, which `dvc repro` runs" if missing else "complete"
         lines.append(f"MLflow shows {current.experiment.name}, {state}")
+    store.end_abandoned(but=current.experiment.digest)
     if every:
-        found, absent = _all(store, root, but=current.experiment.digest if current.is_complete else "")
         lines.append(f"MLflow shows {found} experiments that git or the run-cache holds beside it")
         if absent:
             lines.append(f"{absent} more have files that are not in DVC's cache; `dvc pull --all-commits` may bring them")
     return "\n".join(lines)
 
 
-def _all(store: Store, root: Path, but: str) -> tuple[int, int]:
-    """Publish the states of git and of the run-cache; how many experiments were, and how many could not be."""
+def _all(store: Store, current: Content, root: Path) -> tuple[int, int]:
+    """Publish the states of git and of the run-cache; how many beside the current one were, and how many could not be.
+
+    The current one is published in its turn, as the first run of a training counts as that which trained.
+    """
     cache = Cache.of(root)
-    done, absent = {but}, set()
+    done, absent = set(), set()
+    own = {current.experiment.digest: current} if current.is_complete else {}
     states = [*git_states(), *run_cache_states(cache)]
     for state in track(states, "publishing", transient=True):
-        if state.experiment.digest not in done:
+        name = state.experiment.digest
+        if name not in done:
             try:
-                store.bring(state.content(cache))
-                done.add(state.experiment.digest)
+                store.bring(own.get(name) or state.content(cache))
+                done.add(name)
             except Missing:
-                absent.add(state.experiment.digest)
-    return len(done) - 1, len(absent - done)
+                absent.add(name)
+    return len(done - own.keys()), len(absent - done)
 
 
 def _forget_recorded(root: Path) -> None:
     """Remove the saved states of stages whose outputs dvc.lock or the run-cache records."""
-    for name, record in load_lock().items():
-        forget(root, name, digest(record.inputs))
     if leftovers(root) and (root / ".dvc").is_dir():
-        for name, record in Cache.of(root).records():
-            forget(root, name, digest(record.inputs))
+        cache = Cache.of(root)
+        for name, record in [*load_lock().items(), *cache.records()]:
+            forget(root, name, digest(record.inputs), made=partial(_can_be_had, record, cache))
+
+
+def _can_be_had(record: Record, cache: Cache) -> bool:
+    return cache.holds(record) or record.is_on_disk()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ EXPERIMENT = "evidence"  # MLFLOW_EXPERIMENT_NAME names another
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # how the UI shows it: as training runs
 DIGEST = "evidence.digest"
 PROCESS = "evidence.process"
+TRAINED_IN = "evidence.trained_in"  # the first run with this training
 FAILURE = "failure."
 POINTS_PER_CALL = 1000
 CALL_SECONDS, PATIENT_SECONDS = 3.0, 60.0  # what a server, and a database on this machine, may take to answer
@@ -60,10 +61,12 @@ class Store:
             self._experiment_id = self._find_or_create_experiment()
 
     def open(self, experiment: Experiment) -> Run:
-        """The run of an experiment; made if there is none."""
+        """The run of an experiment; made if there is none. Of several, made by machines at the same time, the first stays."""
         with self._lock:
-            run = self._find(DIGEST, experiment.digest) or self._create(experiment)
-        return Run(self._client, run)
+            first, *others = self._search(DIGEST, experiment.digest) or [self._create(experiment)]
+            for other in others:
+                self._client.delete_run(other.info.run_id)
+        return Run(self._client, first)
 
     def bring(self, content: Content) -> Run:
         """Bring the run of an experiment to what ``content`` says.
@@ -76,7 +79,7 @@ class Store:
         run.show(content)
         first = self._find(TRAINED, content.tags.get(TRAINED, ""))
         if first is not None and first.info.run_id != run.id:
-            run.tag({"evidence.trained_in": first.info.run_id})
+            run.tag({TRAINED_IN: first.info.run_id})
         return run
 
     def named(self, name: str) -> list[Run]:
@@ -132,16 +135,21 @@ class Store:
             self._client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def _find(self, tag: str, value: str) -> Any:
-        """The earliest run with this tag."""
+    def _search(self, tag: str, value: str) -> list[Any]:
+        """The runs with this tag, the earliest first."""
         runs = self._client.search_runs(
             [self._experiment_id], f"tags.`{tag}` = '{value}'", order_by=["attributes.start_time ASC"]
         )
-        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    def _create(self, experiment: Experiment) -> Any:
+    def _find(self, tag: str, value: str) -> Any:
+        """The earliest run with this tag."""
+        return next(iter(self._search(tag, value)), None)
+
+    def _create(self, experiment: Experiment, start_time: int | None = None) -> Any:
         """A new run, or the one that another machine made in the same moment: the earlier one stays."""
-        made = self._client.create_run(self._experiment_id, run_name=experiment.name, tags={DIGEST: experiment.digest})
+        tags = {DIGEST: experiment.digest}
+        made = self._client.create_run(self._experiment_id, start_time, tags, experiment.name)
         first = self._find(DIGEST, experiment.digest)
         if first is None or first.info.run_id == made.info.run_id:
             return made
@@ -151,8 +159,10 @@ class Store:
     def _rebuilt(self, run: Run, experiment: Experiment) -> Run:
         with self._lock:
             self._client.delete_run(run.id)
-            made = self._create(experiment)
+            made = self._create(experiment, run.start_time)
             new = Run(self._client, made)
+            for other in self._search(TRAINED_IN, run.id):
+                Run(self._client, other).tag({TRAINED_IN: new.id})
             new.tag({name: value for name, value in run.tags.items() if not name.startswith("mlflow.")})
             new.tag({ARTIFACTS: "none", PATCH: "none"})
         return new
@@ -167,6 +177,7 @@ class Run:
     def __init__(self, client: Any, run: Any) -> None:
         self._client, self._run = client, run
         self.id: str = run.info.run_id
+        self.start_time: int = run.info.start_time
         self.tags: dict[str, str] = dict(run.data.tags)
 
     @property
@@ -331,4 +342,5 @@ def is_remote(root: Path) -> bool:
 def reason(error: BaseException) -> str:
     """The first line of an error, without credentials."""
     lines = str(error).splitlines()
-    return re.sub(r"//[^/@\s]+@", "//***@", f"{type(error).__name__}: {lines[0] if lines else ''}")[:300]
+    said = re.sub(r"//[^/\s]*@", "//***@", f"{type(error).__name__}: {lines[0] if lines else ''}")
+    return re.sub(r"(?i)\b(password|passwd|token|secret|sslkey|key)=[^&\s'\"]+", r"\1=***", said)[:300]

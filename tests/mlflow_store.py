@@ -54,11 +54,13 @@ class Shown:
 
     def comparable(self) -> dict[str, Any]:
         """By the digest of the experiment, what a rebuilt store shows as the lost one did."""
+        digests = {run.info.run_id: run.data.tags["evidence.digest"] for run in self.runs()}
         return {
             run.data.tags["evidence.digest"]: (
                 run.info.status,
                 run.data.params,
                 {name: value for name, value in run.data.tags.items() if not name.startswith(OF_THE_MACHINE)},
+                digests.get(run.data.tags.get("evidence.trained_in", "")),
                 {name: self.curve(run, name) for name in run.data.metrics},
                 {name: body for name, body in self.artifacts(run).items() if name != "code.patch"},
             )

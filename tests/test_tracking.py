@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -158,6 +159,33 @@ def test_a_run_of_other_bytes_is_rebuilt(workspace: Path, shown: Shown) -> None:
     )
     assert "train/history.csv" in shown.artifacts(new)
     assert new.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("later", [True, pytest.param(False, marks=slow)])
+def test_of_two_runs_of_one_experiment_the_first_stays(later: bool, workspace: Path, shown: Shown) -> None:
+    """Two machines made them at the same time; whichever comes next completes the first and takes the other away."""
+    run_all(workspace)
+    (run,) = shown.runs()
+    start = run.info.start_time + (1000 if later else -1000)
+    tags = {"evidence.digest": run.data.tags["evidence.digest"]}
+    other = shown.client.create_run(run.info.experiment_id, start_time=start, tags=tags)
+    publish_now()
+    (stays,) = shown.runs()
+    assert stays.info.run_id == (run if later else other).info.run_id
+    assert stays.info.status == "FINISHED"
+    assert shown.curve(stays, "valid/elbo") == shown.curve(run, "valid/elbo")
+
+
+def test_publishing_marks_what_was_abandoned(workspace: Path, shown: Shown) -> None:
+    """Killed in training, or ended between two stages; then DVC restores another experiment, and no stage executes."""
+    run_all(workspace)
+    (run,) = shown.runs()
+    for status in ("RUNNING", "SCHEDULED"):
+        tags = {"evidence.digest": status, "evidence.process": f"{socket.gethostname()}:99999999:1"}
+        left = shown.client.create_run(run.info.experiment_id, tags=tags)
+        shown.client.update_run(left.info.run_id, status=status)
+    publish_now()
+    assert sorted(run.info.status for run in shown.runs()) == ["FINISHED", "KILLED", "KILLED"]
 
 
 def test_a_lost_store_is_rebuilt_from_the_files(workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +354,8 @@ def test_credentials_never_show(workspace: Path, monkeypatch: pytest.MonkeyPatch
     assert "secret-word" not in out + err
     for path in workspace.rglob("*"):
         assert not path.is_file() or b"secret-word" not in path.read_bytes()
+    for uri in ("//me:secret-word@host/db", "//me:secr@et-word@host/db", "//host/db?user=me&password=secret-word"):
+        assert "et-word" not in reason(ValueError(f"at postgresql:{uri}"))
     assert reason(ValueError("at postgresql://me:secret-word@host/db")) == "ValueError: at postgresql://***@host/db"
 
 
