@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import tracking
+from pipeline import STARTED, tracking
 from pipeline.environment import facts, is_first_process, main_repository
 from pipeline.errors import InputError
 from pipeline.files import RESULTS, complete, files_in, md5
@@ -16,8 +18,6 @@ from pipeline.params import Params, load_params
 from pipeline.processes import is_forced
 from pipeline.records import STAGES, Record, declared, digest, load_lock, load_record, record_path
 from pipeline.saved import FRESH, Saved, forget, saved_folder
-
-UPSTREAM = {"prepare": (), "train": ("prepare",), "evaluate": ("prepare", "train"), "generate": ("prepare", "train")}
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def running(stage: str) -> Iterator[Job]:
     params, root = load_params(), main_repository()
     stages = declared()
     inputs = stages[stage]
+    _refuse_newer_code(inputs)
     locked = load_lock()
     _refuse_misrecorded(stage, locked)
     for name in locked.keys() - {stage}:
-        forget(root, name, digest(locked[name].inputs))
+        forget(root, name, digest(locked[name].inputs), made=locked[name].is_on_disk)
     folder = saved_folder(root, stage, digest(inputs.inputs), digest(facts(params.threads)))
     saved = Saved(folder, fresh=bool(os.environ.get(FRESH)) or is_forced())
     with _alone(saved, stage), tracking.stage(stage, stages, root, params.threads) as view:
@@ -98,12 +99,25 @@ def _is_of_these_outputs(stage: str, entry: Record) -> bool:
 
 
 def _refuse_misrecorded(stage: str, locked: dict[str, Record]) -> None:
-    wrong = {name: changed for name, changed in misrecorded(locked).items() if name in UPSTREAM[stage]}
+    earlier = STAGES[: STAGES.index(stage)]
+    wrong = {name: changed for name, changed in misrecorded(locked).items() if name in earlier}
     for name, changed in wrong.items():
         raise InputError(
             f"dvc.lock says that {name} ran with another {_listed(changed)} than it did: the file was edited as the stage "
             "ended. `make repro` forgets that entry and runs the stage again"
         )
+
+
+def _refuse_newer_code(inputs: Record) -> None:
+    """Refuse code that was edited after this process began to load it: the file says what the process does not do."""
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    newer = [name for name in inputs.deps if str(Path(name).resolve()) in loaded and _is_since_start(Path(name))]
+    if newer:
+        raise InputError(f"{_listed(newer)} changed while the stage started, so it may run the old code; start it again")
+
+
+def _is_since_start(path: Path) -> bool:
+    return STARTED < path.stat().st_mtime <= time.time()
 
 
 @contextmanager

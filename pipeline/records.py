@@ -55,6 +55,10 @@ class Record:
         """Whether every file that it made is on disk as it was made."""
         return all(Path(path).is_file() and md5(Path(path)) == was for path, was in self.files.items())
 
+    def is_on_disk(self) -> bool:
+        """Whether the outputs of a stage, as dvc.lock has them, are in the working directory."""
+        return all(Path(out).exists() and md5(Path(out)) == of for out, of in self.files.items())
+
     def lock_entry(self, stage: str) -> dict[str, Any]:
         """The stage's entry in a dvc.lock, without sizes."""
         own = {str(record_path(stage)): hashlib.md5(self.content(), usedforsecurity=False).hexdigest()}

@@ -124,11 +124,20 @@ def saved_folder(root: Path, stage: str, inputs: str, machine: str = "") -> Path
     return root / ".evidence" / "saved" / f"{stage}-{inputs[:16]}{machine and '-' + machine[:8]}"
 
 
-def forget(root: Path, stage: str, inputs: str) -> None:
-    """Remove the states of a stage with these inputs, whatever the machine, unless a process holds them."""
+def forget(root: Path, stage: str, inputs: str, made: Callable[[], bool]) -> None:
+    """Remove the states of a stage with these inputs, whatever the machine, unless a process holds them.
+
+    Args:
+        root: The main repository.
+        stage: The stage.
+        inputs: The digest of its inputs.
+        made: Asked where there is a state: whether the stage's outputs, which make it useless, can be had.
+    """
     prefix = saved_folder(root, stage, inputs)
-    for folder in prefix.parent.glob(f"{prefix.name}*"):
-        remove(folder)
+    folders = list(prefix.parent.glob(f"{prefix.name}*"))
+    if folders and made():
+        for folder in folders:
+            remove(folder)
 
 
 def remove(folder: Path) -> bool:

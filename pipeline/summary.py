@@ -69,9 +69,12 @@ def _other_bytes() -> Iterator[str]:
     other = [name for name in here.keys() & committed.keys() if here[name].inputs == committed[name].inputs]
     changed = sorted({path for name in other for path in _differing(here[name].files, committed[name].files)})
     if changed:
+        import torch  # noqa: F401  # its build and what it sees of the CPU are among the facts
+
+        machine = facts(load_params().threads)
         yield f"[bold]same inputs as the commit's, other bytes[/bold]: {', '.join(changed)}"
         yield "  the same bytes are promised for one CPU instruction set, number of threads and set of versions: see"
-        yield f"  docs/reproducibility.md; here: {', '.join(facts().values())}"
+        yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {of}' for name, of in machine.items())}"
 
 
 def _differing(one: dict[str, str], other: dict[str, str]) -> set[str]:

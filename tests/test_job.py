@@ -8,16 +8,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from filelock import FileLock
 
-from pipeline import check, evaluate, prepare, train
+from pipeline import check, clean, evaluate, job, prepare, summary, train
 from pipeline.contents import lock_of
 from pipeline.errors import InputError
 from pipeline.files import from_yaml, md5, to_yaml
 from pipeline.job import misrecorded
-from pipeline.records import current_records, declared, load_lock, load_record
+from pipeline.records import current_records, declared, digest, load_lock, load_record
+from pipeline.saved import saved_folder
 from pipeline.stage import run
 from tests.workspace import ROOT, write_params, write_pipeline, write_table
 
@@ -61,6 +65,23 @@ def test_inputs_that_change_meanwhile_end_the_stage(
     assert not (workspace / "models").exists()
 
 
+def test_code_that_was_edited_while_the_process_loaded_it_ends_the_stage(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be recorded as new, and is old in this process."""
+    start(workspace)
+    code = ModuleType("code_of_the_stage")
+    code.__file__ = str(workspace / "code.py")
+    monkeypatch.setitem(sys.modules, "code_of_the_stage", code)
+    edited = (workspace / "code.py").stat().st_mtime
+    monkeypatch.setattr(job, "STARTED", edited - 1)
+    with pytest.raises(InputError, match=r"code.py changed while the stage started, so it may run the old code"):
+        train.main()
+    assert not (workspace / "models").exists()
+    monkeypatch.setattr(job, "STARTED", edited + 1)
+    train.main()
+
+
 def test_an_edit_of_what_a_stage_does_not_depend_on_is_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(workspace)
     change = {"evaluate.samples": 70}
@@ -93,6 +114,68 @@ def test_an_edit_between_a_stages_end_and_dvcs_look_is_found(workspace: Path, ca
     assert misrecorded(load_lock())["train"] == ["code.py"]
     with pytest.raises(InputError, match=r"dvc.lock says that prepare ran with another code.py.*`make repro` forgets"):
         evaluate.main()
+
+
+def test_a_saved_state_stays_until_the_outputs_that_replace_it_are_there(workspace: Path) -> None:
+    """A fresh clone's dvc.lock names outputs that nobody has pulled: what was computed since is all there is."""
+    start(workspace)
+    train.main()
+    locked(workspace)
+    state = saved_folder(workspace, "train", digest(declared()["train"].inputs), "machine")
+    state.mkdir(parents=True)
+    weights = workspace / "models/model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    prepare.main()
+    assert state.exists()
+    weights.write_bytes(content)
+    prepare.main()
+    assert not state.exists()
+
+
+def test_the_summary_says_where_a_machine_gives_other_bytes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start(workspace)
+    train.main()
+    evaluate.main()
+    locked(workspace)
+    lock = workspace / "dvc.lock"
+    ours = from_yaml(lock.read_text())
+    theirs = from_yaml(lock.read_text())
+    theirs["stages"]["train"]["outs"][0]["md5"] = "0" * 32
+    lock.write_bytes(to_yaml(theirs))
+    for command in (
+        ("init", "-q"),
+        ("add", "dvc.lock"),
+        ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "theirs"),
+    ):
+        subprocess.run(["git", *command], check=True)
+    lock.write_bytes(to_yaml(ours))
+    capsys.readouterr()
+    summary.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"same inputs as the commit's, other bytes: {theirs['stages']['train']['outs'][0]['path']}" in said
+    assert "threads 1" in said
+    assert f"cpu_capability {torch.backends.cpu.get_cpu_capability()}" in said
+
+
+def test_make_clean_offers_what_is_left(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held, free, empty = (saved_folder(workspace, "train", digest(name), "machine") for name in "abc")
+    for folder in (held, free, empty):
+        folder.mkdir(parents=True)
+    for folder in (held, free):
+        (folder / "training.state").write_bytes(b"0" * 2**20)
+    clean.main(clean.parser().parse_args([]))
+    said = capsys.readouterr().out
+    assert said.count("saved state of an unfinished stage: train-") == 2
+    assert "1.0 MiB, 0 days old" in said
+    assert "kept; `make clean YES=1` removes them" in said
+    assert held.exists()
+    assert free.exists()
+    with FileLock(held / "lock"):
+        clean.main(clean.parser().parse_args(["--yes"]))
+    assert f"removed 1; a process still uses {held.name}" in capsys.readouterr().out
+    assert held.exists()
+    assert not free.exists()
 
 
 def test_what_dvc_recorded_wrongly_is_forgotten(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,18 @@ def _no_optimiser(state: State) -> None:
     del state["optimizer_states"]
 
 
+def _other_step(state: State) -> None:
+    state["optimizer_states"][0]["state"][0]["step"] = torch.zeros(3)
+
+
+def _more_moments(state: State) -> None:
+    state["optimizer_states"][0]["state"][0]["more"] = torch.zeros(3)
+
+
+def _not_finished(state: State) -> None:
+    state["finished"] = "yes"
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -147,6 +159,9 @@ def _no_optimiser(state: State) -> None:
         (_other_best, "best weight .* but is absent"),
         (_other_moments, r"optimiser state 0 'exp_avg' should be"),
         (_no_optimiser, "it lacks 'optimizer_states'"),
+        (_other_step, r"optimiser state 0 'step' should be \(\) float32 but is \(3,\) float32"),
+        (_more_moments, r"optimiser state 0 'more' should be absent but is"),
+        (_not_finished, "'finished' should be true or false but is 'yes'"),
     ],
 )
 def test_tensors_of_another_model_are_refused(harm: Callable[[State], None], message: str) -> None:
@@ -295,7 +310,9 @@ def test_states_are_known_by_inputs_and_machine(tmp_path: Path, monkeypatch: pyt
     assert len(set(folders)) == 3
     for folder in folders:
         folder.mkdir(parents=True)
-    forget(tmp_path, "train", inputs)
+    forget(tmp_path, "train", inputs, made=lambda: False)  # what it has computed is all there is of it
+    assert len(leftovers(tmp_path)) == 3
+    forget(tmp_path, "train", inputs, made=lambda: True)
     assert leftovers(tmp_path) == [folders[2]]
     before = facts(2)
     assert facts(1) != before

@@ -123,8 +123,10 @@ def _check(vae: VAE, best: BestEpoch, state: State) -> None:
         _same("best weight", vae.state_dict() if kept else {}, kept)
         moments = state["optimizer_states"][0]["state"]
         for i, parameter in enumerate(vae.parameters()):
-            of = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter)
-            _same(f"optimiser state {i}", of, {name: value for name, value in moments[i].items() if name in of})
+            of = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.zeros((), dtype=moments[i]["step"].dtype)}
+            _same(f"optimiser state {i}", of, moments[i])
+        if not isinstance(state["finished"], bool):
+            raise ValueError(f"'finished' should be true or false but is {state['finished']!r}")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks {error}") from error
 
