@@ -52,6 +52,13 @@ class Cache:
         found = [locked_record(entry) for path in self.runs() if "cmd" in (entry := _parsed(path))]
         return [(stage, record) for record in found if (stage := _stage_of(record))]
 
+    def holds(self, record: Record) -> bool:
+        """Whether all outputs of a stage are here, as what DVC or its run-cache restores."""
+        try:
+            return all(self.path(of).is_file() for of in self.files(record.files).values())
+        except Missing:
+            return False
+
     def files(self, outs: Mapping[str, str]) -> dict[str, str]:
         """The files that these outputs are or contain, path to md5.
 
@@ -128,7 +135,7 @@ def git_states(mentioning: str = "") -> Iterator[State]:
         mentioning: Only those whose dvc.lock holds this text, which spares reading the others.
     """
     seen = set()
-    for line in git("log", "--all", "--reverse", "--format=%H", "--", str(LOCK_FILE)).splitlines():
+    for line in git("log", "--all", "--full-history", "--reverse", "--format=%H", "--", str(LOCK_FILE)).splitlines():
         commit = line.strip()
         blob = git("rev-parse", f"{commit}:{LOCK_FILE}")
         if blob in seen:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,7 +114,10 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
 def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
     run_all(workspace)
     before = contents("data", "models", "results")
-    run_all(workspace)
+    with matplotlib.rc_context(
+        {"font.size": 30, "lines.linewidth": 9, "savefig.dpi": 30, "axes.facecolor": "red"}
+    ):  # a user's
+        run_all(workspace)
     assert contents("data", "models", "results") == before
 
 
