@@ -40,7 +40,12 @@ class Experiment:
     @property
     def name(self) -> str:
         """DVC's name of the experiment, or the data's name and the digest's first characters."""
-        return self.origin.get("dvc.experiment") or f"{self.data.stem}-{self.digest[:7]}"
+        return self.given_name or f"{self.data.stem}-{self.digest[:7]}"
+
+    @property
+    def given_name(self) -> str | None:
+        """DVC's name of the experiment, where it runs as one."""
+        return self.origin.get("dvc.experiment") or None
 
     @property
     def tags(self) -> dict[str, str]:

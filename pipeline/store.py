@@ -187,7 +187,7 @@ class Run:
 
     def start(self, experiment: Experiment, tags: Mapping[str, str], patch: str) -> None:
         """Mark the run as running, in this process, with its params and its origin."""
-        self._client.update_run(self.id, status="RUNNING", name=experiment.name)
+        self._client.update_run(self.id, status="RUNNING", name=experiment.given_name)
         self.tag({**experiment.tags, **tags})
         content = Content(experiment)
         if not self._run.data.params:
@@ -226,7 +226,8 @@ class Run:
         for stage in self.failures & set(content.finished):
             self._client.delete_tag(self.id, FAILURE + stage)
             del self.tags[FAILURE + stage]
-        self._client.update_run(self.id, name=content.experiment.name)
+        if content.experiment.given_name:
+            self._client.update_run(self.id, name=content.experiment.given_name)
         if self.failures:
             self._client.set_terminated(self.id, "FAILED")
         elif content.is_complete:

@@ -17,8 +17,9 @@ from mlflow.entities import Run
 
 from pipeline import evaluate, experiment, generate, prepare, publish, restore, train
 from pipeline.errors import InputError
+from pipeline.states import git_states
 from pipeline.verify import verify
-from tests.clones import Repository, finished
+from tests.clones import IDENTITY, Repository, finished
 from tests.workspace import ROOT, table, write_params, write_table
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow uses what SQLAlchemy and others deprecate
@@ -402,3 +403,19 @@ def test_an_old_run_after_three_later_experiments(tmp_path: Path, tmp_path_facto
     clone.run("python", "-m", "pipeline.restore", "brave-otter")
     assert Repository(folder.with_name("project-brave-otter")).repro() == []
     assert work(clone) == before
+
+
+def test_states_of_merged_branches_are_found(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merged with the other side's dvc.lock kept, and deleted: git's shortened history leaves such a branch out."""
+    theirs = runs.repository.clone(tmp_path / "theirs")
+    monkeypatch.chdir(theirs.folder)
+    before = {state.experiment.digest for state in git_states()}
+    theirs.run("git", "checkout", "-q", "-b", "side")
+    lock = theirs.folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace("samples: 55", "samples: 56"))
+    theirs.commit("another state")
+    theirs.run("git", "checkout", "-q", "-")
+    theirs.run("git", *IDENTITY, "merge", "-q", "-s", "ours", "-m", "merge", "side")
+    theirs.run("git", "branch", "-D", "side")
+    after = {state.experiment.digest for state in git_states()}
+    assert len(after) == len(before) + 1

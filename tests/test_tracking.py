@@ -96,6 +96,10 @@ def test_params_tags_and_artifacts(workspace: Path, shown: Shown, monkeypatch: p
         name: value if isinstance(value, str) else json.dumps(value) for name, value in load_params().flat().items()
     }
     assert run.info.run_name == "brave-otter" == run.data.tags["dvc.experiment"]
+    with monkeypatch.context() as elsewhere:  # its state is in the working directory now, where it has no name
+        elsewhere.delenv("DVC_EXP_NAME")
+        publish_now()
+    assert [run.info.run_name for run in shown.runs()] == ["brave-otter"]
     assert run.data.tags["data.md5"] == md5(workspace / "data/raw/table.csv")
     assert run.data.tags["model.md5"] == md5(workspace / "models/model.safetensors")
     assert run.data.tags["git.dirty"] in ("true", "false")

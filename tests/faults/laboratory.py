@@ -253,15 +253,20 @@ class Trial(Repository):
 
     def begin(self) -> Start:
         """Begin what `make repro` does: mend what a killed DVC has left, then DVC."""
-        mending = self._start("python", "-m", "pipeline.recover")
-        assert mending.wait() == 0, mending.said
+        said = self.mend()
         for stage in [stage for stage, _ in self._survivors if is_alive(stage)]:
-            assert f"process {stage.pid} (" in mending.said, mending.said
-        return self._start("dvc", "repro")
+            assert f"process {stage.pid} (" in said, said
+        return self.start("dvc", "repro")
+
+    def mend(self) -> str:
+        """Mend what a killed DVC has left; what is said of it."""
+        mending = self.start("python", "-m", "pipeline.recover")
+        assert mending.wait() == 0, mending.said
+        return mending.said
 
     def publish(self) -> Start:
         """Begin what `make publish` does."""
-        return self._start("python", "-m", "pipeline.publish")
+        return self.start("python", "-m", "pipeline.publish")
 
     def note(self, fault: str, stage: str) -> None:
         """Note a fault, and how far the saved state of its stage is, which the starts to come must go on from."""
@@ -309,7 +314,8 @@ class Trial(Repository):
         for start in self.starts:
             start.end()
 
-    def _start(self, *command: str) -> Start:
+    def start(self, *command: str) -> Start:
+        """Begin a command."""
         log = self._logs / f"{self.folder.name}-{len(self.starts)}.log"
         self.starts.append(Start(self.folder, log, list(command), self._environment))
         return self.starts[-1]

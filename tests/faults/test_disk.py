@@ -27,7 +27,9 @@ def test_a_full_disk(
 ) -> None:
     if why := disk.no_disk():
         pytest.skip(why)
-    seconds = share * laboratory.seconds[stage]
-    done = disk.run(laboratory, tmp_path, how, stage, seconds, environment(**store))
+    done = {"problems": "the stage ended before its moment came"}
+    while "ended before its moment came" in done["problems"]:  # the machine has become faster
+        done = disk.run(laboratory, tmp_path, how, stage, share * laboratory.seconds[stage], environment(**store))
+        share *= 0.7
     faults += [Fault(**fault) for fault in done["faults"]]
     assert not done["problems"], done["problems"]
