@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 import pandas as pd
+from rich.progress import track
 from ruamel.yaml import YAML
 
 from benchmarks.harness import HIDDEN, LATENT, Report, random_rows
@@ -53,8 +54,9 @@ def main() -> int:
     epochs, repeats = (2, 1) if arguments.quick else (arguments.epochs, arguments.repeats)
     with tempfile.TemporaryDirectory(prefix="evidence-") as name:
         folder = _prepared(Path(name), epochs)
-        rounds = [{case: _seconds(folder, **parts) for case, parts in CASES.items()} for _ in range(repeats)]
-    seconds = {case: statistics.median(times[case] for times in rounds) for case in CASES}
+        runs = track([(number, case) for number in range(repeats) for case in CASES], "runs")
+        timed = {(number, case): _seconds(folder, **CASES[case]) for number, case in runs}
+    seconds = {case: statistics.median(timed[number, case] for number in range(repeats)) for case in CASES}
     report = Report()
     rows = [[case, f"{of:.1f}", f"{100 * (of / seconds['neither'] - 1):+.1f} %"] for case, of in seconds.items()]
     report.table(f"Training, {epochs} epochs of {ROWS:,} x 784, medians of {repeats}", ["with", "seconds", "more"], rows)

@@ -92,7 +92,7 @@ HOWS = {how.__name__: how for how in (full_to_the_end, full_while_saving)}
 def main(laboratory: str, folder: str, how: str, stage: str, seconds: str) -> None:
     """Run an experiment whose disk gets full, then again with space; print how its trial ended, as JSON."""
     disk, problems = Path(folder) / "disk", ""
-    disk.mkdir()
+    disk.mkdir(exist_ok=True)
     subprocess.run(_mount(disk), check=True)
     trial = Trial(Laboratory(Path(laboratory), {}), disk / "trial", Path(folder), os.environ)
     try:
