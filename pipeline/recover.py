@@ -92,8 +92,11 @@ def _explain_stages(here: list[psutil.Process]) -> None:
 
 
 def _is_stage(process: psutil.Process) -> bool:
+    """Whether DVC has started it, through a shell; not the shell itself, which waits beside its command if it is dash."""
     with suppress(psutil.Error):
-        return "DVC_STAGE" in process.environ()
+        shell = process.environ().get("SHELL") or "/bin/sh"
+        is_shell = command(process)[:1] == [shell] and bool(process.children())
+        return "DVC_STAGE" in process.environ() and not is_shell
     return False
 
 

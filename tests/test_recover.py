@@ -164,7 +164,12 @@ def test_an_rwlock_whose_number_another_program_has_got_is_removed(repository: P
     repository.run("dvc", *command, "--force")
 
 
-def test_what_a_living_dvc_uses_is_left(repository: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_what_a_living_dvc_uses_is_left(
+    shell: str, repository: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killing what the message names ends the stage, whether or not the shell that DVC starts it with stays beside it."""
+    monkeypatch.setenv("SHELL", shell)
     running = repository.start("dvc", "repro", "--force")
     rwlock, lock = repository.folder / ".dvc/tmp/rwlock", repository.folder / "dvc.lock"
     lock.write_text("")
@@ -183,11 +188,14 @@ def test_what_a_living_dvc_uses_is_left(repository: Pipeline, tmp_path: Path) ->
 
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    (stage,) = repository.processes()
+    (stage,) = [process for process in repository.processes() if process.cmdline() == ["python", "stage.py"]]
     said = repository.recover()
     assert f"process {stage.pid} (python stage.py) goes on although its DVC was killed" in said
+    assert said.count("goes on although") == 1
     assert f"kill {stage.pid}" in commands(said)
     assert f"removed .dvc/tmp/rwlock: process {running.pid} (dvc repro --force) held it and has ended" in said
+    stage.terminate()
+    wait_for(lambda: not repository.processes())
 
 
 LOCK = "schema: '2.0'\nstages:\n  wait:\n    cmd: python stage.py\n"
