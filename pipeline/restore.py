@@ -21,7 +21,8 @@ from pipeline.records import Record
 from pipeline.stage import command
 from pipeline.states import git_states
 from pipeline.verify import verify
-from pipeline.wanted import PATCH_FILE, Wanted, artifact, find
+from pipeline.run import PATCH_FILE
+from pipeline.wanted import Wanted, artifact, find
 from pipeline.worktree import Source, refuse_taken, worktree
 
 

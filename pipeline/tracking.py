@@ -24,7 +24,9 @@ from pipeline.experiment import Experiment, patch, workspace_origin
 from pipeline.files import to_json
 from pipeline.processes import this_process
 from pipeline.records import Record, current_records
-from pipeline.store import CALL_SECONDS, PATIENT_SECONDS, PROCESS, Run, Store, Watch, is_remote, reason
+from pipeline.run import Run
+from pipeline.store import CALL_SECONDS, PATIENT_SECONDS, PROCESS, Store, is_remote, reason
+from pipeline.watch import Watch
 
 FLUSH_SECONDS = 1.0  # between sendings of live points
 REMEMBERED_SECONDS = 1.0  # what a server may take to answer while an outage is remembered

@@ -13,11 +13,10 @@ from pipeline.errors import InputError
 from pipeline.experiment import git
 from pipeline.files import RESULTS
 from pipeline.records import LOCK_FILE
+from pipeline.run import PATCH_FILE, Run
 from pipeline.states import state_of
-from pipeline.store import DIGEST, Run, Store
+from pipeline.store import DIGEST, Store
 from pipeline.tracking import watched
-
-PATCH_FILE = "code.patch"
 
 T = TypeVar("T")
 

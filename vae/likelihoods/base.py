@@ -19,6 +19,9 @@ UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1
 class Likelihood(nn.Module, ABC):
     """p(y|z) of D columns.
 
+    Args:
+        data_dim: D.
+
     Attributes:
         features: Network outputs needed per data column.
         support: The values that a column may take.
@@ -29,6 +32,9 @@ class Likelihood(nn.Module, ABC):
     features: int = 1
     support: Support = REAL
     measure: Measure = "density"
+
+    def __init__(self, data_dim: int) -> None:
+        super().__init__()
 
     @abstractmethod
     def forward(self, f: Tensor) -> VectorDistribution:

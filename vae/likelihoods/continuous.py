@@ -32,7 +32,7 @@ class StudentT(Likelihood):
     """
 
     def __init__(self, data_dim: int, min_scale: float = 1e-2, min_degrees: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         self.scale, self.degrees = Positive("min_scale", data_dim, min_scale), Positive("min_degrees", data_dim, min_degrees)
 
     @override
@@ -54,7 +54,7 @@ class LogNormal(Likelihood):
     support = POSITIVE
 
     def __init__(self, data_dim: int, min_scale: float = 1e-2) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         self.scale = Positive("min_scale", data_dim, min_scale)
 
     @override
@@ -67,9 +67,6 @@ class Beta(Likelihood):
 
     features = 2
     support = UNIT
-
-    def __init__(self, data_dim: int) -> None:
-        super().__init__()
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -85,9 +82,6 @@ class ZeroOneInflatedBeta(Likelihood):
     features = 5
     support = CLOSED_UNIT
     measure = "both"
-
-    def __init__(self, data_dim: int) -> None:
-        super().__init__()
 
     @override
     def forward(self, f: Tensor) -> Columns:

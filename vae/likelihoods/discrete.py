@@ -26,9 +26,6 @@ class Bernoulli(Likelihood):
     support = BINARY
     measure = "probability"
 
-    def __init__(self, data_dim: int) -> None:
-        super().__init__()
-
     @override
     def forward(self, f: Tensor) -> IndependentBernoulli:
         return IndependentBernoulli(f)
@@ -48,7 +45,7 @@ class Categorical(Likelihood):
     measure = "probability"
 
     def __init__(self, data_dim: int, levels: int) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_levels("levels", levels)
         self.features, self.support = levels, whole_numbers(levels)
 
@@ -73,7 +70,7 @@ class Ordinal(Likelihood):
     measure = "probability"
 
     def __init__(self, data_dim: int, levels: int) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_levels("levels", levels)
         self.support = whole_numbers(levels)
         steps = torch.full((data_dim, levels - 1), UNIT_SOFTPLUS)
@@ -126,7 +123,7 @@ class Binomial(Likelihood):
     trials: Tensor
 
     def __init__(self, data_dim: int, trials: int) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_levels("trials", trials, 1)
         self.support = whole_numbers(trials + 1)
         self.register_buffer("trials", torch.tensor(float(trials)))
@@ -142,9 +139,6 @@ class Poisson(Likelihood):
     support = COUNT
     measure = "probability"
 
-    def __init__(self, data_dim: int) -> None:
-        super().__init__()
-
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchPoisson(f.exp(), validate_args=False))
@@ -157,7 +151,7 @@ class NegativeBinomial(Likelihood):
     measure = "probability"
 
     def __init__(self, data_dim: int) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)
 
     @override
@@ -186,7 +180,7 @@ class ZeroInflatedNegativeBinomial(Likelihood):
     library: Tensor | None
 
     def __init__(self, data_dim: int, library: float | None = None) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         if library is not None:
             require_positive("library", library)
         self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)

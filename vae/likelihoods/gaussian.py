@@ -24,7 +24,7 @@ class Gaussian(Likelihood):
     variance: Tensor
 
     def __init__(self, data_dim: int, variance: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_positive("variance", variance)
         self.register_buffer("variance", torch.tensor(float(variance)))
 
@@ -41,7 +41,7 @@ class LearnedGaussian(Likelihood):
     """
 
     def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_positive("min_variance", min_variance)
         self.min_variance = min_variance
         self.log_excess = nn.Parameter(torch.zeros(self._variances(data_dim)))
@@ -78,7 +78,7 @@ class HeteroscedasticGaussian(Likelihood):
     features = 2
 
     def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_positive("min_variance", min_variance)
         self.min_variance = min_variance
 

@@ -33,7 +33,7 @@ class Mixed(Likelihood):
     order: Tensor
 
     def __init__(self, data_dim: int, columns: Sequence[Mapping[str, Any]], build: Build) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         if len(columns) != data_dim:
             raise ValueError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
         if any(options["name"] == "mixed" for options in columns):

@@ -32,7 +32,7 @@ class DiscretizedLogistic(Likelihood):
     measure = "probability"
 
     def __init__(self, data_dim: int, levels: int = 256, min_scale: float = 1e-3) -> None:
-        super().__init__()
+        super().__init__(data_dim)
         require_levels("levels", levels)
         self.levels, self.support = levels, whole_numbers(levels)
         self.scale = Positive("min_scale", data_dim, min_scale)
@@ -90,9 +90,6 @@ class ContinuousBernoulli(Likelihood):
     """
 
     support = CLOSED_UNIT
-
-    def __init__(self, data_dim: int) -> None:
-        super().__init__()
 
     @override
     def forward(self, f: Tensor) -> Columns:
