@@ -18,10 +18,10 @@ from pipeline.checkout import check, fill
 from pipeline.environment import facts, main_repository
 from pipeline.errors import InputError
 from pipeline.records import Record
+from pipeline.run import PATCH_FILE
 from pipeline.stage import command
 from pipeline.states import git_states
 from pipeline.verify import verify
-from pipeline.run import PATCH_FILE
 from pipeline.wanted import Wanted, artifact, find
 from pipeline.worktree import Source, refuse_taken, worktree
 
