@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from scipy.special import logsumexp
@@ -12,7 +12,9 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.schema import Array
+from pipeline.marginals import IndependentColumns
+from pipeline.schema import Schema
+from pipeline.transforms import Array
 
 
 class Density(Protocol):
@@ -102,31 +104,35 @@ class Baseline:
     """A fitted density by name.
 
     Attributes:
-        name: ``gaussian`` or ``bernoulli``, and ``mixture``.
-        components: Of the mixture.
+        name: ``gaussian``, ``bernoulli`` or ``independent``, and ``mixture``.
         density: What scores rows.
+        described: Its number of components, or the family of each column.
     """
 
     name: str
-    components: int
     density: Density
+    described: Mapping[str, Any]
 
 
-def fit_baselines(train: Array, valid: Array, *, binary: bool, components: Sequence[int], seed: int) -> list[Baseline]:
-    """The single density, and the mixture with the number of components that is best on ``valid``.
+def fit_baselines(train: Array, valid: Array, schema: Schema, *, components: Sequence[int], seed: int) -> list[Baseline]:
+    """Of complete columns of one kind the single density, and the mixture with the number of components best on ``valid``.
 
-    Numbers of components above the number of training rows are left out. Gaussians have full covariances.
+    Numbers of components above the number of training rows are left out. Gaussians have full covariances. Columns of several
+    kinds, or with missing values, have no such mixtures: each column is modelled by itself then.
     """
+    if not schema.is_plain:
+        independent = IndependentColumns(schema, valid).fit(train)
+        return [Baseline("independent", independent, {"families": independent.families_})]
 
     def fitted(count: int) -> Density:
-        return _density(binary, count, seed).fit(train)
+        return _density(schema.is_binary, count, seed).fit(train)
 
     counts = [count for count in components if count <= len(train)] or [1]
     mixtures = {count: fitted(count) for count in counts}
     best = max(mixtures, key=lambda count: mixtures[count].score_samples(valid).mean())
     return [
-        Baseline("bernoulli" if binary else "gaussian", 1, fitted(1)),
-        Baseline("mixture", best, mixtures[best]),
+        Baseline("bernoulli" if schema.is_binary else "gaussian", fitted(1), {"components": 1}),
+        Baseline("mixture", mixtures[best], {"components": best}),
     ]
 
 

@@ -20,16 +20,19 @@ from pipeline.figures import evidence as figures
 from pipeline.figures.images import Images
 from pipeline.figures.likelihoods import likelihood_comparison
 from pipeline.files import write_json
+from pipeline.imputation import fill, quality
 from pipeline.job import Job, running
 from pipeline.labels import baseline_label, estimator_label
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
-from pipeline.schema import Array, Schema, load_index, load_schema, load_split
+from pipeline.schema import Schema, load_index, load_schema, load_split
 from pipeline.scores import Scoring
 from pipeline.stage import run
-from vae.evidence import PREFERENCE, MeanWithError
+from pipeline.transforms import Array
+from vae import VAE
+from vae.evidence import PREFERENCE, MeanWithError, reconstruction_by_column
 
 EXTREMES = 10
 
@@ -49,22 +52,42 @@ def main() -> None:
 def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
-    scoring = Scoring(vae, job.params, train, valid, test, Pieces(job.saved))
+    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved))
     baselines = _baselines(job.params, schema)
-    report = Report(scoring.run(), schema.log_jacobian, load_index("test"))
+    report = Report(scoring.run(), load_index("test"))
     for baseline in baselines:
-        report.examples[baseline.name] = baseline.density.score_samples(test) + schema.log_jacobian
+        report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
+    if schema.shape is None:
+        parts = _parts(vae, job.params, schema, np.array(test))
+        report.examples[[f"reconstruction_{name}" for name in schema.names]] = parts
     metrics = summarise(report, baselines, schema)
+    filled = _imputed(vae, job.params, schema, metrics)
     with job.outputs() as (folder,):
         write_json(folder / "metrics.json", metrics)
         report.examples.to_parquet(folder / "examples.parquet", index=False)
         report.ladder().to_csv(folder / "ladder.csv", index=False, lineterminator="\n")
         report.latents().to_csv(folder / "latents.csv", index=False, lineterminator="\n")
+        filled.to_csv(folder / "imputed.csv", index=False, lineterminator="\n")
         _comparison(report, metrics, folder / "likelihoods.png")
         _ladder(report, metrics, folder / "ladder.png")
         _checks(report, metrics, folder / "bounds.png")
-        _extremes(report.examples, schema, schema.to_raw(np.array(test)), folder / "extremes.png")
+        _extremes(report.examples, schema, np.array(test), folder / "extremes.png")
     return metrics
+
+
+def _parts(vae: VAE, params: Params, schema: Schema, test: Array) -> Array:
+    """Each column's part of the reconstruction, in nats of the raw data."""
+    parts = reconstruction_by_column(vae, vae.as_rows(test), params.evaluate.elbo_samples, seed=params.seed)
+    return parts.cpu().numpy() + schema.log_derivatives(test)
+
+
+def _imputed(vae: VAE, params: Params, schema: Schema, metrics: dict[str, Any]) -> pd.DataFrame:
+    """What is filled into the gaps of the test rows; how well goes to ``metrics``."""
+    settings = params.evaluate.imputation
+    test = np.array(load_split("test"))
+    if schema.has_missing:
+        metrics["imputation"] = quality(vae, schema, np.array(load_split("train")), test, settings, params.seed)
+    return fill(vae, schema, test, load_index("test"), settings, params.seed)
 
 
 def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
@@ -89,7 +112,8 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
         "diagnostics": report.diagnostics(),
         "baselines": {
             baseline.name: _mean(examples[baseline.name])
-            | {"components": baseline.components, "vae_minus_baseline": pair(report.mean(minus=examples[baseline.name]))}
+            | dict(baseline.described)
+            | {"vae_minus_baseline": pair(report.mean(minus=examples[baseline.name]))}
             for baseline in baselines
         },
     }
@@ -103,7 +127,7 @@ def _baselines(params: Params, schema: Schema) -> list[Baseline]:
     return fit_baselines(
         np.asarray(load_split("train"), dtype=np.float64),
         np.asarray(load_split("valid"), dtype=np.float64),
-        binary=schema.value_type == "binary",
+        schema,
         components=params.evaluate.mixture_components,
         seed=params.seed,
     )
@@ -147,18 +171,21 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
     figures.checks(None if gaps is None else gaps.cpu().numpy(), checked, diagnostics.get("acceptance", []), path)
 
 
-def _extremes(examples: pd.DataFrame, schema: Schema, raw: Array, path: Path) -> None:
+def _extremes(examples: pd.DataFrame, schema: Schema, test: Array, path: Path) -> None:
     order = examples["log_likelihood"].argsort(kind="stable").to_numpy()
     n = min(EXTREMES, len(order) // 2)
     places = np.stack([order[:n], order[len(order) - n :]])
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]
     if schema.shape:
+        raw = schema.to_raw(test)
         images = Images(schema.shape, schema.units, (raw.min(), raw.max()))
         figures.extreme_images(images, raw[places], values, path)
     else:
-        standardised = (raw - raw.mean(axis=0)) / np.where(raw.std(axis=0) > 0, raw.std(axis=0), 1)
+        parts = examples[[f"reconstruction_{name}" for name in schema.names]].to_numpy()
+        parts = np.where(np.isnan(test), np.nan, parts)
         labels = [f"row {examples['index'][i] + 1}: {examples['log_likelihood'][i]:.1f}" for i in places.flat]
-        figures.extreme_rows(standardised[places.reshape(-1)], schema.columns, labels, path)
+        rows = places.reshape(-1)
+        figures.extreme_rows((parts - np.nanmedian(parts, axis=0))[rows], schema.table(test[rows]), labels, path)
 
 
 def _pm(entry: dict[str, Any]) -> str:

@@ -19,14 +19,16 @@ from pipeline.figures import samples as figures
 from pipeline.files import RESULTS
 from pipeline.job import running
 from pipeline.models import load_model
-from pipeline.schema import Array, Schema, load_schema, load_split
+from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
+from pipeline.transforms import Array
 from vae import VAE
 from vae.model import Generated
 
 STEPS = 11
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\n"),
+    ".tsv": lambda table, path: table.to_csv(path, sep="\t", index=False, lineterminator="\n"),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
 
@@ -38,16 +40,14 @@ def main() -> None:
         use_threads(job.params.threads)
         vae = load_model(schema)
         generated = cast(Generated, vae.generate(job.params.generate.samples, seed=job.params.seed, full=True))
-        samples = schema.to_raw(generated.y.numpy())
+        samples = generated.y.numpy()
         with job.outputs() as (folder,):
-            WRITERS[schema.format](_table(samples, schema), folder / f"samples{schema.format}")
-            (_images if schema.shape else _tables)(vae, schema, samples, folder)
+            WRITERS[schema.format](schema.table(samples), folder / f"samples{schema.format}")
+            if schema.shape:
+                _images(vae, schema, schema.to_raw(samples), folder)
+            else:
+                _tables(vae, schema, schema.table(samples), folder)
     print(f"generated {len(samples)} samples: {RESULTS / 'generate'}/samples{schema.format} and pictures beside it")
-
-
-def _table(rows: Array, schema: Schema) -> pd.DataFrame:
-    whole = schema.value_type == "binary" or (schema.value_type == "grid" and float(schema.step or 0.5).is_integer())
-    return pd.DataFrame(rows.astype(np.int64) if whole else rows, columns=schema.columns)
 
 
 def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
@@ -69,11 +69,12 @@ def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
         pictures.traversal(_decode(vae, schema, z), labels, folder / "latent.png")
 
 
-def _tables(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
-    test, drawn = _table(schema.to_raw(np.array(load_split("test"))), schema), _table(samples, schema)
-    figures.marginals(test, drawn, schema.units, folder / "marginals.png")
-    if len(schema.columns) > 1 and schema.value_type != "binary":  # four dots would say nothing
-        figures.pairs(test, drawn, folder / "pairs.png")
+def _tables(vae: VAE, schema: Schema, samples: pd.DataFrame, folder: Path) -> None:
+    test = schema.table(np.array(load_split("test")))
+    figures.marginals(test, samples, schema, folder / "marginals.png")
+    numbers = [column.name for column in schema.columns if column.kind in ("continuous", "count")]
+    if len(numbers) > 1:
+        figures.pairs(test[numbers], samples[numbers], folder / "pairs.png")
     if vae.card.latent_dim > 1:
         (first, second), _ = _most_used(vae, 2)
         means = vae.infer(np.array(load_split("test")))[0].numpy()
@@ -85,7 +86,7 @@ def _tables(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
 def _decode(vae: VAE, schema: Schema, z: torch.Tensor) -> Array:
     """f_w(z) in raw units; the mean of the noise that dequantisation added is taken off."""
     raw = schema.to_raw(vae.generative(z).mean.numpy(), snap=False)
-    return raw - (schema.step or 0.0) / 2
+    return raw - np.array([column.step or 0.0 for column in schema.columns]) / 2
 
 
 def _most_used(vae: VAE, most: int = 8) -> tuple[list[int], Array]:

@@ -8,6 +8,8 @@ from typing import Any
 
 def baseline_label(name: str, entry: Mapping[str, Any]) -> str:
     """A baseline by its name and its entry."""
+    if name == "independent":
+        return "independent columns"
     return f"mixture of {entry['components']}" if name == "mixture" else f"single {name.capitalize()}"
 
 

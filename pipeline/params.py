@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from itertools import pairwise
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import InputError
 from pipeline.files import from_yaml
+from pipeline.kinds import KINDS, AnyKind
 from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, Entry
 
 PARAMS_FILE = Path("params.yaml")
+
+
+Transformation = Literal["none", "standardize", "log", "quantile"]
 
 
 class Section(BaseModel):
@@ -27,13 +41,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _choice(entries: Mapping[str, Entry]) -> Any:
+def _choice(entries: Mapping[str, Entry], *others: type[Section]) -> Any:
     """A section ``{name: ..., options}``, with the options that the entry called ``name`` declares."""
     variants = [
         create_model(entry.class_name, __base__=Section, name=(Literal[name], ...), **entry.options)  # type: ignore[call-overload]
         for name, entry in entries.items()
     ]
-    union: Any = reduce(or_, variants)
+    union: Any = reduce(or_, [*variants, *others])
     return Annotated[union, Field(discriminator="name")] if len(variants) > 1 else union
 
 
@@ -45,17 +59,50 @@ class Fractions(Section):
     test: float = Field(gt=0, lt=1)
 
 
+class ColumnOptions(Section):
+    """``data.columns.NAME``: what is known of a column. A kind alone may stand for all of it."""
+
+    kind: AnyKind | None = None
+    order: Annotated[list[str | int | float], Field(min_length=2)] | None = None
+    other: bool = False
+    transform: Transformation | None = None
+    dequantize: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, content: Any) -> Any:
+        return {"kind": content} if isinstance(content, str) else content
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        numbers = self.transform is not None or self.dequantize is not None
+        texts = self.order is not None or self.other
+        for given, kinds, names in (
+            (numbers, ("continuous",), "transform and dequantize"),
+            (texts, ("categorical", "ordinal", "binary"), "order and other"),
+        ):
+            if given and self.kind is not None and self.kind not in kinds:
+                raise ValueError(f"{names} are for {' and '.join(kinds)} columns; this one is declared {self.kind}")
+        if self.order is not None and len(set(map(str, self.order))) < len(self.order):
+            raise ValueError(f"order must name each value once; got {self.order}")
+        return self
+
+
 class Data(Section):
     """``data``: what to read and how to prepare it."""
 
     path: str = Field(min_length=1)
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    header: bool = True
     exclude: list[str] = []
+    missing: list[str | int | float] = []
+    columns: dict[str, ColumnOptions] = {}
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
     units: str = "units of the data"
     fractions: Fractions
     dequantize: float | None = Field(None, gt=0)
     binarize: float | None = None
-    scale: Literal["none", "standardize"] = "standardize"
+    scale: Transformation = "standardize"
 
 
 class Network(Section):
@@ -65,11 +112,26 @@ class Network(Section):
     activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # type: ignore[valid-type]
 
 
+OfColumn = _choice(LIKELIHOODS)
+
+
+class Mixed(Section):
+    """``model.likelihood`` of columns of several kinds: the likelihood of each kind, and of single columns by name."""
+
+    name: Literal["mixed"]
+    continuous: OfColumn = Field({"name": "gaussian_per_dimension"}, validate_default=True)  # type: ignore[valid-type]
+    count: OfColumn = Field({"name": "negative_binomial"}, validate_default=True)  # type: ignore[valid-type]
+    binary: OfColumn = Field({"name": "bernoulli"}, validate_default=True)  # type: ignore[valid-type]
+    categorical: OfColumn = Field({"name": "categorical"}, validate_default=True)  # type: ignore[valid-type]
+    ordinal: OfColumn = Field({"name": "ordinal"}, validate_default=True)  # type: ignore[valid-type]
+    columns: dict[str, OfColumn] = {}  # type: ignore[valid-type]
+
+
 class Model(Section):
     """``model``: the VAE."""
 
     latent_dim: int = Field(ge=1)
-    likelihood: _choice(LIKELIHOODS)  # type: ignore[valid-type]
+    likelihood: _choice(LIKELIHOODS, Mixed)  # type: ignore[valid-type]
     generative: Network
     inference: Network
 
@@ -87,6 +149,7 @@ class Train(Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
     devices: int = Field(1, ge=1)
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
+    hide: float | None = Field(None, ge=0, le=1)
     deterministic: bool = True
 
 
@@ -101,6 +164,15 @@ class Annealing(Section):
     check_examples: int = Field(100, ge=2)
 
 
+class Imputation(Section):
+    """``evaluate.imputation``: what is filled in where values are missing, and how well."""
+
+    samples: int = Field(1000, ge=1)
+    draws: int = Field(100, ge=2)
+    examples: int = Field(500, ge=1)
+    hidden_share: float = Field(0.2, gt=0, lt=1)
+
+
 class Evaluate(Section):
     """``evaluate``: how well it does on the test rows."""
 
@@ -110,6 +182,7 @@ class Evaluate(Section):
     prior_samples: int = Field(100_000, ge=1)
     elbo_samples: int = Field(100, ge=1)
     annealing: Annealing = Field(default_factory=lambda: Annealing.model_validate({}))
+    imputation: Imputation = Field(default_factory=lambda: Imputation.model_validate({}))
     diagnostics_examples: int = Field(50, ge=2)
     mixture_components: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [2, 4, 8, 16]
 
@@ -203,13 +276,12 @@ def _conflicts(content: Any) -> Iterator[str]:
     if None not in fractions and abs(total - 1) > 1e-6:
         yield f"data.fractions: train, valid and test must add up to 1, not {total:g}"
     bernoulli = likelihood.get("name") == "bernoulli"
-    scaled = data.get("dequantize") is not None or data.get("scale", "standardize") != "none"
     if data.get("binarize") is not None and not bernoulli:
         yield "data.binarize: makes values 0 and 1, which needs model.likelihood.name: bernoulli"
-    if bernoulli and scaled:
+    if bernoulli and data.get("dequantize") is not None:
         yield (
-            "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null and data.scale: none, and "
-            "data.binarize to a threshold unless the data is binary already"
+            "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null, and data.binarize to a "
+            "threshold unless the data is binary already"
         )
 
 
@@ -222,7 +294,7 @@ def _at(content: Any, *steps: str) -> Mapping[str, Any]:
 def _describe(error: ErrorDetails) -> str:
     steps = [str(step) for step in error["loc"]]
     # pydantic inserts the variant's name behind a section chosen by name; users did not write it
-    shown = [s for i, s in enumerate(steps) if not (i and steps[i - 1] in ("likelihood", "objective") and s in _VARIANTS)]
+    shown = [step for i, step in enumerate(steps) if not (i and step in _VARIANTS and _is_chosen_by_name(steps[:i]))]
     path = ".".join(shown) or "the file"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
@@ -238,7 +310,11 @@ def _describe(error: ErrorDetails) -> str:
     return f"{path}: {message[0].lower()}{message[1:]}; got {error['input']!r}"
 
 
-_VARIANTS = {*LIKELIHOODS, *OBJECTIVES}
+_VARIANTS = {*LIKELIHOODS, *OBJECTIVES, "mixed"}
+
+
+def _is_chosen_by_name(steps: list[str]) -> bool:
+    return steps[-1] in ("likelihood", "objective", *KINDS) or steps[-2:-1] == ["columns"]
 
 
 def _nearest(steps: list[str]) -> str:
@@ -263,7 +339,9 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
 def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested mappings by dotted path."""
     for key, value in content.items():
-        if isinstance(value, Mapping):
+        if key == "columns":  # whose names may be any text
+            yield f"{prefix}{key}", json.dumps(value, sort_keys=True)
+        elif isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

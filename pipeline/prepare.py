@@ -1,28 +1,38 @@
-"""Stage 1, prepare: read the raw table, check it, split it, transform it, and write memory-mappable arrays.
+"""Stage 1, prepare: read the raw table, find the kind of each column, split the rows, and write memory-mappable arrays.
 
-Writes ``data/prepared/``: {train,valid,test}.npy of float32 (N, D), {train,valid,test}_index.npy with the rows' numbers in the
-raw file, and schema.json.
+Writes ``data/prepared/``: {train,valid,test}.npy of float32 (N, D), NaN where a value is missing, {train,valid,test}_index.npy
+with the rows' numbers in the raw file, and schema.json.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.columns import Raw, code, fit_transform, guess, raw_columns
 from pipeline.errors import InputError
 from pipeline.files import PREPARED
 from pipeline.job import Job, running
-from pipeline.params import Data
-from pipeline.readers import numeric, read_table
-from pipeline.schema import SPLITS, Array, Schema, ValueType
+from pipeline.kinds import KINDS, Kind
+from pipeline.params import ColumnOptions, Data
+from pipeline.readers import read_table, suffix_of
+from pipeline.schema import SPLITS, Column, Schema
+from pipeline.schema_table import show
 from pipeline.stage import run
+from pipeline.transforms import Array
 
 LEAST_ROWS = 2
 LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
+MANY_TIES = 0.1  # share of the training rows with one value, from which a density of it needs a word
+
+Split = dict[str, NDArray[np.int64]]
 
 
 def main() -> None:
@@ -33,45 +43,100 @@ def main() -> None:
 
 def _prepare(job: Job) -> None:
     data = job.params.data
-    table = numeric(_selected(read_table(Path(data.path)), data))
+    raws, why = _raws(data)
+    kinds, left_out = _kinds(raws, data)
     rng = np.random.default_rng(job.params.seed)
-    index = _split(len(table), data, rng)
-    raw, notes = _treated(table, data, rng)
-    value_type = _value_type(raw, data)
-    notes += _constant_columns(table, raw, index["train"], value_type, data)
-    shift, scale = _affine(raw[index["train"]], data)
-    y = _scaled(raw, shift, scale, table, data)
+    index = _split(len(raws[0].texts), data, rng)
+    train = index["train"]
+    kept = [raw for raw in raws if raw.name in kinds]
+    coded = [code(raw, kinds[raw.name], _options(raw, data), train) for raw in kept]
+    _check_coded(coded, train)
+    columns, y = _transformed(coded, train, data, rng)
     schema = Schema(
-        columns=list(table.columns),
-        format=Path(data.path).suffix.lower(),
-        shape=_shape(data, table),
+        columns=columns,
+        left_out=left_out,
+        format=suffix_of(Path(data.path)),
+        shape=_shape(data, columns),
         units=data.units,
-        value_type=value_type,
-        step=data.dequantize,
-        shift=shift.tolist(),
-        scale=scale.tolist(),
         rows={split: len(rows) for split, rows in index.items()},
-        notes=notes,
+        notes=list(_notes(coded, train, data)),
     )
     with job.outputs(PREPARED) as (_, folder):
         for split, rows in index.items():
             np.save(folder / f"{split}.npy", y[rows])
             np.save(folder / f"{split}_index.npy", rows)
         schema.save(folder)
-    _report(data, schema)
+    _report(data, schema, why)
+
+
+def _raws(data: Data) -> tuple[list[Raw], dict[str, str]]:
+    """The columns that are not excluded, and what each was taken for, in words."""
+    raws = raw_columns(_selected(read_table(Path(data.path), data), data), data.missing)
+    if data.binarize is not None:
+        raws = [_binarized(raw, data.binarize) for raw in raws]
+    declared = {name for name, options in data.columns.items() if options.kind or options.dequantize}
+    return raws, {raw.name: "declared" if raw.name in declared else guess(raw)[1] for raw in raws}
 
 
 def _selected(table: pd.DataFrame, data: Data) -> pd.DataFrame:
-    unknown = sorted(set(data.exclude) - set(table.columns))
-    if unknown:
-        raise InputError(f"data.exclude: no column {unknown[0]!r} in {data.path}; its columns are {_some(table.columns)}")
+    for where, names in (("data.exclude", data.exclude), ("data.columns", data.columns)):
+        if unknown := sorted(set(names) - set(table.columns)):
+            raise InputError(f"{where}: no column {unknown[0]!r} in {data.path}; its columns are {_some(table.columns)}")
     kept = table.drop(columns=data.exclude)
     if not len(kept.columns):
         raise InputError(f"data.exclude: leaves no column of {data.path}; name fewer")
     return kept
 
 
-def _split(rows: int, data: Data, rng: np.random.Generator) -> dict[str, NDArray[np.int64]]:
+def _binarized(raw: Raw, threshold: float) -> Raw:
+    x = _numbers(raw, "data.binarize")
+    ones = np.where(np.isnan(x), np.nan, x > threshold)
+    texts = np.array([None if np.isnan(one) else f"{one:g}" for one in ones], dtype=object)
+    return replace(raw, numbers=ones, texts=texts)
+
+
+def _numbers(raw: Raw, what: str) -> Array:
+    if raw.numbers is None:
+        row = int(np.flatnonzero(~raw.is_missing)[0])
+        held = "dates or durations" if raw.is_date else f"texts, such as {raw.texts[row]!r} in row {row + 1}"
+        raise InputError(f"{what}: needs numbers, but column {raw.name!r} holds {held}; leave it out with data.exclude")
+    return raw.numbers
+
+
+def _kinds(raws: Sequence[Raw], data: Data) -> tuple[dict[str, Kind], dict[str, str]]:
+    """The kind of each column that is kept, and why others are left out.
+
+    Dequantising makes all columns real numbers, and the pixels of an image are all of one kind.
+    """
+    kinds: dict[str, Any] = {raw.name: guess(raw)[0] for raw in raws}
+    if data.dequantize is not None or data.shape is not None:
+        kinds = dict.fromkeys(kinds, _common(raws, data))
+    kinds |= {name: options.kind for name, options in data.columns.items() if options.kind is not None}
+    kinds |= {name: "continuous" for name, options in data.columns.items() if options.dequantize is not None}
+    left_out = {raw.name: guess(raw)[1] for raw in raws if kinds[raw.name] not in KINDS}
+    kept: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind in KINDS}
+    if not kept:
+        raise InputError(f"{data.path}: no column is left, as {_listed(left_out)}; declare the kinds of some in data.columns")
+    return kept, left_out
+
+
+def _common(raws: Sequence[Raw], data: Data) -> Kind:
+    what = "data.shape" if data.dequantize is None else "data.dequantize"
+    x = np.concatenate([_numbers(raw, what) for raw in raws])
+    x = x[~np.isnan(x)]
+    if data.dequantize is not None or (x < 0).any() or (x != np.round(x)).any():
+        return "continuous"
+    return "binary" if (x <= 1).all() else "count"
+
+
+def _options(raw: Raw, data: Data) -> ColumnOptions:
+    options = data.columns.get(raw.name) or ColumnOptions()
+    if options.kind is None and options.dequantize is None:
+        return options.model_copy(update={"dequantize": data.dequantize})
+    return options
+
+
+def _split(rows: int, data: Data, rng: np.random.Generator) -> Split:
     """Row numbers of each split, in the order of the file: disjoint, together all rows, at random by the seed."""
     order = rng.permutation(rows)
     valid, test = (round(rows * fraction) for fraction in (data.fractions.valid, data.fractions.test))
@@ -86,109 +151,110 @@ def _split(rows: int, data: Data, rng: np.random.Generator) -> dict[str, NDArray
     return index
 
 
-def _treated(table: pd.DataFrame, data: Data, rng: np.random.Generator) -> tuple[Array, list[str]]:
-    """Raw values after binarisation or dequantisation, and notes on what was done."""
-    raw = table.to_numpy(dtype=np.float64)
-    if data.binarize is not None:
-        return (raw > data.binarize).astype(np.float64), [f"values above {data.binarize:g} became 1, others 0"]
-    if data.dequantize is not None:
-        _check_grid(table, data.dequantize)
-        noisy = raw + data.dequantize * rng.random(raw.shape)
-        return noisy, [f"uniform noise on [0, {data.dequantize:g}) was added to every value"]
-    if (raw == np.round(raw)).all() and _value_type(raw, data) != "binary":
-        return raw, [
-            "all values are integers, and a density of them is not bounded: set data.dequantize to 1 to compare "
-            "models (for Bernoulli, data.binarize)"
-        ]
-    return raw, []
-
-
-def _constant_columns(
-    table: pd.DataFrame, raw: Array, train: NDArray[np.int64], value_type: ValueType, data: Data
-) -> list[str]:
-    """Refuse columns whose density would be unbounded; note the others that say nothing."""
-    if value_type == "continuous":
-        constant = _constant(raw[train], table)
-        if constant:
-            raise InputError(
-                f"column {constant[0]!r} is constant in the training rows"
-                + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
-                + f", so its density is unbounded; leave it out with data.exclude: {_some(constant)}, or, "
-                "if values lie on a grid, set data.dequantize to its step"
-            )
-        return []
-    before = raw[train] if value_type == "binary" else table.to_numpy(dtype=np.float64)[train]
-    constant = _constant(before, table)
-    what = "kept, as a probability is bounded" if value_type == "binary" else "nothing but the noise that was added now"
-    return [f"constant in the training rows, and {what}: {_some(constant)}"] if constant else []
-
-
-def _constant(values: Array, table: pd.DataFrame) -> list[str]:
-    """Columns whose values agree to twelve digits."""
-    with np.errstate(over="ignore"):
-        same = np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(axis=0)
-    return [str(name) for name, constant in zip(table.columns, same, strict=True) if constant]
-
-
-def _scaled(raw: Array, shift: Array, scale: Array, table: pd.DataFrame, data: Data) -> NDArray[np.float32]:
-    """(raw - shift) / scale, where float32 can hold it."""
-    with np.errstate(all="ignore"):
-        y = ((raw - shift) / scale).astype(np.float32)
-        spread = raw.std(axis=0) / scale
-        step = np.inf if data.dequantize is None else data.dequantize / scale / 8
-        spacing = np.spacing(np.abs(y).max(axis=0))
-    for column, name in enumerate(table.columns):
-        if not np.isfinite(scale[column]) or not scale[column] > 0 or not (np.abs(y[:, column]) < LARGEST).all():
-            raise InputError(
-                f"column {name!r}: its values, from {raw[:, column].min():g} to {raw[:, column].max():g}, are too extreme to "
-                "compute with; mend them, or give them in other units"
-            )
-        if data.binarize is None and spread[column] and spacing[column] * 256 > np.minimum(spread, step)[column]:
-            raise InputError(
-                f"column {name!r}: its values, about {raw[:, column].mean():g}, are too large for float32 to tell them apart "
-                f"(standard deviation {raw[:, column].std():g}); set data.scale: standardize, or subtract a constant"
-            )
-    return y
-
-
-def _check_grid(table: pd.DataFrame, step: float) -> None:
-    steps = table.to_numpy(dtype=np.float64) / step
-    off = np.abs(steps - np.round(steps)) > 1e-6
-    if off.any():
-        row, column = (int(i) for i in np.argwhere(off)[0])
+def _check_coded(coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64]) -> None:
+    """Refuse values off the grid that is to be dequantised, and columns whose density would be unbounded."""
+    for column, x in coded:
+        if column.step is not None:
+            _check_grid(column.name, x, column.step)
+    constant = [c.name for c, x in coded if c.is_density and c.step is None and _is_constant(x[train])]
+    if constant:
         raise InputError(
-            f"data.dequantize: {step:g} needs multiples of {step:g}; column {table.columns[column]!r}, row {row + 1} has "
-            f"{float(steps[row, column]) * step:g}; set the right step, or null for continuous data"
+            f"column {constant[0]!r} is constant in the training rows"
+            + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
+            + f", so its density is unbounded; leave it out with data.exclude: {_some(constant)}, or, if values lie on a "
+            "grid, set data.dequantize to its step"
         )
 
 
-def _affine(train: Array, data: Data) -> tuple[Array, Array]:
-    if data.scale == "none":
-        return np.zeros(train.shape[1]), np.ones(train.shape[1])
-    with np.errstate(over="ignore", invalid="ignore"):  # `_scaled` refuses what comes of it
-        return train.mean(axis=0), train.std(axis=0)
+def _check_grid(name: str, x: Array, step: float) -> None:
+    steps = x / step
+    for row in np.flatnonzero(np.abs(steps - np.round(steps)) > 1e-6)[:1]:
+        raise InputError(
+            f"data.dequantize: {step:g} needs multiples of {step:g}; column {name!r}, row {row + 1} has {x[row]:g}; set the "
+            "right step, or null for continuous data"
+        )
 
 
-def _value_type(raw: Array, data: Data) -> ValueType:
-    if data.dequantize is not None:
-        return "grid"
-    return "binary" if _is_binary(raw) and data.scale == "none" else "continuous"
+def _is_constant(x: Array) -> bool:
+    """Whether the observed values agree to twelve digits."""
+    observed = x[~np.isnan(x)]
+    with np.errstate(over="ignore"):
+        return bool(np.ptp(observed) <= 1e-12 * np.abs(observed).max())
 
 
-def _is_binary(raw: Array) -> bool:
-    return bool(np.isin(raw, (0, 1)).all())
+def _transformed(
+    coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64], data: Data, rng: np.random.Generator
+) -> tuple[list[Column], NDArray[np.float32]]:
+    """The columns with their transformations, and the prepared values (N, D)."""
+    steps = np.array([column.step or 0.0 for column, _ in coded])
+    noise = iter((rng.random((len(coded[0][1]), np.count_nonzero(steps))) * steps[steps > 0]).T)
+    columns = []
+    y = np.empty((len(coded[0][1]), len(coded)), dtype=np.float32)
+    for d, (column, values) in enumerate(coded):
+        x = values + next(noise) if column.step is not None else values
+        options = data.columns.get(column.name) or ColumnOptions()
+        fitted, prepared = fit_transform(column, x, options.transform or data.scale, train)
+        _check_range(fitted, x, prepared)
+        y[:, d] = prepared
+        columns.append(fitted)
+    return columns, y
 
 
-def _shape(data: Data, table: pd.DataFrame) -> tuple[int, int] | None:
+def _check_range(column: Column, x: Array, y: Array) -> None:
+    """Refuse what float32 cannot hold."""
+    if not column.is_density:
+        return
+    low, high = np.nanmin(x), np.nanmax(x)
+    with np.errstate(all="ignore"):
+        extreme = not (np.nanmax(np.abs(y)) < LARGEST) or np.isnan(y).sum() > column.missing
+        spread = np.nanstd(y)
+        step = np.inf if column.step is None else column.step * spread / np.nanstd(x) / 8
+        spacing = np.spacing(np.float32(np.nanmax(np.abs(y))))
+    if extreme or not spread > 0:
+        raise InputError(
+            f"column {column.name!r}: its values, from {low:g} to {high:g}, are too extreme to compute with; mend them, or "
+            "give them in other units"
+        )
+    if spacing * 256 > min(spread, step):
+        raise InputError(
+            f"column {column.name!r}: its values, about {np.nanmean(x):g}, are too large for float32 to tell them apart "
+            f"(standard deviation {np.nanstd(x):g}); set data.scale: standardize, or subtract a constant"
+        )
+
+
+def _shape(data: Data, columns: Sequence[Column]) -> tuple[int, int] | None:
     if data.shape is None:
         return None
     height, width = data.shape
-    if height * width != len(table.columns):
+    if height * width != len(columns):
         raise InputError(
-            f"data.shape: [{height}, {width}] needs {height * width} columns, but {data.path} has {len(table.columns)} after "
+            f"data.shape: [{height}, {width}] needs {height * width} columns, but {data.path} has {len(columns)} after "
             "data.exclude; mend the shape, or set it to null for a table"
         )
     return height, width
+
+
+def _notes(coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64], data: Data) -> Iterator[str]:
+    if data.binarize is not None:
+        yield f"values above {data.binarize:g} became 1, others 0"
+    for step in sorted({column.step for column, _ in coded if column.step is not None}):
+        names = [column.name for column, _ in coded if column.step == step]
+        whose = "every value" if len(names) == len(coded) else f"the values of {_some(names)}"
+        yield f"uniform noise on [0, {step:g}) was added to {whose}, so that its log-likelihood is a bound for discrete values"
+    densities = [(column, x) for column, x in coded if column.is_density and column.step is None]
+    if whole := [column.name for column, x in densities if np.array_equal(x, np.round(x), equal_nan=True)]:
+        yield f"whole numbers under a density, which is not bounded: {_some(whole)}; set dequantize to 1 to compare models"
+    for column, x in densities:
+        values, counts = np.unique(x[train][~np.isnan(x[train])], return_counts=True)
+        if counts.max() > MANY_TIES * counts.sum():
+            yield (
+                f"{counts.max()} of {counts.sum()} training rows have {values[counts.argmax()]:g} in column "
+                f"{column.name!r}: a density there is bounded only by the floor of its variance"
+            )
+    for noisy, what in ((True, "nothing but the noise that was added now"), (False, "kept, as a probability is bounded")):
+        constant = [c.name for c, x in coded if (c.step is not None) == noisy and _is_constant(x[train])]
+        if constant:
+            yield f"constant in the training rows, and {what}: {_some(constant)}"
 
 
 def _some(names: object) -> str:
@@ -196,8 +262,14 @@ def _some(names: object) -> str:
     return f"[{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}]"
 
 
-def _report(data: Data, schema: Schema) -> None:
+def _listed(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:8])
+
+
+def _report(data: Data, schema: Schema, why: dict[str, str]) -> None:
     rows = ", ".join(f"{count} {split}" for split, count in schema.rows.items())
+    if schema.shape is None:
+        show(schema, why)
     print(f"prepared {data.path}: {len(schema.columns)} columns; {rows} rows in {PREPARED}/")
     for note in schema.notes:
         print(f"  note: {note}")

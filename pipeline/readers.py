@@ -1,33 +1,42 @@
-"""Tables from files: one reader per format, chosen by the file's suffix."""
+"""Tables from files: one reader per format, chosen by the suffix. Texts stay texts; `columns` finds what is a number."""
 
 from __future__ import annotations
 
 import csv
-import math
-import warnings
+import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.params import Data
+
+COMPRESSED = (".gz", ".bz2", ".zst")
+SEPARATORS = ",;\t|"
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, data: Data) -> pd.DataFrame:
     """Read the table at ``path``; columns keep their names, rows their order.
 
     Raises:
         InputError: If the file is missing, empty, of an unknown format, malformed, or names a column twice.
     """
     check_file(path)
-    table = READERS[path.suffix.lower()](path)
+    table = READERS[suffix_of(path)](path, data)
     if not len(table):
         raise InputError(f"data.path: {path} has a header but no rows")
     return table
+
+
+def suffix_of(path: Path) -> str:
+    """What says the format: the suffix, without that of a compression."""
+    plain = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return plain.suffix.lower()
 
 
 def check_file(path: Path) -> None:
@@ -42,49 +51,73 @@ def check_file(path: Path) -> None:
         raise InputError(f"data.path: {path} does not exist; put the file there or name another one in params.yaml")
     if path.stat().st_size == 0:
         raise InputError(f"data.path: {path} is empty (0 bytes); give a file with a header and rows")
-    if path.suffix.lower() not in READERS:
-        raise InputError(f"data.path: {path} has suffix {path.suffix!r}; known are {', '.join(sorted(READERS))}")
+    if suffix_of(path) not in READERS:
+        known = f"{', '.join(sorted(READERS))}; compressed ones also {', '.join(COMPRESSED)}"
+        raise InputError(f"data.path: {path} has suffix {path.suffix!r}; known are {known}")
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    _check_csv_rows(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # mixed columns are reported by `numeric`, with their row
-        try:
-            return pd.read_csv(path, index_col=False, encoding="utf-8-sig")
-        except pd.errors.ParserError as error:
-            raise InputError(f"{path} is not valid CSV: {error}; look for a quote that is not closed") from error
-
-
-def _check_csv_rows(path: Path) -> None:
-    """Refuse what pandas would silently mend: short rows become NaN there, and a repeated name is changed."""
+def _read_text(path: Path, data: Data, separator: str) -> pd.DataFrame:
+    separator = data.delimiter or separator
+    header = _check_rows(path, separator, data)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            _check_header(path, header)
-            _check_names(path, header)
+        return pd.read_csv(
+            path,
+            sep=separator,
+            names=header,
+            header=0 if data.header else None,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+    except pd.errors.ParserError as error:
+        raise InputError(f"{path} is not valid CSV: {error}; look for a quote that is not closed") from error
+
+
+def _check_rows(path: Path, separator: str, data: Data) -> list[str]:
+    """The names of the columns; refuse what pandas would silently mend, such as short rows, which become NaN there."""
+    try:
+        with _open(path) as file:
+            rows = csv.reader(file, delimiter=separator)
+            first = next(rows, [])
+            header = _header(path, first, separator, data)
             for row in rows:
-                if len(row) != len(header) and (row or len(header) == 1):
-                    few = "too few" if len(row) < len(header) else "too many"
+                if len(row) != len(first) and (row or len(first) == 1):
+                    few = "too few" if len(row) < len(first) else "too many"
                     raise InputError(
-                        f"{path}, line {rows.line_num}: {few} fields, {len(row)} where the header has {len(header)}; "
+                        f"{path}, line {rows.line_num}: {few} fields, {len(row)} where the first line has {len(first)}; "
                         "complete the row or remove it"
                     )
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num}: not valid CSV: {error}") from error
+    except (OSError, EOFError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} cannot be decompressed, it may be truncated: {error}; get the file again") from error
+    return header
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    """Refuse other separators than commas, and a first row of data in the header's place."""
-    separators = [repr(separator) for separator in ";\t|" if separator in "".join(header)]
-    if len(header) == 1 and separators:
-        raise InputError(f"{path}: columns seem to be separated by {separators[0]}; write the file with commas")
-    counted = [str(number) for number in range(len(header))]
-    if header != counted and all(_is_number(name) for name in header):
-        raise InputError(f"{path}: the first line, {','.join(header[:4])}..., has numbers for names; add a header line")
+def _open(path: Path) -> TextIO:
+    stream = pa.input_stream(str(path), compression="detect" if path.suffix.lower() in COMPRESSED else None)
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _header(path: Path, first: list[str], separator: str, data: Data) -> list[str]:
+    """The names; refuse another separator, and a first row of data in the header's place."""
+    others = [other for other in SEPARATORS if other != separator and other in "".join(first)]
+    if len(first) == 1 and others:
+        raise InputError(
+            f"{path}: columns seem to be separated by {others[0]!r}, not by {separator!r}; set data.delimiter to it"
+        )
+    counted = [str(number) for number in range(len(first))]
+    if not data.header:
+        return counted
+    if first != counted and all(_is_number(name) for name in first):
+        raise InputError(
+            f"{path}: the first line, {','.join(first[:4])}..., has numbers for names; if it is data, set data.header: false"
+        )
+    _check_names(path, first)
+    return first
 
 
 def _is_number(text: str) -> bool:
@@ -95,7 +128,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path, data: Data) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -115,33 +148,8 @@ def _check_names(path: Path, names: list[str]) -> None:
         )
 
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
-
-
-def numeric(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with every column as float64.
-
-    Raises:
-        InputError: Naming column, row and value of the first cell that is not a finite number.
-    """
-    return pd.DataFrame({name: _numbers(table[name]) for name in table.columns})
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    if column.dtype.kind in "mM":
-        raise InputError(f"column {column.name!r} holds dates or durations; leave it out with data.exclude, or write numbers")
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    bad = ~numbers.map(math.isfinite)
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise InputError(
-            f"column {column.name!r}, row {row + 1}: {_what(column.iloc[row])}; mend the cell, or leave the column out with "
-            f"data.exclude"
-        )
-    return numbers
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, str) or not pd.api.types.is_scalar(value):
-        return f"expected a number, got {value!r}"
-    return "expected a finite number, got an empty cell or NaN" if pd.isna(value) else f"expected a finite number, got {value}"
+READERS: dict[str, Callable[[Path, Data], pd.DataFrame]] = {
+    ".csv": lambda path, data: _read_text(path, data, ","),
+    ".tsv": lambda path, data: _read_text(path, data, "\t"),
+    ".parquet": _read_parquet,
+}

@@ -19,8 +19,7 @@ class Report:
     """What is said of the test rows, in nats of the raw data.
 
     Args:
-        scores: In nats of the prepared data.
-        log_jacobian: What changes them to the raw data.
+        scores: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
 
     Attributes:
@@ -32,8 +31,8 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, log_jacobian: float, index: Any) -> None:
-        self.scores, self.log_jacobian = scores, log_jacobian
+    def __init__(self, scores: Scores, index: Any) -> None:
+        self.scores = scores
         available = [name for name in PREFERENCE if self._has(name)]
         if not available and scores.exact:
             raise InputError(f"there is no exact log-likelihood, and no other estimator was asked for: {scores.exact.reason}")
@@ -92,15 +91,13 @@ class Report:
     def ladder(self) -> pd.DataFrame:
         """Importance sampling by number of samples."""
         rungs = self.scores.importance.ladder if self.scores.importance else {}
-        rows = [(s, MeanWithError.of(values + self.log_jacobian)) for s, values in rungs.items()]
+        rows = [(s, MeanWithError.of(values)) for s, values in rungs.items()]
         return pd.DataFrame([{"samples": s} | pair(entry) for s, entry in rows], columns=["samples", "mean", "standard_error"])
 
     def prior_ladder(self) -> pd.DataFrame:
         """Prior sampling by number of samples."""
-        smaller = [(10 ** (k + 1), entry) for k, entry in enumerate(self.scores.prior_ladder)]
-        rows = [{"samples": s} | pair(self._shifted(entry)) for s, entry in smaller]
-        if self.scores.prior:
-            rows.append({"samples": self.scores.prior.samples} | self._of(self.scores.prior))
+        estimates = [*self.scores.prior_ladder, *([self.scores.prior] if self.scores.prior else [])]
+        rows = [{"samples": estimate.samples} | _of(estimate) for estimate in estimates]
         return pd.DataFrame(rows, columns=["samples", "mean", "standard_error"])
 
     @property
@@ -113,11 +110,11 @@ class Report:
         return value is not None and not (name == "exact" and value.reason)
 
     def _examples(self, index: Any) -> pd.DataFrame:
-        scores, shift = self.scores, self.log_jacobian
+        scores = self.scores
         columns = {
             "index": index,
-            "elbo": scores.bound.elbo.cpu().numpy() + shift,
-            "reconstruction": scores.bound.reconstruction.cpu().numpy() + shift,
+            "elbo": scores.bound.elbo.cpu().numpy(),
+            "reconstruction": scores.bound.reconstruction.cpu().numpy(),
             "kl": scores.bound.kl.cpu().numpy(),
         }
         table = pd.DataFrame(columns)
@@ -127,13 +124,13 @@ class Report:
         if scores.annealed:
             self._add(table, "annealed", scores.annealed.estimate, scores.annealed.subset.cpu().numpy())
         if scores.exact:
-            table["log_likelihood_exact"] = scores.exact.log_likelihood.cpu().numpy() + shift
+            table["log_likelihood_exact"] = scores.exact.log_likelihood.cpu().numpy()
         best = table[f"log_likelihood_{self.estimator}"]
         table["log_likelihood"] = best.fillna(table["log_likelihood_importance"]) if self._has("importance") else best
         return table
 
     def _add(self, table: pd.DataFrame, name: str, estimate: Estimate, rows: Any) -> None:
-        values = {"log_likelihood": estimate.log_likelihood + self.log_jacobian}
+        values = {"log_likelihood": estimate.log_likelihood}
         values["effective_sample_size"] = estimate.effective_sample_size
         if estimate.pareto_k.isfinite().any():
             values["pareto_k"] = estimate.pareto_k
@@ -145,7 +142,7 @@ class Report:
     def _prior(self) -> dict[str, Any]:
         estimate = self.scores.prior
         assert estimate is not None
-        return self._of(estimate) | {"samples": estimate.samples, "diagnostics": _diagnostics(estimate)}
+        return _of(estimate) | {"samples": estimate.samples, "diagnostics": _diagnostics(estimate)}
 
     def _importance(self) -> dict[str, Any]:
         estimate = self.scores.importance
@@ -155,7 +152,7 @@ class Report:
             diagnostics["median_pareto_k"] = estimate.pareto_k.median().item()
             diagnostics["pareto_k_threshold"] = estimate.pareto_threshold
             diagnostics["share_above_threshold"] = _share(estimate.pareto_k > estimate.pareto_threshold)
-        return self._of(estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
+        return _of(estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
     def _annealed_entry(self) -> dict[str, Any]:
         annealed = self._annealed
@@ -169,7 +166,7 @@ class Report:
             gain = estimate.log_likelihood - self.scores.importance.log_likelihood[annealed.subset]
             diagnostics["minus_importance"] = pair(MeanWithError.of(gain))
         return {
-            **(pair(self.mean()) if self.estimator == "annealed" else self._of(estimate)),
+            **(pair(self.mean()) if self.estimator == "annealed" else _of(estimate)),
             "monte_carlo_error": _number(self._annealed_error()),
             "samples": estimate.samples,
             "examples": len(annealed.subset),
@@ -193,7 +190,7 @@ class Report:
     def _exact(self) -> dict[str, Any]:
         found = self.scores.exact
         assert found is not None
-        entry = self._shifted(MeanWithError.of(found.log_likelihood))
+        entry = MeanWithError.of(found.log_likelihood)
         diagnostics = {"method": found.method, "rows_without_value": int(found.log_likelihood.isnan().sum())}
         return pair(entry) | {"monte_carlo_error": None if found.reason else 0.0, "diagnostics": diagnostics}
 
@@ -203,8 +200,8 @@ class Report:
         return pair(bounds.gap) | {
             "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
             "examples": len(bounds.lower.log_likelihood),
-            "lower": self._of(bounds.lower),
-            "upper": self._of(bounds.upper),
+            "lower": _of(bounds.lower),
+            "upper": _of(bounds.upper),
             "diagnostics": _diagnostics(bounds.lower),
         }
 
@@ -213,13 +210,6 @@ class Report:
         found = verdict(self.estimator, evidence(annealed, bounds.gap) if annealed and bounds else None)
         missing = (f"the exact value is missing: {reason}",) if reason and not found.trusted else ()
         return Verdict(missing + found.reasons)
-
-    def _of(self, estimate: Estimate) -> dict[str, Any]:
-        entry = self._shifted(MeanWithError.of(estimate.log_likelihood))
-        return pair(entry) | {"monte_carlo_error": _number(estimate.monte_carlo_error)}
-
-    def _shifted(self, entry: MeanWithError) -> MeanWithError:
-        return MeanWithError(entry.mean + self.log_jacobian, entry.standard_error)
 
 
 def evidence(annealed: Annealed, gap: MeanWithError) -> Evidence:
@@ -237,6 +227,11 @@ def evidence(annealed: Annealed, gap: MeanWithError) -> Evidence:
 def pair(entry: MeanWithError) -> dict[str, Any]:
     """For JSON: null where there is no standard error."""
     return {"mean": _number(entry.mean), "standard_error": _number(entry.standard_error)}
+
+
+def _of(estimate: Estimate) -> dict[str, Any]:
+    entry = MeanWithError.of(estimate.log_likelihood)
+    return pair(entry) | {"monte_carlo_error": _number(estimate.monte_carlo_error)}
 
 
 def _diagnostics(estimate: Estimate) -> dict[str, Any]:

@@ -1,73 +1,159 @@
-"""What prepare did to the data: names, shape, units and the transformation, with its inverse and its change of variables."""
+"""What prepare made of the data: of each column its kind, its coding or transformation, and the way back to raw values."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.files import PREPARED, write_json
+from pipeline.kinds import Kind
+from pipeline.transforms import Array, Identity, Log, Quantile, Standardize
 
-Array = NDArray[np.floating]
-ValueType = Literal["continuous", "grid", "binary"]
 SPLITS = ("train", "valid", "test")
+OTHER = "other"  # the category of values that no training row has, where a column declares it
+
+
+class Column(BaseModel):
+    """One column: raw values x, or texts, and prepared values y; a missing value is NaN in both.
+
+    Attributes:
+        name: In the raw file.
+        kind: ``"continuous"``, a real number; ``"count"``, a whole number from 0 on; ``"binary"``, 0 or 1, or one of two
+            categories; ``"categorical"`` and ``"ordinal"``, the position of the value among `categories`.
+        categories: The raw values that 0, 1, ... stand for, as text; null for numbers.
+        numeric: Whether the raw values are numbers.
+        step: Distance between neighbouring raw values, where uniform noise of this width was added.
+        transform: Of a continuous column.
+        missing: How many rows lack it, in all splits.
+        centre: Mean over the observed training rows, of y (of log(1 + y) for counts).
+        spread: Standard deviation likewise; 1 where it is 0.
+        range: Least and largest x, over all rows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    kind: Kind
+    categories: list[str] | None = None
+    numeric: bool = True
+    step: float | None = None
+    transform: Annotated[Identity | Standardize | Log | Quantile, Field(discriminator="name")] = Identity()
+    missing: int = 0
+    centre: float = 0.0
+    spread: float = 1.0
+    range: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def is_density(self) -> bool:
+        """Whether its likelihood is a density, not a probability."""
+        return self.kind == "continuous"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its raw values are whole numbers, and written so."""
+        return not self.is_density or (self.step is not None and float(self.step).is_integer())
+
+    def numbers(self, y: Array, *, snap: bool = True) -> Array:
+        """Raw numbers; of a category its position. ``snap`` rounds dequantised values down to their grid."""
+        x = self.transform.inverse(np.asarray(y, dtype=np.float64))
+        return np.floor(x / self.step) * self.step if snap and self.step else x
+
+    def values(self, y: Array) -> pd.Series:
+        """Raw values as they stand in the file."""
+        x = self.numbers(y)
+        if self.categories is not None:
+            texts = pd.Series(self.categories, dtype=object)
+            named = texts.reindex(np.where(np.isnan(x), -1, x).astype(int)).reset_index(drop=True)
+            return pd.to_numeric(named) if self.numeric else named
+        if self.is_whole:
+            return pd.Series(x).astype("Int64" if np.isnan(x).any() else "int64")
+        return pd.Series(x)
 
 
 class Schema(BaseModel):
-    """Raw data x and prepared data y = (x - shift) / scale, per column.
+    """All columns.
 
     Attributes:
-        columns: Names of the columns, in order.
+        columns: In the order of the raw file.
+        left_out: Why a column was left out, by name.
         format: Suffix of the raw file: samples are written in the same format.
         shape: Height and width where a row is an image.
         units: What the raw values are.
-        value_type: ``"continuous"``; ``"grid"``, multiples of `step` that were dequantised; or ``"binary"``, in {0, 1}.
-        step: Distance between neighbouring raw values, where there is a grid.
-        shift: Per column, in raw units.
-        scale: Per column, in raw units.
         rows: Rows in each split.
         notes: What was done that a reader should know.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    columns: list[str]
+    columns: list[Column]
+    left_out: dict[str, str] = {}
     format: str
     shape: tuple[int, int] | None
     units: str
-    value_type: ValueType
-    step: float | None
-    shift: list[float]
-    scale: list[float]
     rows: dict[str, int]
     notes: list[str] = []
 
     @property
-    def log_jacobian(self) -> float:
-        """Log |dy/dx| per example in nats: log p(x) = log p(y) + log_jacobian."""
-        return -sum(math.log(scale) for scale in self.scale)
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return [column.name for column in self.columns]
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """That there are."""
+        return {column.kind for column in self.columns}
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether all columns are."""
+        return self.kinds == {"binary"}
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether any value is missing."""
+        return any(column.missing for column in self.columns)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there are only complete columns of real numbers, or only complete columns of zeros and ones."""
+        return len(self.kinds) == 1 and self.kinds <= {"continuous", "binary"} and not self.has_missing
+
+    def log_jacobian(self, y: Array) -> Array:
+        """log |dy/dx| per row of prepared values (N, D), over the observed ones, (N,): log p(x) = log p(y) + log |dy/dx|."""
+        return self.log_derivatives(y).sum(axis=1)
+
+    def log_derivatives(self, y: Array) -> Array:
+        """log dy/dx of each prepared value, (N, D); 0 where it is missing."""
+        y = np.asarray(y, dtype=np.float64)
+        terms = np.stack([column.transform.log_derivative(y[:, d]) for d, column in enumerate(self.columns)], axis=1)
+        return np.where(np.isnan(y), 0.0, terms)
 
     def to_raw(self, y: Array, *, snap: bool = True) -> Array:
-        """Prepared values (N, D) in the data's own units.
+        """Prepared values (N, D) in the data's own units; of a category its position."""
+        y = np.asarray(y)
+        return np.stack([column.numbers(y[..., d], snap=snap) for d, column in enumerate(self.columns)], axis=-1)
 
-        Args:
-            y: Prepared values.
-            snap: Put dequantised values back on their grid (by rounding down, for the noise was added upwards).
-        """
-        x = np.asarray(y, dtype=np.float64) * self.scale + self.shift
-        return np.floor(x / self.step) * self.step if snap and self.value_type == "grid" and self.step else x
+    def table(self, y: Array) -> pd.DataFrame:
+        """Prepared values (N, D) as a table like the raw one."""
+        return pd.DataFrame({column.name: column.values(y[:, d]) for d, column in enumerate(self.columns)})
 
     def bits_per_dimension(self, log_likelihood: float) -> float | None:
-        """-log2 p per column, or None for continuous data, where a density has no natural unit of bits."""
-        if self.value_type == "continuous":
+        """-log2 p per column; None where there are no bits of a column.
+
+        A density of real numbers has no natural unit; columns of several kinds, or with missing values, have no common one.
+        """
+        steps = [1.0 if not column.is_density else column.step for column in self.columns]
+        if len(self.kinds) > 1 or self.has_missing or None in steps:
             return None
-        step = self.step or 1.0
-        return -(log_likelihood / len(self.columns) + math.log(step)) / math.log(2)
+        widths = sum(math.log(step) for step in steps if step is not None)
+        return -(log_likelihood + widths) / len(self.columns) / math.log(2)
 
     def save(self, folder: Path) -> None:
         """Write ``schema.json``."""
@@ -92,7 +178,7 @@ def load_schema(folder: Path = PREPARED) -> Schema:
 
 
 def load_split(split: str, folder: Path = PREPARED) -> NDArray[np.float32]:
-    """The prepared rows of a split, (N, D), memory-mapped."""
+    """The prepared rows of a split, (N, D), memory-mapped; NaN where a value is missing."""
     return np.load(_existing(folder / f"{split}.npy"), mmap_mode="r", allow_pickle=False)
 
 

@@ -17,7 +17,8 @@ from pipeline.errors import InputError
 from pipeline.params import Annealing as AnnealingParams
 from pipeline.params import Params
 from pipeline.pieces import Pieces
-from pipeline.schema import Array
+from pipeline.schema import Schema
+from pipeline.transforms import Array
 from vae import VAE
 from vae.evidence import (
     Annealing,
@@ -58,9 +59,9 @@ class Annealed:
         settings: With the step sizes.
         start_difference: Annealing from q minus from the prior, paired, on a random part of the subset.
         temperature_difference: With T minus with 2 T temperatures, on the same part.
-        train: The same estimate of as many training rows as in `test`; None if it was not asked for.
-        test: The part of ``estimate`` to compare it with, (m,).
-        bounds: On simulated rows; None if they were not asked for.
+        train: The same estimate of m training rows, to be compared with as many test rows.
+        train_rows: Their positions among the training rows, (m,).
+        compared: Positions within ``subset`` of the test rows to compare them with, (m,).
     """
 
     estimate: Estimate
@@ -69,17 +70,23 @@ class Annealed:
     start_difference: MeanWithError
     temperature_difference: MeanWithError
     train: Estimate
-    test: Tensor
+    train_rows: Tensor
+    compared: Tensor
+
+    @property
+    def test(self) -> Tensor:
+        """Estimates of the test rows to compare the training rows with, (m,)."""
+        return self.estimate.log_likelihood[self.compared]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the test rows, in nats of the prepared data; None stands for what was not asked for."""
+    """Of the test rows, in nats; None stands for what was not asked for."""
 
     bound: Bound
     latents: Latents
     prior: Estimate | None = None
-    prior_ladder: tuple[MeanWithError, ...] = ()
+    prior_ladder: tuple[Estimate, ...] = ()
     importance: Estimate | None = None
     annealed: Annealed | None = None
     bounds: Bounds | None = None
@@ -110,6 +117,7 @@ class Scoring:
     Args:
         vae: The model.
         params: All params.
+        schema: Of the data.
         train: Training rows (prepared), for the comparison with them.
         valid: Validation rows: the pilot on which step sizes are tuned.
         test: Test rows.
@@ -119,15 +127,17 @@ class Scoring:
         InputError: If more rows are to be annealed than there are, or an estimator does not apply.
     """
 
-    def __init__(self, vae: VAE, params: Params, train: Array, valid: Array, test: Array, pieces: Pieces) -> None:
-        self.pieces = pieces
+    def __init__(
+        self, vae: VAE, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
+    ) -> None:
+        self.schema, self.pieces = schema, pieces
         self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
         self.names = chosen(vae, params)
         self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
         self._check_subset()
 
     def run(self) -> Scores:
-        """All that was asked for."""
+        """All that was asked for, in nats of the raw data."""
         if len(self.pieces):
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
@@ -142,7 +152,7 @@ class Scoring:
             }
             for name, step in steps.items():
                 scores = step(scores) if name in self.names else scores
-            return self._gap(scores)
+            return self._of_raw_data(self._gap(scores))
 
     def _prior(self, scores: Scores) -> Scores:
         S = self.settings.prior_samples
@@ -153,7 +163,7 @@ class Scoring:
                 "prior", advance, S, lambda: prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
             )
             ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
-        return replace(scores, prior=estimate, prior_ladder=tuple(MeanWithError.of(e.log_likelihood) for e in ladder))
+        return replace(scores, prior=estimate, prior_ladder=tuple(ladder))
 
     def _importance(self, scores: Scores) -> Scores:
         S, rungs = self.settings.samples, self.settings.rungs
@@ -190,7 +200,8 @@ class Scoring:
             start_difference=MeanWithError.of(first - from_prior),
             temperature_difference=MeanWithError.of(first - longer),
             train=train,
-            test=estimate.log_likelihood[self._random("test rows", n)[:m]],
+            train_rows=chosen_train,
+            compared=self._random("test rows", n)[:m],
         )
         return replace(scores, annealed=annealed)
 
@@ -225,6 +236,31 @@ class Scoring:
                 lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
             )
         return replace(scores, gap=gap)
+
+    def _of_raw_data(self, scores: Scores) -> Scores:
+        """Log densities of prepared rows as those of the raw ones."""
+        test = self._log_jacobian(self.test)
+        annealed, bounds, exact = scores.annealed, scores.bounds, scores.exact
+        if annealed:
+            estimate = _shifted(annealed.estimate, test[annealed.subset])
+            train = _shifted(annealed.train, self._log_jacobian(self.train[annealed.train_rows]))
+            annealed = replace(annealed, estimate=estimate, train=train)
+        if bounds:
+            simulated = self._log_jacobian(bounds.y)
+            bounds = Bounds(bounds.y, _shifted(bounds.lower, simulated), _shifted(bounds.upper, simulated))
+        return replace(
+            scores,
+            bound=replace(scores.bound, reconstruction=scores.bound.reconstruction + test),
+            prior=scores.prior and _shifted(scores.prior, test),
+            prior_ladder=tuple(_shifted(estimate, test) for estimate in scores.prior_ladder),
+            importance=scores.importance and _shifted(scores.importance, test),
+            annealed=annealed,
+            bounds=bounds,
+            exact=exact and replace(exact, log_likelihood=exact.log_likelihood + test),
+        )
+
+    def _log_jacobian(self, y: Tensor) -> Tensor:
+        return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
 
     def _tuned(self, start: str) -> Annealing:
         annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
@@ -291,3 +327,10 @@ class Scoring:
         yield lambda count: self._bar.advance(task, count)
         if total is None:
             self._bar.update(task, total=1, completed=1)
+
+
+def _shifted(estimate: Estimate, by: Tensor) -> Estimate:
+    """With something added to each row's log-likelihood, (N,)."""
+    ladder = {samples: values + by for samples, values in estimate.ladder.items()}
+    leave_one_out = estimate.leave_one_out + by if len(estimate.leave_one_out) else estimate.leave_one_out
+    return replace(estimate, log_likelihood=estimate.log_likelihood + by, ladder=ladder, leave_one_out=leave_one_out)

@@ -50,6 +50,7 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     for name, entry in metrics["estimators"].items():
         yield from _estimator(name, entry)
     yield from _model(metrics["diagnostics"])
+    yield from _imputation(metrics.get("imputation"))
     least = metrics["least_likely"]
     yield f"least likely test row: {least['log_likelihood']:.2f}, data row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
@@ -102,6 +103,18 @@ def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:
             f"{sizes['median_effective_sample_size']:.1f}, least {sizes['least_effective_sample_size']:.1f}"
         )
         yield line + (f" - {FAR_OFF}" if name == "prior" and sizes["median_effective_sample_size"] < NEAR_ONE else "")
+
+
+def _imputation(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield "log p(y) is that of the observed values; missing ones are filled in, in results/evaluate/imputed.csv"
+    names = {"vae": "VAE", "mean": "mean imputation", "iterative": "IterativeImputer"}
+    for pattern, what in (("at_random", f"{found['hidden_share']:.0%} of all values"), ("whole_columns", "whole columns")):
+        for score, of in (("error", "error in standard deviations"), ("error_rate", "wrong categories")):
+            values = {name: found[pattern][name][score] for name in names}
+            if None not in values.values():
+                yield f"  hidden {what}, {of}: " + ", ".join(f"{names[name]} {value:.2f}" for name, value in values.items())
 
 
 def _model(diagnostics: dict[str, Any]) -> Iterator[str]:

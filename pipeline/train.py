@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -17,19 +16,16 @@ from typing_extensions import override
 
 from pipeline.compute import use_threads
 from pipeline.environment import is_first_process
-from pipeline.errors import InputError
 from pipeline.figures.curves import learning_curves
 from pipeline.files import MODELS, write_json
 from pipeline.job import Job, running
 from pipeline.labels import STILL_IMPROVING, still_improving
-from pipeline.params import Params
+from pipeline.models import build, hidden_share
 from pipeline.saved import Saved
-from pipeline.schema import SPLITS, Schema, load_index, load_schema, load_split
+from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
 from pipeline.tracking import View
-from vae import VAE, objectives
-from vae.likelihoods import Likelihood
-from vae.registry import OBJECTIVES
+from vae import VAE
 from vae.training import QUANTITIES, epoch_row
 
 
@@ -42,11 +38,11 @@ def main() -> None:
         vae.fit(
             load_split("train"),
             validation=load_split("valid"),
-            log_jacobian=(schema.log_jacobian, schema.log_jacobian),
+            log_jacobian=(_mean_log_jacobian(schema, "train"), _mean_log_jacobian(schema, "valid")),
             callbacks=[Live(job.view)],
             snapshots=Snapshots(job.saved),
             seed=job.params.seed,
-            **job.params.train.model_dump(exclude={"objective"}),
+            **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},
         )
         if is_first_process():
             _write(vae, job)
@@ -82,49 +78,8 @@ class Snapshots:
         self._saved.save("training", state)
 
 
-def build(params: Params, schema: Schema) -> VAE:
-    """The VAE that params describe, for data of this schema.
-
-    Raises:
-        InputError: If the likelihood is not one of such data.
-    """
-    objective = params.train.objective.model_dump()
-    entry = OBJECTIVES[objective.pop("name")]
-    vae = VAE(
-        params.model.generative.model_dump(),
-        params.model.inference.model_dump(),
-        data_dim=len(schema.columns),
-        latent_dim=params.model.latent_dim,
-        likelihood=params.model.likelihood.model_dump(),
-        objective=entry.build(objectives, **objective),
-        seed=params.seed,
-    )
-    _refuse_unsuitable(vae.generative.likelihood, schema, params)
-    return vae
-
-
-def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: Params) -> None:
-    """Refuse a density of values that are all 0 or 1, a probability of real numbers, and values outside the support."""
-    name, path, support = params.model.likelihood.name, params.data.path, likelihood.support
-    binary = schema.value_type == "binary"
-    if binary and likelihood.measure != "probability":
-        raise InputError(
-            f"model.likelihood.name: {name} is a density of real numbers, which is unbounded for the values 0 and 1 of "
-            f"{path}; choose bernoulli"
-        )
-    if not binary and likelihood.measure != "density":
-        raise InputError(
-            f"model.likelihood.name: {name} needs values that are each {support.description}, but prepare makes real numbers "
-            f"of {path}; set data.binarize to a threshold for bernoulli, or choose a Gaussian likelihood"
-        )
-    for split in SPLITS:
-        y = load_split(split)
-        for row, column in np.argwhere(~support.contains(np.asarray(y)))[:1]:
-            raise InputError(
-                f"model.likelihood.name: {name} needs values that are each {support.description}, but column "
-                f"{schema.columns[column]!r} has {y[row, column]:g}, as prepared, in row {load_index(split)[row] + 1} of "
-                f"{path}; choose another likelihood, or mend data.scale"
-            )
+def _mean_log_jacobian(schema: Schema, split: str) -> float:
+    return float(schema.log_jacobian(load_split(split)).mean())
 
 
 def _write(vae: VAE, job: Job) -> None:

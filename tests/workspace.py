@@ -78,6 +78,23 @@ def table(kind: str = "continuous", rows: int = 60) -> pd.DataFrame:
     return pd.DataFrame(values if kind == "continuous" else values.astype(int), columns=names)
 
 
+def mixed_table(rows: int = 60, *, gaps: bool = False) -> pd.DataFrame:
+    """A column of each kind; ``gaps`` leaves every seventh value of each out."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=rows)
+    columns = {
+        "height": np.round(z + rng.normal(size=rows), 3),
+        "visits": rng.poisson(np.exp(z)),
+        "sex": np.where(z + rng.normal(size=rows) > 0, "female", "male"),
+        "smokes": (z > rng.normal(size=rows)).astype(int),
+        "colour": np.array(["blue", "green", "red"])[rng.integers(0, 3, rows)],
+        "grade": np.digitize(z, [-0.7, 0.7]) + 1,
+    }
+    frame = pd.DataFrame(columns)
+    hidden = (np.arange(rows)[:, None] + np.arange(6)) % 7 == 0
+    return frame.mask(hidden) if gaps else frame
+
+
 def write_table(folder: Path, frame: pd.DataFrame | None = None, name: str = "table.csv") -> Path:
     """``frame`` as data/raw/NAME under ``folder``."""
     path = folder / "data" / "raw" / name
@@ -86,5 +103,5 @@ def write_table(folder: Path, frame: pd.DataFrame | None = None, name: str = "ta
     if path.suffix == ".parquet":
         frame.to_parquet(path, index=False)
     else:
-        frame.to_csv(path, index=False)
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     return path

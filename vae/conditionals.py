@@ -42,7 +42,12 @@ class Inference(nn.Module):
 
     def forward(self, y: Tensor) -> DiagonalNormal:
         """q(z|y) for y of shape (..., D)."""
-        return self.posterior(self.network(y if self.encoding is None else self.encoding(y)))
+        return self.posterior(self.features(y))
+
+    def features(self, y: Tensor) -> Tensor:
+        """What the network makes of y, of which `posterior` makes q(z|y)."""
+        features: Tensor = self.network(y if self.encoding is None else self.encoding(y))
+        return features
 
     def may_miss(self, y: Tensor) -> Tensor:
         """Whether each column of y (..., D) may be missing, shape (D,)."""

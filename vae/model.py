@@ -18,6 +18,7 @@ from vae import flat, likelihoods, storage
 from vae.batches import Batch
 from vae.conditionals import Generative, Inference
 from vae.encoding import Input
+from vae.hiding import hide
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import ELBO, Objective, Terms
@@ -298,9 +299,18 @@ class VAE(pl.LightningModule):
         """The loss summed over this process's rows of the batch."""
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
-        objective = self(batch.rows, None, self._noise(split, position, self.global_rank))
-        self._totals[split].add(*(getattr(objective, name) for name in QUANTITIES))
+        rows = self._hidden(split, batch.rows, position)
+        objective = self(rows, None, self._noise(split, position, self.global_rank))
+        whole = slice(None) if rows is batch.rows else (rows.isnan() == batch.rows.isnan()).all(dim=1)
+        self._totals[split].add(*(getattr(objective, name)[whole] for name in QUANTITIES))
         return objective.loss.sum()
+
+    def _hidden(self, split: str, rows: Tensor, position: int) -> Tensor:
+        """The rows, some of whose values are hidden while training; what is logged is of the others."""
+        share = self.training_settings.hide
+        if split != "train" or not share:
+            return rows
+        return hide(rows, share, self._noise("hide", position, self.global_rank))
 
     def _log(self, split: str) -> None:
         elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()

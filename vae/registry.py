@@ -28,7 +28,10 @@ class Entry(NamedTuple):
 _FLOOR = (float, Field(1e-4, gt=0, description="added to the learned variance, which would otherwise fall to zero"))
 _MIN_SCALE = (float, Field(1e-2, gt=0, description="added to the learned scale, which would otherwise fall to zero"))
 _MIN_DEGREES = (float, Field(1.0, gt=0, description="added to the learned degrees of freedom"))
-_LEVELS = (int, Field(ge=2, description="the values are 0, ..., levels - 1"))
+_LEVELS = (
+    int | None,
+    Field(None, ge=2, description="the values are 0, ..., levels - 1; in params, null for those of the data"),
+)
 _GREYS = (int, Field(256, ge=2, description="the values are 0, ..., levels - 1"))
 _PIXEL_SCALE = (float, Field(1e-3, gt=0, description="added to the learned scale, in units of all levels"))
 _LIBRARY = (float | None, Field(None, gt=0, description="a typical total of a row: means are shares of each row's total"))
@@ -45,7 +48,10 @@ LIKELIHOODS: dict[str, Entry] = {
     "bernoulli": Entry("Bernoulli"),
     "categorical": Entry("Categorical", {"levels": _LEVELS}),
     "ordinal": Entry("Ordinal", {"levels": _LEVELS}),
-    "binomial": Entry("Binomial", {"trials": (int, Field(ge=1, description="the largest value"))}),
+    "binomial": Entry(
+        "Binomial",
+        {"trials": (int | None, Field(None, ge=1, description="the largest value; in params, null for that of the data"))},
+    ),
     "poisson": Entry("Poisson"),
     "negative_binomial": Entry("NegativeBinomial"),
     "zero_inflated_negative_binomial": Entry("ZeroInflatedNegativeBinomial", {"library": _LIBRARY}),

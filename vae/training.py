@@ -47,6 +47,8 @@ class Training:
         patience: Stop after this many epochs without a better validation ELBO; None never stops early.
         gradient_clip_norm: Clip the gradient to this norm; None does not clip.
         accelerator, devices, precision: As in Lightning's Trainer.
+        hide: Share of the rows of a step of which the model is given some values only, at random; needs a likelihood and
+            inputs that take missing values.
         deterministic: Refuse operations whose result varies between runs (matters on GPUs).
         seed: Of the order of the rows and of all noise.
         progress: Show a progress bar.
@@ -61,6 +63,7 @@ class Training:
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"
+    hide: float = 0.0
     deterministic: bool = True
     seed: int = 0
     progress: bool = True
@@ -72,6 +75,7 @@ class Training:
             (at_least_one, lambda value: value >= 1, "at least 1"),
             (positive, lambda value: value > 0, "greater than 0"),
             (("weight_decay",), lambda value: value >= 0, "at least 0"),
+            (("hide",), lambda value: 0 <= value <= 1, "from 0 to 1"),
         ):
             for name in names:
                 value = getattr(self, name)

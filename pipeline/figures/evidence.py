@@ -13,11 +13,11 @@ from matplotlib.ticker import StrMethodFormatter
 
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
-from pipeline.schema import Array
+from pipeline.transforms import Array
 from vae.evidence.report import ACCEPTANCE, LARGEST_GAP
 
 LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")}
-MOST_COLUMNS = 40
+MOST_COLUMNS, WIDE_COLUMNS = 40, 16
 
 
 def ladder(
@@ -134,23 +134,35 @@ def extreme_images(images: Images, rows: Array, log_likelihood: list[Array], pat
     images.grid(rows, title, path, ranges)
 
 
-def extreme_rows(rows: Array, columns: list[str], labels: list[str], path: Path) -> None:
-    """The least likely test rows above the most likely, in standard deviations of the test rows.
+def extreme_rows(parts: Array, values: pd.DataFrame, labels: list[str], path: Path) -> None:
+    """The least likely test rows above the most likely, with the values that make them so.
 
     Args:
-        rows: Standardised, (2 n, D), the least likely first.
-        columns: Names, of which the first 40 are shown.
+        parts: E_q[log p(y_d|z)] of each value minus its column's median, (2 n, D), the least likely rows first; NaN: missing.
+        values: Raw values of these rows; the first 40 columns are shown.
         labels: Of the rows: their place in the file and log p.
         path: Where to write the PNG.
     """
-    shown = rows[:, :MOST_COLUMNS]
-    figure, axes = new_figure(3.2 + 0.35 * max(6, shown.shape[1]), 1.6 + 0.22 * len(rows))
+    shown, names = parts[:, :MOST_COLUMNS], list(values.columns)
+    width = 0.75 if len(names) <= WIDE_COLUMNS else 0.35
+    figure, axes = new_figure(3.2 + width * max(6, shown.shape[1]), 1.6 + 0.24 * len(parts))
     ax: Axes = axes[0, 0]
-    picture = ax.imshow(shown, cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto", interpolation="nearest")
-    ax.axhline(len(rows) / 2 - 0.5, color="black", linewidth=1)
-    ax.set_xticks(range(shown.shape[1]), columns[:MOST_COLUMNS], rotation=45, ha="right")
-    ax.set_yticks(range(len(rows)), labels, fontsize=7)
-    note = "" if len(columns) <= MOST_COLUMNS else f" (the first {MOST_COLUMNS} of {len(columns)} columns)"
-    ax.set_title(f"The least likely test rows (above) and the most likely{note}")
-    figure.colorbar(picture, ax=ax, label="standard deviations from the mean", extend="both")
+    ax.set_facecolor("0.8")  # where a value is missing
+    picture = ax.imshow(shown, cmap="RdBu", vmin=-6, vmax=6, aspect="auto", interpolation="nearest")
+    ax.axhline(len(parts) / 2 - 0.5, color="black", linewidth=1)
+    ax.set_xticks(range(shown.shape[1]), [name[:20] for name in names[:MOST_COLUMNS]], rotation=45, ha="right")
+    ax.set_yticks(range(len(parts)), labels, fontsize=7)
+    for row, column in np.ndindex(shown.shape) if len(names) <= WIDE_COLUMNS else ():
+        text = "" if np.isnan(shown[row, column]) else _short(values.iloc[row, column])
+        ax.text(
+            column, row, text, ha="center", va="center", fontsize=6, color="white" if abs(shown[row, column]) > 4 else "black"
+        )
+    note = "" if len(names) <= MOST_COLUMNS else f" (the first {MOST_COLUMNS} of {len(names)} columns)"
+    gap = "; grey: missing" if np.isnan(shown).any() else ""
+    ax.set_title(f"The least likely test rows (above) and the most likely{note}{gap}")
+    figure.colorbar(picture, ax=ax, label="nats of a value above its column's median; red: odd", extend="both")
     save(figure, path)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:12]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.figures.style import GAP, new_figure, save
-from pipeline.schema import Array
+from pipeline.transforms import Array
 
 
 class Images:

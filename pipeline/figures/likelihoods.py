@@ -29,7 +29,7 @@ def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.
     left.margins(x=0.12, y=0.15)
     left.grid(axis="x", color=FAINT, linewidth=0.5)
     low, high = np.quantile(differences.to_numpy(), [0.005, 0.995])
-    for name, colour in zip(differences.columns, (OTHER, DATA), strict=True):
+    for name, colour in zip(differences.columns, (OTHER, DATA), strict=False):
         right.hist(
             differences[name].clip(low, high),
             bins=40,

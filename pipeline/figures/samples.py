@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, VAE, new_figure, save
-from pipeline.schema import Array
+from pipeline.schema import Column, Schema
+from pipeline.transforms import Array
 
 
 class Pictures(Images):
@@ -49,25 +50,39 @@ def latent_scatter(means: Array, labels: tuple[str, str], path: Path) -> None:
     save(figure, path)
 
 
-def marginals(data: pd.DataFrame, samples: pd.DataFrame, units: str, path: Path, most: int = 16) -> None:
-    """Histograms of test data and samples for the first columns."""
-    names = list(data.columns[:most])
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
+def marginals(data: pd.DataFrame, samples: pd.DataFrame, schema: Schema, path: Path, most: int = 16) -> None:
+    """Histograms of test data and samples for the first columns; bars for categories."""
+    shown = schema.columns[:most]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
     figure, axes = new_figure(2.7 * columns + 0.4, 2.1 * rows + 0.6, rows, columns)
-    for ax, name in zip(axes.flat, names, strict=False):
-        edges = _edges(data[name].to_numpy(), samples[name].to_numpy())
-        for table, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
-            ax.hist(table[name], bins=edges, density=True, histtype="step", color=colour, label=label)
-        ax.set(title=name, yticks=[])
-        ax.set_xlabel(units, fontsize=7)
-        ax.set_ylabel("density", fontsize=7)
-    for ax in axes.flat[len(names) :]:
+    for ax, column in zip(axes.flat, shown, strict=False):
+        tables = data[column.name].dropna(), samples[column.name].dropna()
+        (_bars if column.categories else _histogram)(ax, *tables, column)
+        ax.set(title=column.name, yticks=[])
+        ax.set_xlabel(schema.units if not column.categories else "", fontsize=7)
+        ax.set_ylabel("share" if column.categories else "density", fontsize=7)
+    for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     axes[0, 0].legend(frameon=False, fontsize=7)
-    shown = "" if len(names) == len(data.columns) else f" (the first {len(names)} of {len(data.columns)} columns)"
-    figure.suptitle(f"Samples beside test data{shown}", fontsize=11)
+    note = "" if len(shown) == len(schema.columns) else f" (the first {len(shown)} of {len(schema.columns)} columns)"
+    figure.suptitle(f"Samples beside test data{note}", fontsize=11)
     save(figure, path)
+
+
+def _histogram(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
+    edges = _edges(data.to_numpy(), samples.to_numpy())
+    for values, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
+        ax.hist(values.to_numpy(dtype=float), bins=edges.tolist(), density=True, histtype="step", color=colour, label=label)
+
+
+def _bars(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
+    categories = column.categories or []
+    at = np.arange(len(categories))
+    for values, colour, label, offset in ((data, DATA, "test rows", -0.2), (samples, VAE, "samples", 0.2)):
+        shares = values.astype(str).value_counts(normalize=True).reindex(categories, fill_value=0)
+        ax.bar(at + offset, shares, width=0.4, color=colour, label=label)
+    ax.set_xticks(at, [text[:12] for text in categories], rotation=45, ha="right", fontsize=6)
 
 
 def _edges(data: Array, samples: Array) -> Array:

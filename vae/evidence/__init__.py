@@ -24,12 +24,13 @@ with N nor with the number of samples S:
 """
 
 from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
-from vae.evidence.bound import Bound, evidence_lower_bound
+from vae.evidence.bound import Bound, evidence_lower_bound, reconstruction_by_column
 from vae.evidence.bounds import Bounds, bidirectional_bounds
 from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.exact import Exact, exact, exact_applies
 from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.importance import importance_sampling
+from vae.evidence.imputation import Imputation, impute
 from vae.evidence.latents import Latents, latent_usage
 from vae.evidence.prior import prior_sampling
 from vae.evidence.report import PREFERENCE, Evidence, Verdict, reported_estimator, two_stage, verdict
@@ -48,6 +49,7 @@ __all__ = [
     "Evidence",
     "Exact",
     "Gap",
+    "Imputation",
     "Latents",
     "MeanWithError",
     "Verdict",
@@ -57,9 +59,11 @@ __all__ = [
     "exact",
     "exact_applies",
     "importance_sampling",
+    "impute",
     "inference_gap",
     "latent_usage",
     "prior_sampling",
+    "reconstruction_by_column",
     "reported_estimator",
     "reverse_annealing",
     "tune_step_sizes",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from torch import Tensor
+
 from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
 from vae.evidence.estimate import Advance, Estimate, MeanWithError, ignore, require_samples
 from vae.evidence.schedule import Annealing
@@ -18,10 +20,12 @@ class Bounds:
     """Bounds of log p(y) for N simulated rows, in expectation.
 
     Attributes:
+        y: The rows, (N, D).
         lower: By annealing forward.
         upper: By annealing in reverse, from the latents that made the rows.
     """
 
+    y: Tensor
     lower: Estimate
     upper: Estimate
 
@@ -54,4 +58,4 @@ def bidirectional_bounds(
     require_samples(N, "simulated rows")
     y, _, z = cast("Generated", vae.generate(N, seed=seed, full=True))
     forward = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, advance=advance)
-    return Bounds(forward, reverse_annealing(vae, y, z, S, annealing=annealing, seed=seed, advance=advance))
+    return Bounds(y, forward, reverse_annealing(vae, y, z, S, annealing=annealing, seed=seed, advance=advance))

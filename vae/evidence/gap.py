@@ -70,7 +70,7 @@ def inference_gap(
     amortised, optimal = [], []
     for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
         with torch.no_grad():
-            features = vae.inference.network(rows)
+            features = vae.inference.features(rows)
         best = _optimise(vae, rows, features, steps, seed, some)
         with torch.no_grad():
             amortised.append(_elbo(vae, rows, features, S, seed, some))

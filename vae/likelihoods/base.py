@@ -90,11 +90,11 @@ def require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be greater than 0; got {value}")
 
 
-def require_levels(name: str, value: int, least: int = 2) -> None:
+def require_levels(name: str, value: int | None, least: int = 2) -> None:
     """Refuse too small a number of levels.
 
     Raises:
         ValueError: Naming the option.
     """
-    if value < least:
+    if value is None or value < least:
         raise ValueError(f"{name} must be at least {least}; got {value}")
