@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,21 @@ KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
     "mixed, with gaps": (mixed_table(gaps=True), "table.csv.gz", {"model.likelihood": {"name": "mixed"}}),
     "numbers with gaps": (table().mask(table() > 99.5), "table.parquet", {}),
 }
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def ran(workspace: Path, kept: Path) -> Path:
+    """A workspace in which all stages have run on the continuous table: once, and then copied."""
+    if not (kept / "all").exists():
+        run_all(workspace)
+        shutil.copytree(workspace, kept / "all")
+    shutil.copytree(kept / "all", workspace, dirs_exist_ok=True)
+    return workspace
 
 
 @pytest.fixture(params=KINDS)
@@ -194,10 +210,9 @@ def test_nothing_of_an_earlier_run_stays(workspace: Path) -> None:
     }
 
 
-def test_the_objective_in_params_is_what_trains(workspace: Path) -> None:
-    run_all(workspace)
+def test_the_objective_in_params_is_what_trains(ran: Path) -> None:
     before = contents("models")
-    run_all(workspace, **{"train.objective": {"name": "elbo", "samples": 3, "kl": "monte_carlo"}})
+    run_all(ran, **{"train.objective": {"name": "elbo", "samples": 3, "kl": "monte_carlo"}})
     assert contents("models")["models/model.safetensors"] != before["models/model.safetensors"]
 
 
@@ -233,19 +248,18 @@ MISFIT = ["bernoulli", "gaussian", "poisson", "log-normal", "gpu", "diverges"]
 
 @pytest.mark.parametrize(("kind", "changes", "error", "message"), MISFITS, ids=MISFIT)
 def test_train_fails_without_exporting(
-    kind: str, changes: dict[str, Any], error: type[Exception], message: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, changes: dict[str, Any], error: type[Exception], message: str, ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_all(workspace)
     before = contents("models", "results/train", "results/evaluate")
-    write_table(workspace, table(kind))
-    write_params(workspace, **changes)
+    write_table(ran, table(kind))
+    write_params(ran, **changes)
     prepare.main()
     with pytest.raises(error, match=message.replace("{", r"\{")):
         train.main()
     monkeypatch.setattr(sys, "argv", ["train"])
     assert run("train", "", train.main) == 1
     assert contents("models", "results/train", "results/evaluate") == before
-    assert not list(workspace.glob("*.partial")) + list(workspace.glob("results/*.partial"))
+    assert not list(ran.glob("*.partial")) + list(ran.glob("results/*.partial"))
 
 
 def test_other_densities_run_through(workspace: Path) -> None:
@@ -336,8 +350,7 @@ def test_estimators_that_cannot_run_are_refused(changes: dict[str, Any], message
     assert contents("results") == before
 
 
-def test_a_model_of_other_data_is_refused(workspace: Path) -> None:
-    run_all(workspace)
+def test_a_model_of_other_data_is_refused(ran: Path) -> None:
     VAE({}, {}, data_dim=3, latent_dim=2).save("models")
     for stage in (evaluate, generate):
         with pytest.raises(
@@ -363,8 +376,7 @@ def test_two_processes_train_as_one(workspace: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["evaluate", "generate"])
 @pytest.mark.parametrize("harm", ["truncated", "missing", "other schema"])
-def test_damaged_models_are_refused(stage: str, harm: str, workspace: Path) -> None:
-    run_all(workspace)
+def test_damaged_models_are_refused(stage: str, harm: str, ran: Path) -> None:
     before = contents("results")
     weights = Path("models/model.safetensors")
     if harm == "truncated":

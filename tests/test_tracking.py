@@ -232,9 +232,7 @@ def test_a_failing_stage_says_why_and_the_same_run_recovers(
 
 
 def test_a_failed_preparation_is_shown_and_stays_when_the_inputs_change(workspace: Path, shown: Shown) -> None:
-    frame = table()
-    frame.loc[3, "b"] = None
-    write_table(workspace, frame)
+    write_table(workspace, table().astype({"b": object}).replace({"b": {table()["b"][3]: "none"}}))
     write_params(workspace)
     with pytest.raises(InputError):
         prepare.main()
