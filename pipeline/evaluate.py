@@ -32,7 +32,7 @@ from pipeline.scores import Scoring
 from pipeline.stage import run
 from pipeline.transforms import Array
 from vae import VAE
-from vae.evidence import PREFERENCE, MeanWithError, reconstruction_by_column
+from vae.evidence import PREFERENCE, MeanWithError, log_likelihood_given_rest, reconstruction_by_column
 
 EXTREMES = 10
 
@@ -58,8 +58,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
-        parts = _parts(vae, job.params, schema, np.array(test))
-        report.examples[[f"reconstruction_{name}" for name in schema.names]] = parts
+        report.examples = pd.concat([report.examples, _parts(vae, job.params, schema, np.array(test))], axis=1)
     metrics = summarise(report, baselines, schema)
     filled = _imputed(vae, job.params, schema, metrics)
     with job.outputs() as (folder,):
@@ -75,10 +74,17 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     return metrics
 
 
-def _parts(vae: VAE, params: Params, schema: Schema, test: Array) -> Array:
-    """Each column's part of the reconstruction, in nats of the raw data."""
-    parts = reconstruction_by_column(vae, vae.as_rows(test), params.evaluate.elbo_samples, seed=params.seed)
-    return parts.cpu().numpy() + schema.log_derivatives(test)
+def _parts(vae: VAE, params: Params, schema: Schema, test: Array) -> pd.DataFrame:
+    """Of each value, in nats of the raw data, its part of the reconstruction, and log p given the rest of its row.
+
+    The latter needs an inference network that takes gaps.
+    """
+    rows, raw = vae.as_rows(test), schema.log_derivatives(test)
+    parts = {"reconstruction": reconstruction_by_column(vae, rows, params.evaluate.elbo_samples, seed=params.seed)}
+    if vae.inference.may_miss(rows).all():
+        parts["given_rest"] = log_likelihood_given_rest(vae, rows, params.evaluate.imputation.samples, seed=params.seed)
+    columns = {name: part.cpu().numpy() + raw for name, part in parts.items()}
+    return pd.DataFrame({f"{name}_{of}": part[:, d] for name, part in columns.items() for d, of in enumerate(schema.names)})
 
 
 def _imputed(vae: VAE, params: Params, schema: Schema, metrics: dict[str, Any]) -> pd.DataFrame:
@@ -181,8 +187,8 @@ def _extremes(examples: pd.DataFrame, schema: Schema, test: Array, path: Path) -
         images = Images(schema.shape, schema.units, (raw.min(), raw.max()))
         figures.extreme_images(images, raw[places], values, path)
     else:
-        parts = examples[[f"reconstruction_{name}" for name in schema.names]].to_numpy()
-        parts = np.where(np.isnan(test), np.nan, parts)
+        of = "given_rest" if f"given_rest_{schema.names[0]}" in examples else "reconstruction"
+        parts = np.where(np.isnan(test), np.nan, examples[[f"{of}_{name}" for name in schema.names]].to_numpy())
         labels = [f"row {examples['index'][i] + 1}: {examples['log_likelihood'][i]:.1f}" for i in places.flat]
         rows = places.reshape(-1)
         figures.extreme_rows((parts - np.nanmedian(parts, axis=0))[rows], schema.table(test[rows]), labels, path)

@@ -138,7 +138,7 @@ def extreme_rows(parts: Array, values: pd.DataFrame, labels: list[str], path: Pa
     """The least likely test rows above the most likely, with the values that make them so.
 
     Args:
-        parts: E_q[log p(y_d|z)] of each value minus its column's median, (2 n, D), the least likely rows first; NaN: missing.
+        parts: Log p of each value, in some sense, minus its column's median, (2 n, D), the least likely rows first; NaN: gone.
         values: Raw values of these rows; the first 40 columns are shown.
         labels: Of the rows: their place in the file and log p.
         path: Where to write the PNG.

@@ -30,7 +30,7 @@ from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.exact import Exact, exact, exact_applies
 from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.importance import importance_sampling
-from vae.evidence.imputation import Imputation, impute
+from vae.evidence.imputation import Imputation, impute, log_likelihood_given_rest
 from vae.evidence.latents import Latents, latent_usage
 from vae.evidence.prior import prior_sampling
 from vae.evidence.report import PREFERENCE, Evidence, Verdict, reported_estimator, two_stage, verdict
@@ -62,6 +62,7 @@ __all__ = [
     "impute",
     "inference_gap",
     "latent_usage",
+    "log_likelihood_given_rest",
     "prior_sampling",
     "reconstruction_by_column",
     "reported_estimator",

@@ -73,10 +73,55 @@ def impute(
     return Imputation(torch.cat(means), torch.cat(drawn, dim=1), torch.cat(sizes))
 
 
-def _impute(vae: VAE, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@torch.no_grad()
+def log_likelihood_given_rest(
+    vae: VAE, y: Tensor, S: int = 1000, *, seed: int = 0, ids: Tensor | None = None, advance: Advance = ignore
+) -> Tensor:
+    """Log p(y_d | the other observed values) of each value, (N, D), float64, in nats; NaN where it is missing.
+
+    How odd each value is in its row: log sum_s w_s p(y_d|z_s), where z_s and w_s are drawn and weighted without y_d, as in
+    `impute`. The values of a row do not add up to log p(y).
+
+    Args:
+        vae: The model; of the likelihood ``mixed``, with inputs that may be missing.
+        y: Rows, shape (N, D).
+        S: Latents per value.
+        seed: Of the noise.
+        ids: Example ids, integers (N,), which address the noise; positions by default.
+        advance: Called with the number of columns done.
+
+    Raises:
+        ValueError: If S is below 1, or a value is not one that the likelihood is for.
+    """
+    require_samples(S)
+    y = vae.as_rows(y)
+    ids = example_ids(ids, len(y))
+    columns = []
+    for d in range(y.shape[1]):
+        parts = zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True)
+        columns.append(torch.cat([_given_rest(vae, rows, d, S, seed, some) for rows, some in parts]))
+        advance(1)
+    return torch.stack(columns, dim=1)
+
+
+def _given_rest(vae: VAE, y: Tensor, d: int, S: int, seed: int, ids: Tensor) -> Tensor:
+    rest, alone = y.clone(), torch.full_like(y, torch.nan)
+    rest[:, d], alone[:, d] = torch.nan, y[:, d]
+    z, log_weights = _weighted(vae, rest, S, seed, ids)
+    found = (log_weights.log_softmax(dim=0) + paired(vae.generative, alone)(z)).logsumexp(dim=0)
+    return found.masked_fill(y[:, d].isnan(), torch.nan)
+
+
+def _weighted(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents (S, N, K) from q(z|y), and log weights (S, N), float64, that make them the posterior's."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
     z = torch.cat([q.transform(noise) for noise in draws(seed, "imputation", ids, S, q.event_shape[0], like=y)])
-    weights = (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double().softmax(dim=0)
+    return z, (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double()
+
+
+def _impute(vae: VAE, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    z, log_weights = _weighted(vae, y, S, seed, ids)
+    weights = log_weights.softmax(dim=0)
     missing = y.isnan()
     mean = (weights[..., None] * vae.generative(z).mean).sum(dim=0).to(y.dtype)
     drawn = [
