@@ -61,7 +61,8 @@ def _all(store: Store, current: Content, root: Path) -> tuple[int, int]:
     cache = Cache.of(root)
     done, absent = set(), set()
     own = {current.experiment.digest: current} if current.is_complete else {}
-    states = [*git_states(), *run_cache_states(cache)]
+    states = list(git_states())
+    states += run_cache_states(cache, states)
     for state in track(states, "publishing", transient=True):
         name = state.experiment.digest
         if name not in done:

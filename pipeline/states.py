@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.contents import Content, content_of
 from pipeline.experiment import Experiment, git, patch, workspace_origin
 from pipeline.files import from_yaml
-from pipeline.records import LOCK_FILE, STAGES, Record, current_records, declared, lock_records, locked_record
+from pipeline.records import LOCK_FILE, STAGES, Record, current_records, declared, digest, lock_records, locked_record
 
 
 class Missing(Exception):
@@ -153,10 +153,18 @@ def state_of(commit: str, mentioning: str = "") -> State | None:
     return State(records, _origin(commit), commit) if records else None
 
 
-def run_cache_states(cache: Cache) -> Iterator[State]:
-    """States put together from the run-cache's entries, each with the entries of other stages that were there before it."""
+def run_cache_states(cache: Cache, known: Iterable[State] = ()) -> Iterator[State]:
+    """States put together from the run-cache's entries, each with the entries of other stages that were there before it.
+
+    Args:
+        cache: DVC's cache.
+        known: States that are shown anyway: an entry of one of them tells of no other.
+    """
     entries = cache.records()
+    told = {digest(record.inputs) for state in known for record in state.records.values()}
     for position, (stage, record) in enumerate(entries):
+        if digest(record.inputs) in told:
+            continue
         records = _around(stage, record, [*reversed(entries[:position]), *entries[position:]])
         if records:
             yield State(records)
