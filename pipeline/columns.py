@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.kinds import Kind, LeftOut
 from pipeline.params import ColumnOptions
-from pipeline.schema import OTHER, Column
+from pipeline.schema import OTHER, Column, number_text
 from pipeline.transforms import TRANSFORMS, Array
 
 MISSING = frozenset(
@@ -22,7 +23,9 @@ MISSING = frozenset(
 )  # texts that stand for no value, as pandas reads them
 MOST_LEVELS = 10  # of whole numbers that do not begin at 0, to be levels of an order
 MOST_CATEGORIES = 100  # of texts
+LARGEST_EXACT = 2**53  # which float64 holds exactly
 LARGEST_COUNT = 2**24  # which float32 holds exactly
+LEADING_ZERO = r"[+-]?0\d"
 DATES = ("ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y")
 
 
@@ -33,19 +36,32 @@ class Raw:
     Attributes:
         name: Of the column.
         numbers: float64, NaN where missing; None if it holds texts.
-        texts: None where missing; of numbers too.
+        words: The texts, None where missing; None if it holds numbers.
         is_date: Whether it holds dates.
     """
 
     name: str
     numbers: Array | None
-    texts: NDArray[np.object_]
+    words: NDArray[np.object_] | None = None
     is_date: bool = False
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.words if self.numbers is None else self.numbers)  # type: ignore[arg-type]
+
+    @cached_property
+    def texts(self) -> NDArray[np.object_]:
+        """The values as texts, None where missing."""
+        if self.numbers is None:
+            return np.array([], dtype=object) if self.words is None else self.words
+        return np.array([None if math.isnan(x) else number_text(x) for x in self.numbers.tolist()], dtype=object)
 
     @property
     def is_missing(self) -> NDArray[np.bool_]:
         """Per row."""
-        return np.array([text is None for text in self.texts], dtype=bool)
+        return (
+            np.isnan(self.numbers) if self.numbers is not None else np.array([text is None for text in self.texts], dtype=bool)
+        )
 
 
 def raw_columns(table: pd.DataFrame, codes: Sequence[str | float] = ()) -> list[Raw]:
@@ -65,10 +81,13 @@ def _raw(column: pd.Series, codes: Sequence[str | float]) -> Raw:
         return _numeric(name, column.astype("float64").to_numpy(na_value=np.nan), codes)
     _refuse_objects(column)
     texts = _texts(column.map(str.strip, na_action="ignore"))
-    texts[np.isin(texts.astype(str), [*MISSING, *map(str, codes)])] = None
+    given = pd.Series(texts)
+    texts[given.isin([*MISSING, *map(_code_text, codes)]).to_numpy()] = None
     observed = np.array([text is not None for text in texts], dtype=bool)
     numbers = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(dtype=np.float64)
     is_number = observed & ~np.isnan(numbers)
+    if given[is_number].str.match(LEADING_ZERO).any():  # codes, of which 01 and 1 are not the same
+        return Raw(name, None, texts)
     if observed.any() and is_number.sum() == observed.sum():
         return _numeric(name, numbers, codes)
     _refuse_mixture(name, texts, observed & ~is_number, is_number)
@@ -82,9 +101,11 @@ def _numeric(name: str, numbers: Array, codes: Sequence[str | float]) -> Raw:
             f"column {name!r}, row {row + 1}: expected a finite number, got {numbers[row]}; mend the cell, or declare the "
             "value as missing with data.missing"
         )
-    whole = np.array_equal(np.round(numbers), numbers, equal_nan=True)
-    texts = [None if math.isnan(x) else str(int(x)) if whole else repr(x) for x in numbers.tolist()]
-    return Raw(name, numbers, np.array(texts, dtype=object))
+    return Raw(name, numbers)
+
+
+def _code_text(code: str | float) -> str:
+    return code if isinstance(code, str) else number_text(code)
 
 
 def _is_number(code: str | float) -> bool:
@@ -147,12 +168,14 @@ def _guess_numbers(x: Array) -> tuple[Kind | LeftOut, str]:
     values = np.unique(x)
     if np.isin(values, (0, 1)).all() and len(values):
         return "binary", "zeros and ones"
-    if len(values) < 2 or values[-1] - values[0] <= 1e-12 * np.abs(values).max():
+    if len(values) < 2 or (values[-1] - values[0] <= 1e-12 * np.abs(values).max() and (values != np.round(values)).any()):
         return "constant", f"always {values[0]:g}" if len(values) else "no value"
     if (x != np.round(x)).any():
         return "continuous", "numbers with fractions"
     if len(x) > 2 and (np.diff(x) == 1).all():
         return "identifier", "numbers its rows one after another"
+    if LARGEST_EXACT < values[0] < values[-1] < 2**64:
+        return "identifier", "whole numbers that are too large to compute with"
     if values[0] < 0 or values[-1] > LARGEST_COUNT:
         return "continuous", "whole numbers, some " + ("below 0" if values[0] < 0 else "too large for counts")
     if values[0] > 0 and len(values) <= MOST_LEVELS:
@@ -181,7 +204,7 @@ def code(raw: Raw, kind: Kind, options: ColumnOptions, train: NDArray[np.int64])
     else:
         categories = _categories(raw, kind, options, train)
         x = _positions(raw, kind, categories, options)
-        described |= {"categories": categories, "numeric": raw.numbers is not None}
+        described |= {"categories": categories, "numeric": raw.numbers is not None and not options.other}
     return Column(**described, range=(float(np.nanmin(x)), float(np.nanmax(x)))), x
 
 
@@ -211,15 +234,27 @@ def _categories(raw: Raw, kind: Kind, options: ColumnOptions, train: NDArray[np.
     """In their order: as declared, or of the numbers, or of the alphabet; those of the training rows."""
     seen = sorted({str(text) for text in raw.texts[train] if text is not None}, key=_order(raw))
     if options.order is not None:
-        seen = [str(value) for value in options.order]
+        seen = [_known(raw, value) for value in options.order]
     elif kind == "ordinal" and raw.numbers is None:
         raise InputError(
             f"data.columns.{raw.name}: ordinal texts need their order, from least to greatest, as in "
             f"{{kind: ordinal, order: [{', '.join(seen)}]}}"
         )
     if kind == "binary" and len(seen) != 2:
-        raise InputError(f"column {raw.name!r} is binary, but the training rows have {len(seen)} different values: {seen[:5]}")
+        raise InputError(
+            f"column {raw.name!r} is binary, but the training rows have {len(seen)} different values: {', '.join(seen[:5])}; "
+            f"set data.columns.{raw.name} to {{kind: binary, order: [...]}} with both, to categorical, or leave it out"
+        )
+    if len(seen) < 2:
+        raise InputError(
+            f"column {raw.name!r} has just one value in the training rows, {', '.join(seen)}; leave it out with data.exclude"
+        )
     return [*seen, OTHER] if options.other else seen
+
+
+def _known(raw: Raw, value: str | float) -> str:
+    """A declared value as it stands in the column."""
+    return number_text(float(value)) if raw.numbers is not None and _is_number(value) else _code_text(value)
 
 
 def _order(raw: Raw) -> Any:

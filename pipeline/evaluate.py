@@ -184,7 +184,7 @@ def _extremes(examples: pd.DataFrame, schema: Schema, test: Array, path: Path) -
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]
     if schema.shape:
         raw = schema.to_raw(test)
-        images = Images(schema.shape, schema.units, (raw.min(), raw.max()))
+        images = Images(schema.shape, schema.units, (float(np.nanmin(raw)), float(np.nanmax(raw))))
         figures.extreme_images(images, raw[places], values, path)
     else:
         of = "given_rest" if f"given_rest_{schema.names[0]}" in examples else "reconstruction"

@@ -19,6 +19,7 @@ from pipeline.transforms import Array
 from vae import VAE
 from vae.evidence import Imputation, impute
 
+MOST_PREDICTORS = 20  # of a column, in the IterativeImputer
 RELIABLE = 20  # effective samples, below which means and draws rest on little
 LINEAR = ("none", "standardize")  # transformations whose mean is the mean's
 Mask = NDArray[np.bool_]
@@ -75,10 +76,13 @@ def _described(schema: Schema, column: Column, found: Imputation, n: int, d: int
 
 
 def _raw_means(column: Column, means: Array, draws: Array) -> Array:
-    """E[x] from prepared means (N,), or, where the transformation bends, from draws (M, N); without added noise."""
+    """E[x] from prepared means (N,), without added noise; where the transformation bends the median of draws (M, N).
+
+    There E[x] may be infinite: exp of a Student-t has no mean.
+    """
     if column.transform.name in LINEAR:
         return column.numbers(means, snap=False) - (column.step or 0.0) / 2
-    return column.numbers(draws).mean(axis=0)
+    return np.median(column.numbers(draws), axis=0)
 
 
 def quality(vae: VAE, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def _scores(schema: Schema, train: Array, y: Array, masks: list[Mask], method: C
                 hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
                 for name, value in _errors(column, schema.to_raw(train)[:, d], *hidden).items():
                     kept[name].append(value)
-    return {name: float(np.mean(values)) if values else None for name, values in kept.items()}
+    return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
 
 
 def _errors(column: Column, train: Array, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
@@ -133,10 +137,10 @@ def _most_frequent(draws: Array) -> Array:
 
 
 def crps(draws: Array, truth: Array) -> Array:
-    """E|x - y| - E|x - x'| / 2 of draws (M, N) for values y (N,) (Gneiting and Raftery 2007, eq. 21)."""
+    """E|x - y| - E|x - x'| / 2 for values y (N,), unbiased from M draws (M, N) (Gneiting and Raftery 2007, eq. 21)."""
     M = len(draws)
     ranks = (2 * np.arange(1, M + 1) - M - 1)[:, None]
-    return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / M**2
+    return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
 def _by_vae(vae: VAE, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
@@ -157,10 +161,12 @@ def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
 
 def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
     """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too."""
-    imputer = IterativeImputer(random_state=0)
+    dummies = _dummies(schema, train)
+    few = MOST_PREDICTORS if dummies.shape[1] > MOST_PREDICTORS else None
+    imputer = IterativeImputer(random_state=0, n_nearest_features=few, keep_empty_features=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it stopped early
-        imputer.fit(_dummies(schema, train))
+        imputer.fit(dummies)
 
     def method(holes: Array) -> Filled:
         filled = imputer.transform(_dummies(schema, holes))
@@ -175,22 +181,22 @@ def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
 
 
 def _width(column: Column) -> int:
-    return len(column.categories or ()) if column.kind == "categorical" else 1
+    return len(column.categories or ()) - 1 if column.kind == "categorical" else 1
 
 
 def _dummies(schema: Schema, y: Array) -> Array:
-    """Raw numbers, and 0 or 1 for each category."""
+    """Raw numbers, and 0 or 1 for each category but the first, which the others tell."""
     raw, parts = schema.to_raw(y), []
     for d, column in enumerate(schema.columns):
         x = raw[:, d : d + 1]
-        ones = np.where(np.isnan(x), np.nan, x == np.arange(_width(column)))
+        ones = np.where(np.isnan(x), np.nan, x == np.arange(1, _width(column) + 1))
         parts.append(ones if column.kind == "categorical" else x)
     return np.concatenate(parts, axis=1)
 
 
 def _undummied(column: Column, x: Array) -> Array:
     if column.kind == "categorical":
-        return x.argmax(axis=1).astype(np.float64)
+        return np.column_stack([1 - x.sum(axis=1), x]).argmax(axis=1).astype(np.float64)
     if column.categories or column.kind == "binary":
         return np.clip(np.round(x[:, 0]), 0, max(1, len(column.categories or ()) - 1))
     return x[:, 0]

@@ -16,8 +16,9 @@ from pipeline.schema import Column, Schema
 from pipeline.transforms import Array
 
 LogDensity = Callable[[Array], Array]  # of values (N,), in nats
-FLOOR = 1e-4  # added to variances of mixtures, in squared units of prepared values: as much as a VAE's min_variance by default
 Fit = Callable[[Array, Column], LogDensity]
+# floors as those of a VAE by default: of scales in standard deviations of the training rows, of variances in prepared units
+LEAST_SCALE, LEAST_DEGREES, FLOOR = 1e-2, 1.0, 1e-4
 
 
 class IndependentColumns:
@@ -53,7 +54,8 @@ class IndependentColumns:
 
 def _best(column: Column, train: Array, valid: Array) -> tuple[str, LogDensity]:
     y = train[~np.isnan(train)].astype(np.float64)
-    fitted = {name: fit(y, column) for name, fit in FAMILIES[column.kind].items() if _applies(name, y, valid)}
+    families = {name: fit for name, fit in FAMILIES[column.kind].items() if name not in POSITIVE or column.range[0] > 0}
+    fitted = {name: fit(y, column) for name, fit in families.items()}
     best = max(fitted, key=lambda name: _observed(fitted[name], valid).sum())
     return best, fitted[best]
 
@@ -65,14 +67,19 @@ def _observed(density: LogDensity, y: Array) -> Array:
     return terms
 
 
-def _applies(name: str, train: Array, valid: Array) -> bool:
-    """Whether a family has these values; those of positive numbers need a margin, for rows to come."""
-    return name not in POSITIVE or min(train.min(), np.nanmin(valid, initial=np.inf)) > 0
+def _real(family: Any, y: Array, column: Column) -> LogDensity:
+    """Of any real numbers: shapes and location by maximum likelihood, neither too narrow nor too heavy in the tails."""
+    *shapes, loc, scale = family.fit(y)
+    if family is stats.t:
+        shapes = [max(shapes[0], LEAST_DEGREES)]
+    return lambda values: family.logpdf(values, *shapes, loc, max(scale, LEAST_SCALE * y.std()))
 
 
-def _scipy(family: Any, y: Array, column: Column, **fixed: float) -> LogDensity:
-    parameters = family.fit(y, **fixed)
-    return lambda values: family.logpdf(values, *parameters)
+def _positive(family: Any, y: Array, column: Column) -> LogDensity:
+    """Of positive raw numbers, as a density of the prepared ones."""
+    inverse, log_derivative = column.transform.inverse, column.transform.log_derivative
+    parameters = family.fit(inverse(y), floc=0)
+    return lambda values: family.logpdf(inverse(values), *parameters) - log_derivative(values)
 
 
 def _mixture(components: int, y: Array, column: Column) -> LogDensity:
@@ -110,11 +117,11 @@ def _negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> L
 
 FAMILIES: Mapping[Kind, Mapping[str, Fit]] = {
     "continuous": {
-        "normal": partial(_scipy, stats.norm),
-        "student_t": partial(_scipy, stats.t),
-        "skew_normal": partial(_scipy, stats.skewnorm),
-        "log_normal": partial(_scipy, stats.lognorm, floc=0),
-        "gamma": partial(_scipy, stats.gamma, floc=0),
+        "normal": partial(_real, stats.norm),
+        "student_t": partial(_real, stats.t),
+        "skew_normal": partial(_real, stats.skewnorm),
+        "log_normal": partial(_positive, stats.lognorm),
+        "gamma": partial(_positive, stats.gamma),
         "mixture of 2 normals": partial(_mixture, 2),
         "mixture of 4 normals": partial(_mixture, 4),
     },
@@ -127,4 +134,4 @@ FAMILIES: Mapping[Kind, Mapping[str, Fit]] = {
     "categorical": {"categorical": _frequencies},
     "ordinal": {"categorical": _frequencies},
 }
-POSITIVE = ("log_normal", "gamma")
+POSITIVE = ("log_normal", "gamma")  # where all raw values are

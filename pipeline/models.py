@@ -35,6 +35,7 @@ def build(params: Params, schema: Schema) -> VAE:
         InputError: If the likelihood is not one of such data.
     """
     gaps = schema.has_missing or hidden_share(params, schema) > 0
+    _refuse_library(params.model, gaps=gaps)
     objective = params.train.objective.model_dump()
     entry = OBJECTIVES[objective.pop("name")]
     vae = VAE(
@@ -49,6 +50,18 @@ def build(params: Params, schema: Schema) -> VAE:
     )
     _refuse_unsuitable(vae.generative.likelihood, schema, params)
     return vae
+
+
+def _refuse_library(model: Model, *, gaps: bool) -> None:
+    """A row's total, of which the other columns' means are shares, is not known where values are missing."""
+    sections = [model.likelihood.model_dump()]
+    sections += [section for section in sections[0].values() if isinstance(section, dict)]
+    sections += sections[0].get("columns", {}).values()
+    if gaps and any(section.get("library") for section in sections):
+        raise InputError(
+            "model.likelihood: library makes means shares of a row's total, which is not known where values are missing or "
+            "hidden (train.hide); set library to null, or complete the rows"
+        )
 
 
 def hidden_share(params: Params, schema: Schema) -> float:

@@ -68,6 +68,15 @@ class ColumnOptions(Section):
     transform: Transformation | None = None
     dequantize: Annotated[float, Field(gt=0)] | None = None
 
+    @property
+    def declared(self) -> AnyKind | None:
+        """The kind, or that which the other options are for."""
+        if self.kind is None and (self.transform is not None or self.dequantize is not None):
+            return "continuous"
+        if self.kind is None and self.other:
+            return "categorical"
+        return "ordinal" if self.kind is None and self.order is not None else self.kind
+
     @model_validator(mode="before")
     @classmethod
     def _kind_alone(cls, content: Any) -> Any:
@@ -75,14 +84,13 @@ class ColumnOptions(Section):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        numbers = self.transform is not None or self.dequantize is not None
-        texts = self.order is not None or self.other
         for given, kinds, names in (
-            (numbers, ("continuous",), "transform and dequantize"),
-            (texts, ("categorical", "ordinal", "binary"), "order and other"),
+            (self.transform or self.dequantize, ("continuous",), "transform and dequantize"),
+            (self.order, ("ordinal", "categorical", "binary"), "order"),
+            (self.other, ("categorical",), "other"),
         ):
-            if given and self.kind is not None and self.kind not in kinds:
-                raise ValueError(f"{names} are for {' and '.join(kinds)} columns; this one is declared {self.kind}")
+            if given and self.declared not in kinds:
+                raise ValueError(f"{names} is for columns that are {' or '.join(kinds)}; this one is declared {self.declared}")
         if self.order is not None and len(set(map(str, self.order))) < len(self.order):
             raise ValueError(f"order must name each value once; got {self.order}")
         return self

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def _prepare(job: Job) -> None:
     raws, why = _raws(data)
     kinds, left_out = _kinds(raws, data)
     rng = np.random.default_rng(job.params.seed)
-    index = _split(len(raws[0].texts), data, rng)
+    index = _split(len(raws[0]), data, rng)
     train = index["train"]
     kept = [raw for raw in raws if raw.name in kinds]
     coded = [code(raw, kinds[raw.name], _options(raw, data), train) for raw in kept]
@@ -74,7 +73,7 @@ def _raws(data: Data) -> tuple[list[Raw], dict[str, str]]:
     raws = raw_columns(_selected(read_table(Path(data.path), data), data), data.missing)
     if data.binarize is not None:
         raws = [_binarized(raw, data.binarize) for raw in raws]
-    declared = {name for name, options in data.columns.items() if options.kind or options.dequantize}
+    declared = {name for name, options in data.columns.items() if options.declared}
     return raws, {raw.name: "declared" if raw.name in declared else guess(raw)[1] for raw in raws}
 
 
@@ -90,9 +89,7 @@ def _selected(table: pd.DataFrame, data: Data) -> pd.DataFrame:
 
 def _binarized(raw: Raw, threshold: float) -> Raw:
     x = _numbers(raw, "data.binarize")
-    ones = np.where(np.isnan(x), np.nan, x > threshold)
-    texts = np.array([None if np.isnan(one) else f"{one:g}" for one in ones], dtype=object)
-    return replace(raw, numbers=ones, texts=texts)
+    return Raw(raw.name, np.where(np.isnan(x), np.nan, x > threshold))
 
 
 def _numbers(raw: Raw, what: str) -> Array:
@@ -110,10 +107,13 @@ def _kinds(raws: Sequence[Raw], data: Data) -> tuple[dict[str, Kind], dict[str, 
     """
     kinds: dict[str, Any] = {raw.name: guess(raw)[0] for raw in raws}
     if data.dequantize is not None or data.shape is not None:
-        kinds = dict.fromkeys(kinds, _common(raws, data))
-    kinds |= {name: options.kind for name, options in data.columns.items() if options.kind is not None}
-    kinds |= {name: "continuous" for name, options in data.columns.items() if options.dequantize is not None}
-    left_out = {raw.name: guess(raw)[1] for raw in raws if kinds[raw.name] not in KINDS}
+        free = [raw for raw in raws if (data.columns.get(raw.name) or ColumnOptions()).declared is None]
+        kinds |= dict.fromkeys((raw.name for raw in free), _common(free, data)) if free else {}
+    declared = {name: options.declared for name, options in data.columns.items() if options.declared is not None}
+    kinds |= declared
+    left_out = {
+        raw.name: "declared" if raw.name in declared else guess(raw)[1] for raw in raws if kinds[raw.name] not in KINDS
+    }
     kept: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind in KINDS}
     if not kept:
         raise InputError(f"{data.path}: no column is left, as {_listed(left_out)}; declare the kinds of some in data.columns")
@@ -131,7 +131,7 @@ def _common(raws: Sequence[Raw], data: Data) -> Kind:
 
 def _options(raw: Raw, data: Data) -> ColumnOptions:
     options = data.columns.get(raw.name) or ColumnOptions()
-    if options.kind is None and options.dequantize is None:
+    if options.declared in (None, "continuous") and options.dequantize is None:
         return options.model_copy(update={"dequantize": data.dequantize})
     return options
 
@@ -171,7 +171,7 @@ def _check_grid(name: str, x: Array, step: float) -> None:
     for row in np.flatnonzero(np.abs(steps - np.round(steps)) > 1e-6)[:1]:
         raise InputError(
             f"data.dequantize: {step:g} needs multiples of {step:g}; column {name!r}, row {row + 1} has {x[row]:g}; set the "
-            "right step, or null for continuous data"
+            "right step there or in data.columns, or null for continuous data"
         )
 
 

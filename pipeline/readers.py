@@ -134,7 +134,17 @@ def _read_parquet(path: Path, data: Data) -> pd.DataFrame:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
     _check_names(path, table.column_names)
+    table = table.cast(pa.schema([pa.field(field.name, _plain(field.type)) for field in table.schema]))
     return table.to_pandas(ignore_metadata=True)  # which would hide a column that pandas used as an index
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type that pandas has numbers, texts or dates for."""
+    if pa.types.is_boolean(kind):
+        return pa.int8()
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    return pa.timestamp("ms") if pa.types.is_date(kind) else kind
 
 
 def _check_names(path: Path, names: list[str]) -> None:

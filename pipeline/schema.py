@@ -77,6 +77,11 @@ class Column(BaseModel):
         return pd.Series(x)
 
 
+def number_text(x: float) -> str:
+    """A number as it stands among categories: whole ones without a point."""
+    return str(int(x)) if float(x).is_integer() else repr(float(x))
+
+
 class Schema(BaseModel):
     """All columns.
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.schema import Column, Schema
@@ -27,11 +28,12 @@ def show(schema: Schema, why: Mapping[str, str]) -> None:
     rows = sum(schema.rows.values())
     for column in schema.columns[:MOST_COLUMNS]:
         missing = f"{column.missing / rows:.1%}" if column.missing else ""
-        table.add_row(column.name, column.kind, why[column.name], _values(column), _prepared(column), missing)
+        cells = (column.name, column.kind, why[column.name], _values(column), _prepared(column), missing)
+        table.add_row(*map(escape, cells))
     if len(schema.columns) > MOST_COLUMNS:
         table.add_row(f"and {len(schema.columns) - MOST_COLUMNS} more", "", "", "", "", "")
     for name, reason in schema.left_out.items():
-        table.add_row(f"[dim]{name}", "[dim]left out", f"[dim]{reason}", "", "", "")
+        table.add_row(escape(name), "left out", escape(reason), "", "", "", style="dim")
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 

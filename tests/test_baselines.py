@@ -11,8 +11,9 @@ from scipy import stats
 
 from pipeline.baselines import BernoulliMixture, fit_baselines
 from pipeline.kinds import Kind
-from pipeline.marginals import FAMILIES, IndependentColumns
+from pipeline.marginals import FAMILIES, POSITIVE, IndependentColumns
 from pipeline.schema import Column, Schema
+from pipeline.transforms import Standardize
 
 
 def schema(*kinds: Kind, **options: Any) -> Schema:
@@ -81,7 +82,7 @@ DRAWN: dict[str, tuple[Kind, Any]] = {
     "student_t": ("continuous", stats.t(3, loc=-1, scale=0.5)),
     "skew_normal": ("continuous", stats.skewnorm(8, loc=2)),
     "log_normal": ("continuous", stats.lognorm(1.0, scale=3)),
-    "gamma": ("continuous", stats.gamma(0.7, scale=2)),
+    "gamma": ("continuous", stats.gamma(1.7, scale=2)),
     "mixture of 2 normals": ("continuous", None),
     "poisson": ("count", stats.poisson(4)),
     "negative_binomial": ("count", stats.nbinom(1.5, 0.1)),
@@ -114,10 +115,34 @@ def test_a_column_gets_the_family_that_it_was_drawn_from(family: str) -> None:
         return truth.rvs(20_000, random_state=rng).astype(float)
 
     train, valid, test = (draw()[:, None] for _ in range(3))
-    found = IndependentColumns(schema(kind), valid).fit(train)
+    found = IndependentColumns(schema(kind, range=(train.min(), train.max())), valid).fit(train)
     assert found.families_["a"] in (family, *CONTAINS.get(family, ()))
     difference = log_density(test[:, 0]) - found.score_samples(test)
     assert abs(difference.mean()) < 0.005
+
+
+def test_repeated_values_do_not_make_a_density_unbounded() -> None:
+    """Two fifths of the values are one: no family stands higher there than its floor lets it."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.zeros(400), rng.normal(size=600)])
+    for name, fit in FAMILIES["continuous"].items():
+        if name not in POSITIVE:
+            assert fit(x, schema("continuous").columns[0])(np.zeros(1)) < np.log(1 / 1e-2)
+
+
+def test_families_of_positive_numbers_are_of_the_raw_ones() -> None:
+    """Also of a column that is standardised; where a value is not positive they are not fitted."""
+    x = np.random.default_rng(0).lognormal(1, 0.5, 4000)
+    transform = Standardize.fit(x)
+    y = transform.forward(x)[:, None]
+    column = Column(name="a", kind="continuous", transform=transform, range=(x.min(), x.max()))
+    one = Schema(columns=[column], format=".csv", shape=None, units="", rows={})
+    found = IndependentColumns(one, y[2000:]).fit(y[:2000])
+    assert found.families_ == {"a": "log_normal"}
+    raw = found.score_samples(y) + one.log_jacobian(y)
+    assert (raw - stats.lognorm(0.5, scale=np.e).logpdf(x)).mean() == pytest.approx(0, abs=0.005)
+    touched = one.model_copy(update={"columns": [column.model_copy(update={"range": (0.0, 9.0)})]})
+    assert IndependentColumns(touched, y[2000:]).fit(y[:2000]).families_ != {"a": "log_normal"}
 
 
 def test_inflated_counts_are_found_and_normalised() -> None:

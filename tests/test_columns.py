@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,12 @@ GUESSES: dict[str, tuple[Any, str, str]] = {
     "classes": (["a", "b", "c", "d"] * 10, "categorical", "4 different texts"),
     "levels": ([1, 2, 3, 2] * 10, "ordinal", "3 different whole numbers"),
     "always": ([7] * ROWS, "constant", "always 7"),
+    "codes": (["01", "1", "02", "002"] * 10, "categorical", "4 different texts"),
+    "large numbers": (
+        np.arange(ROWS) * 700 + 2**60,
+        "identifier",
+        "whole numbers that are too large to compute with",
+    ),
     "always a text": (["x"] * ROWS, "constant", "always 'x'"),
     "nothing": ([None] * ROWS, "constant", "no value"),
     "numbered": (np.arange(ROWS) + 3, "identifier", "numbers its rows one after another"),
@@ -85,10 +93,44 @@ def test_declared_kinds_go_before_guesses(workspace: Path) -> None:
     declared = {"grade": {"kind": "ordinal", "order": [3, 2, 1]}, "visits": "continuous", "smokes": "categorical"}
     columns = prepared(workspace, mixed_table(), **{"data.columns": {**declared, "colour": "identifier"}})
     assert "colour" not in columns
-    assert load_schema().left_out == {"colour": "3 different texts"}
+    assert load_schema().left_out == {"colour": "declared"}
     assert columns["grade"].categories == ["3", "2", "1"]
     assert columns["visits"].kind == "continuous"
     assert columns["smokes"].categories == ["0", "1"]
+
+
+def test_options_imply_the_kind_that_they_are_for(workspace: Path) -> None:
+    """An order of numbers is one of numbers, however they are written."""
+    declared = {"visits": {"transform": "none"}, "smokes": {"order": [1.0, 0]}, "grade": {"other": True}}
+    columns = prepared(workspace, mixed_table(), **{"data.columns": declared})
+    assert (columns["visits"].kind, columns["smokes"].categories) == ("continuous", ["1", "0"])
+    assert columns["smokes"].kind == "ordinal"
+    assert columns["grade"].categories == ["1", "2", "3", "other"]
+    assert load_schema().table(np.array([[0, 1, 1, 0, 2, 3]]))["grade"].tolist() == ["other"]
+
+
+def test_parquet_types_that_hold_numbers_and_dates(workspace: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "day": [date(2020, 1, 1 + i % 9) for i in range(60)],
+            "price": [Decimal(i * i % 7) / 4 for i in range(60)],
+            "agreed": pd.array([True, False, None] * 20, dtype="boolean"),
+            "town": pd.Categorical(["a", "b", "c"] * 20),
+        }
+    )
+    write_table(workspace, frame, "table.parquet")
+    write_params(workspace, **{"data.path": "data/raw/table.parquet"})
+    prepare.main()
+    assert load_schema().left_out == {"day": "dates"}
+    assert [column.kind for column in load_schema().columns] == ["continuous", "binary", "categorical"]
+    assert load_schema().columns[1].missing == 20
+
+
+def test_names_are_printed_as_they_are(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(workspace, mixed_table().rename(columns={"height": "rate [/min]", "sex": "[bold]"}))
+    said = capsys.readouterr().out
+    assert "rate [/min]" in said
+    assert "[bold]" in said
 
 
 def test_codes_are_missing_values(workspace: Path) -> None:
@@ -158,6 +200,11 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"colour": "binary"},
         "column 'colour' is binary, but the training rows have 3 different values",
     ),
+    "one value": (
+        {"smokes": (1, slice(None))},
+        {"smokes": "ordinal"},
+        "column 'smokes' has just one value",
+    ),
     "unknown column": ({}, {"size": "count"}, r"data.columns: no column 'size' in .*; its columns are \[height, visits"),
     "empty column": (
         {"visits": (np.nan, slice(None))},
@@ -188,10 +235,14 @@ def test_nothing_left_is_refused(workspace: Path) -> None:
     ("columns", "message"),
     [
         ({"a": "nominal"}, "data.columns.a.kind: "),
-        ({"a": {"kind": "count", "transform": "log"}}, "data.columns.a: transform and dequantize are for continuous columns"),
         (
-            {"a": {"kind": "continuous", "other": True}},
-            "data.columns.a: order and other are for categorical and ordinal and binary",
+            {"a": {"kind": "count", "transform": "log"}},
+            "data.columns.a: transform and dequantize is for columns that",
+        ),
+        ({"a": {"kind": "ordinal", "other": True}}, "data.columns.a: other is for columns that are categorical; this one is"),
+        (
+            {"a": {"kind": "continuous", "order": [1, 2]}},
+            "data.columns.a: order is for columns that are ordinal or",
         ),
         ({"a": {"order": [1, "1"]}}, "data.columns.a: order must name each value once"),
         ({"a": {"scale": "log"}}, "data.columns.a.scale: unknown key"),

@@ -108,6 +108,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model.likelihood": {"name": "mixed", "count": {"name": "binomial", "trials": 2}}},
         "model.likelihood.count needs values that are each a whole number from 0 to 2, but column 'visits' has",
     ),
+    "shares of an unknown total": (
+        {"model.likelihood": {"name": "mixed", "count": {"name": "zero_inflated_negative_binomial", "library": 20.0}}},
+        "model.likelihood: library makes means shares of a row's total, which is not known where values are missing or hidden",
+    ),
     "an unknown column": (
         {"model.likelihood": {"name": "mixed", "columns": {"size": {"name": "gaussian"}}}},
         "model.likelihood.columns: no column 'size'; the columns are height, visits",

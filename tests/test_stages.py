@@ -178,6 +178,15 @@ def test_transformed_columns_are_in_nats_of_the_raw_data(workspace: Path) -> Non
     np.testing.assert_allclose(baseline, raw.sum(axis=1), atol=2e-3)
 
 
+def test_a_column_that_no_test_row_has_and_pixels_with_gaps(workspace: Path) -> None:
+    frame = table()
+    run_all(workspace, **{"train.max_epochs": 1})
+    run_all(workspace, frame.assign(d=frame["d"].mask(frame.index.isin(load_index("test")))))
+    assert np.isfinite(metrics("evaluate")["log_likelihood"]["mean"])
+    run_all(workspace, table("integer").mask(table("integer") > 300), **{"data.dequantize": 1, "data.shape": [2, 2]})
+    assert Path("results/generate/reconstructions.png").exists()
+
+
 def test_a_missing_jacobian_is_seen(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the change of variables left out. The comparison above then finds no difference between the units."""
     monkeypatch.setattr(Schema, "log_jacobian", lambda schema, y: np.zeros(len(y)))

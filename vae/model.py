@@ -299,17 +299,16 @@ class VAE(pl.LightningModule):
         """The loss summed over this process's rows of the batch."""
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
-        rows = self._hidden(split, batch.rows, position)
+        rows, whole = self._hidden(split, batch.rows, position)
         objective = self(rows, None, self._noise(split, position, self.global_rank))
-        whole = slice(None) if rows is batch.rows else (rows.isnan() == batch.rows.isnan()).all(dim=1)
         self._totals[split].add(*(getattr(objective, name)[whole] for name in QUANTITIES))
         return objective.loss.sum()
 
-    def _hidden(self, split: str, rows: Tensor, position: int) -> Tensor:
-        """The rows, some of whose values are hidden while training; what is logged is of the others."""
+    def _hidden(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | slice]:
+        """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
         share = self.training_settings.hide
         if split != "train" or not share:
-            return rows
+            return rows, slice(None)
         return hide(rows, share, self._noise("hide", position, self.global_rank))
 
     def _log(self, split: str) -> None:

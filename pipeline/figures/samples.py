@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, VAE, new_figure, save
-from pipeline.schema import Column, Schema
+from pipeline.schema import Column, Schema, number_text
 from pipeline.transforms import Array
 
 
@@ -71,7 +71,7 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, schema: Schema, path: P
 
 
 def _histogram(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
-    edges = _edges(data.to_numpy(), samples.to_numpy())
+    edges = _edges(data.to_numpy() if len(data) else samples.to_numpy(), samples.to_numpy())
     for values, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
         ax.hist(values.to_numpy(dtype=float), bins=edges.tolist(), density=True, histtype="step", color=colour, label=label)
 
@@ -80,7 +80,8 @@ def _bars(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None
     categories = column.categories or []
     at = np.arange(len(categories))
     for values, colour, label, offset in ((data, DATA, "test rows", -0.2), (samples, VAE, "samples", 0.2)):
-        shares = values.astype(str).value_counts(normalize=True).reindex(categories, fill_value=0)
+        texts = values.map(number_text) if column.numeric else values
+        shares = texts.value_counts(normalize=True).reindex(categories, fill_value=0)
         ax.bar(at + offset, shares, width=0.4, color=colour, label=label)
     ax.set_xticks(at, [text[:12] for text in categories], rotation=45, ha="right", fontsize=6)
 
