@@ -191,7 +191,8 @@ def _extremes(examples: pd.DataFrame, schema: Schema, test: Array, path: Path) -
         parts = np.where(np.isnan(test), np.nan, examples[[f"{of}_{name}" for name in schema.names]].to_numpy())
         labels = [f"row {examples['index'][i] + 1}: {examples['log_likelihood'][i]:.1f}" for i in places.flat]
         rows = places.reshape(-1)
-        figures.extreme_rows((parts - np.nanmedian(parts, axis=0))[rows], schema.table(test[rows]), labels, path)
+        relative = parts - pd.DataFrame(parts).median().to_numpy()
+        figures.extreme_rows(relative[rows], schema.table(test[rows]), labels, path)
 
 
 def _pm(entry: dict[str, Any]) -> str:
