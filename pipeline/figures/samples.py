@@ -61,7 +61,7 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, schema: Schema, path: P
         (_bars if column.categories else _histogram)(ax, *tables, column)
         ax.set(title=column.name, yticks=[])
         ax.set_xlabel(schema.units if not column.categories else "", fontsize=7)
-        ax.set_ylabel("share" if column.categories else "density", fontsize=7)
+        ax.set_ylabel("share", fontsize=7)
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     axes[0, 0].legend(frameon=False, fontsize=7)
@@ -73,7 +73,8 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, schema: Schema, path: P
 def _histogram(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
     edges = _edges(data.to_numpy() if len(data) else samples.to_numpy(), samples.to_numpy())
     for values, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
-        ax.hist(values.to_numpy(dtype=float), bins=edges.tolist(), density=True, histtype="step", color=colour, label=label)
+        weight = np.full(len(values), 1 / max(1, len(values)))  # a column that no test row has is an empty histogram
+        ax.hist(values.to_numpy(dtype=float), edges.tolist(), weights=weight, histtype="step", color=colour, label=label)
 
 
 def _bars(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
