@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from tests.services import no_tracking_server, tracking_server
 
@@ -21,6 +22,17 @@ torch.set_num_threads(1)  # two test processes share the machine, and small tens
 def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are shown in MLflow, as users have it."""
     monkeypatch.delenv("EVIDENCE_TRACKING")
+
+
+@pytest.fixture(autouse=True)
+def sketches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not drawn, which takes more than half of the stages' time, unless a test is marked ``pictures``."""
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(Figure, "savefig", _sketch)
+
+
+def _sketch(figure: Figure, path: Path, **options: object) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + repr([ax.get_title() for ax in figure.axes]).encode())
 
 
 @pytest.fixture(scope="session")

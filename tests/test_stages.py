@@ -79,6 +79,7 @@ def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFr
     return frame, request.param
 
 
+@pytest.mark.pictures
 def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     frame, kind = finished
     history = pd.read_csv("results/train/history.csv")
@@ -137,6 +138,7 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     assert {"curves.png", "likelihoods.png", "ladder.png", "bounds.png", "extremes.png", *expected} <= pictures
 
 
+@pytest.mark.pictures
 def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
     run_all(workspace)
     before = contents("data", "models", "results")
@@ -178,6 +180,7 @@ def test_transformed_columns_are_in_nats_of_the_raw_data(workspace: Path) -> Non
     np.testing.assert_allclose(baseline, raw.sum(axis=1), atol=2e-3)
 
 
+@pytest.mark.pictures
 def test_a_column_that_no_test_row_has_and_pixels_with_gaps(workspace: Path) -> None:
     frame = table()
     run_all(workspace, **{"train.max_epochs": 1})
