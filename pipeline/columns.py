@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.kinds import Kind, LeftOut
-from pipeline.params import ColumnOptions
 from pipeline.schema import OTHER, Column, number_text
+from pipeline.sections import ColumnOptions
 from pipeline.transforms import TRANSFORMS, Array
 
 MISSING = frozenset(

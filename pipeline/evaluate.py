@@ -28,7 +28,7 @@ from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
 from pipeline.schema import Schema, load_index, load_schema, load_split
-from pipeline.scores import Scoring
+from pipeline.scoring import Scoring
 from pipeline.stage import run
 from pipeline.transforms import Array
 from vae import VAE

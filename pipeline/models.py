@@ -10,8 +10,9 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.files import MODELS
 from pipeline.kinds import Kind
-from pipeline.params import Model, Params
+from pipeline.params import Params
 from pipeline.schema import SPLITS, Column, Schema, load_index, load_split
+from pipeline.sections import Model
 from vae import VAE, objectives
 from vae.encoding import Input
 from vae.likelihoods import Likelihood

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,11 @@ from pipeline.columns import Raw, code, fit_transform, guess, raw_columns
 from pipeline.errors import InputError
 from pipeline.files import PREPARED
 from pipeline.job import Job, running
-from pipeline.kinds import KINDS, Kind
-from pipeline.params import ColumnOptions, Data
+from pipeline.kinds import KINDS, Kind, LeftOut
 from pipeline.readers import read_table, suffix_of
 from pipeline.schema import SPLITS, Column, Schema
 from pipeline.schema_table import show
+from pipeline.sections import ColumnOptions, Data
 from pipeline.stage import run
 from pipeline.transforms import Array
 
@@ -42,13 +42,14 @@ def main() -> None:
 
 def _prepare(job: Job) -> None:
     data = job.params.data
-    raws, why = _raws(data)
-    kinds, left_out = _kinds(raws, data)
+    raws = _raws(data)
+    kinds = _kinds(raws, data)
+    left_out = {raw.name: kinds[raw.name][1] for raw in raws if kinds[raw.name][0] not in KINDS}
+    kept = _kept(raws, left_out, data)
     rng = np.random.default_rng(job.params.seed)
     index = _split(len(raws[0]), data, rng)
     train = index["train"]
-    kept = [raw for raw in raws if raw.name in kinds]
-    coded = [code(raw, kinds[raw.name], _options(raw, data), train) for raw in kept]
+    coded = [code(raw, cast(Kind, kinds[raw.name][0]), _options(raw, data), train) for raw in kept]
     _check_coded(coded, train)
     columns, y = _transformed(coded, train, data, rng)
     schema = Schema(
@@ -65,16 +66,13 @@ def _prepare(job: Job) -> None:
             np.save(folder / f"{split}.npy", y[rows])
             np.save(folder / f"{split}_index.npy", rows)
         schema.save(folder)
-    _report(data, schema, why)
+    _report(data, schema, {name: why for name, (_, why) in kinds.items()})
 
 
-def _raws(data: Data) -> tuple[list[Raw], dict[str, str]]:
-    """The columns that are not excluded, and what each was taken for, in words."""
+def _raws(data: Data) -> list[Raw]:
+    """The columns that are not excluded."""
     raws = raw_columns(_selected(read_table(Path(data.path), data), data), data.missing)
-    if data.binarize is not None:
-        raws = [_binarized(raw, data.binarize) for raw in raws]
-    declared = {name for name, options in data.columns.items() if options.declared}
-    return raws, {raw.name: "declared" if raw.name in declared else guess(raw)[1] for raw in raws}
+    return raws if data.binarize is None else [_binarized(raw, data.binarize) for raw in raws]
 
 
 def _selected(table: pd.DataFrame, data: Data) -> pd.DataFrame:
@@ -100,24 +98,31 @@ def _numbers(raw: Raw, what: str) -> Array:
     return raw.numbers
 
 
-def _kinds(raws: Sequence[Raw], data: Data) -> tuple[dict[str, Kind], dict[str, str]]:
-    """The kind of each column that is kept, and why others are left out.
+def _kinds(raws: Sequence[Raw], data: Data) -> dict[str, tuple[Kind | LeftOut, str]]:
+    """The kind of each column, and why: as declared, or as all of them are, or by its values.
 
     Dequantising makes all columns real numbers, and the pixels of an image are all of one kind.
     """
-    kinds: dict[str, Any] = {raw.name: guess(raw)[0] for raw in raws}
-    if data.dequantize is not None or data.shape is not None:
-        free = [raw for raw in raws if (data.columns.get(raw.name) or ColumnOptions()).declared is None]
-        kinds |= dict.fromkeys((raw.name for raw in free), _common(free, data)) if free else {}
-    declared = {name: options.declared for name, options in data.columns.items() if options.declared is not None}
-    kinds |= declared
-    left_out = {
-        raw.name: "declared" if raw.name in declared else guess(raw)[1] for raw in raws if kinds[raw.name] not in KINDS
-    }
-    kept: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind in KINDS}
+    found: dict[str, tuple[Kind | LeftOut, str]] = {}
+    for raw in raws:
+        if (declared := _declared(raw.name, data).declared) is not None:
+            found[raw.name] = declared, "declared"
+    free = [raw for raw in raws if raw.name not in found]
+    if free and (data.dequantize is not None or data.shape is not None):
+        kind = _common(free, data)
+        return found | {raw.name: (kind, "as all columns") for raw in free}
+    return found | {raw.name: guess(raw) for raw in free}
+
+
+def _declared(name: str, data: Data) -> ColumnOptions:
+    return data.columns.get(name) or ColumnOptions()
+
+
+def _kept(raws: Sequence[Raw], left_out: dict[str, str], data: Data) -> list[Raw]:
+    kept = [raw for raw in raws if raw.name not in left_out]
     if not kept:
         raise InputError(f"{data.path}: no column is left, as {_listed(left_out)}; declare the kinds of some in data.columns")
-    return kept, left_out
+    return kept
 
 
 def _common(raws: Sequence[Raw], data: Data) -> Kind:
@@ -130,7 +135,7 @@ def _common(raws: Sequence[Raw], data: Data) -> Kind:
 
 
 def _options(raw: Raw, data: Data) -> ColumnOptions:
-    options = data.columns.get(raw.name) or ColumnOptions()
+    options = _declared(raw.name, data)
     if options.declared in (None, "continuous") and options.dequantize is None:
         return options.model_copy(update={"dequantize": data.dequantize})
     return options
@@ -192,8 +197,8 @@ def _transformed(
     y = np.empty((len(coded[0][1]), len(coded)), dtype=np.float32)
     for d, (column, values) in enumerate(coded):
         x = values + next(noise) if column.step is not None else values
-        options = data.columns.get(column.name) or ColumnOptions()
-        fitted, prepared = fit_transform(column, x, options.transform or data.scale, train)
+        transform = _declared(column.name, data).transform or data.scale
+        fitted, prepared = fit_transform(column, x, transform, train)
         _check_range(fitted, x, prepared)
         y[:, d] = prepared
         columns.append(fitted)

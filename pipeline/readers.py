@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.params import Data
+from pipeline.sections import Data
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 SEPARATORS = ",;\t|"

@@ -1,25 +1,13 @@
-"""Everything that the estimators say of the test rows, in the order in which it is computed, with progress bars."""
+"""What the estimators say of the test rows."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
-import torch
-from rich.progress import TaskProgressColumn
 from torch import Tensor
 
-from pipeline.errors import InputError
-from pipeline.params import Annealing as AnnealingParams
-from pipeline.params import Params
-from pipeline.pieces import Pieces
-from pipeline.schema import Schema
-from pipeline.transforms import Array
-from vae import VAE
 from vae.evidence import (
     Annealing,
     Bound,
@@ -29,21 +17,7 @@ from vae.evidence import (
     Gap,
     Latents,
     MeanWithError,
-    annealed_importance_sampling,
-    bidirectional_bounds,
-    evidence_lower_bound,
-    exact,
-    exact_applies,
-    importance_sampling,
-    inference_gap,
-    latent_usage,
-    prior_sampling,
-    tune_step_sizes,
 )
-from vae.evidence.estimate import rows_per_chunk
-from vae.evidence.importance import join
-from vae.noise import DRAWS_PER_BLOCK, generator
-from vae.progress import progress_bar
 
 Advance = Callable[[int], object]
 T = TypeVar("T")
@@ -93,240 +67,35 @@ class Scores:
     exact: Exact | None = None
     gap: Gap | None = None
 
+    def of_raw_data(self, train: Tensor, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
+        """Log densities of prepared rows as those of the raw ones.
 
-def chosen(vae: VAE, params: Params) -> list[str]:
-    """The estimators asked for, or all that apply.
-
-    Raises:
-        InputError: If exact is asked for and does not apply.
-    """
-    names = params.evaluate.estimators
-    if names is None:
-        return ["prior", "importance", "annealed", "bounds"] + ["exact"] * exact_applies(vae)
-    if "exact" in names and not exact_applies(vae):
-        raise InputError(
-            "evaluate.estimators: exact needs model.latent_dim 1 or 2, or a Gaussian likelihood with model.generative.hidden: "
-            f"[]; this model has latent_dim {vae.card.latent_dim}; leave exact out, or set estimators to null"
-        )
-    return list(names)
-
-
-class Scoring:
-    """Runs the estimators on test rows.
-
-    Args:
-        vae: The model.
-        params: All params.
-        schema: Of the data.
-        train: Training rows (prepared), for the comparison with them.
-        valid: Validation rows: the pilot on which step sizes are tuned.
-        test: Test rows.
-        pieces: What an earlier start has computed, and where this one leaves what it computes.
-
-    Raises:
-        InputError: If more rows are to be annealed than there are, or an estimator does not apply.
-    """
-
-    def __init__(
-        self, vae: VAE, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
-    ) -> None:
-        self.schema, self.pieces = schema, pieces
-        self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
-        self.names = chosen(vae, params)
-        self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
-        self._check_subset()
-
-    def run(self) -> Scores:
-        """All that was asked for, in nats of the raw data."""
-        if len(self.pieces):
-            print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
-        with progress_bar(TaskProgressColumn()) as self._bar:
-            bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            scores = Scores(bound, latent_usage(self.vae, self.test))
-            steps = {
-                "prior": self._prior,
-                "importance": self._importance,
-                "annealed": self._annealed,
-                "bounds": self._bounds,
-                "exact": self._exact,
-            }
-            for name, step in steps.items():
-                scores = step(scores) if name in self.names else scores
-            return self._of_raw_data(self._gap(scores))
-
-    def _prior(self, scores: Scores) -> Scores:
-        S = self.settings.prior_samples
-        smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
-        with self._task("prior sampling", S) as advance, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the summary says how far off it is
-            estimate = self._piece(
-                "prior", advance, S, lambda: prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
-            )
-            ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
-        return replace(scores, prior=estimate, prior_ladder=tuple(ladder))
-
-    def _importance(self, scores: Scores) -> Scores:
-        S, rungs = self.settings.samples, self.settings.rungs
-
-        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
-            return importance_sampling(self.vae, rows, S, ladder=rungs, seed=self.seed, ids=ids, advance=advance)
-
-        chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
-        ids = torch.arange(len(self.test))
-        return replace(scores, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
-
-    def _exact(self, scores: Scores) -> Scores:
-        with self._task("exact", len(self.test)) as advance:
-            found = self._piece("exact", advance, len(self.test), lambda: exact(self.vae, self.test, advance=advance))
-        return replace(scores, exact=found)
-
-    def _annealed(self, scores: Scores) -> Scores:
-        settings = self._tuned("posterior")
-        N, n = len(self.test), self.settings.annealing.examples or len(self.test)
-        subset = self._random("annealed rows", N)[:n].sort().values
-        estimate = self._anneal("annealing", self.test[subset], subset, settings)
-        some = self._random("checked rows", n)[: self.settings.annealing.check_examples]
-        rows, ids, first = self.test[subset[some]], subset[some], estimate.log_likelihood[some]
-        from_prior = self._anneal("annealing from the prior", rows, ids, self._tuned("prior")).log_likelihood
-        twice = replace(settings, temperatures=2 * settings.temperatures)
-        longer = self._anneal("annealing, twice the temperatures", rows, ids, twice).log_likelihood
-        m = min(self.settings.diagnostics_examples, n, len(self.train))
-        chosen_train = self._random("training rows", len(self.train))[:m]
-        train = self._anneal("annealing training rows", self.train[chosen_train], len(self.test) + chosen_train, settings)
-        annealed = Annealed(
-            estimate=estimate,
-            subset=subset,
-            settings=settings,
-            start_difference=MeanWithError.of(first - from_prior),
-            temperature_difference=MeanWithError.of(first - longer),
-            train=train,
-            train_rows=chosen_train,
-            compared=self._random("test rows", n)[:m],
-        )
-        return replace(scores, annealed=annealed)
-
-    def _bounds(self, scores: Scores) -> Scores:
-        settings = scores.annealed.settings if scores.annealed else self._tuned("posterior")
-        N, C = self._annealing.bounds_examples, self._annealing.chains
-        total = 2 * N * settings.temperatures
-        with self._task("bounds on simulated rows", total) as advance:
-            bounds = self._piece(
-                "bounds",
-                advance,
-                total,
-                lambda: bidirectional_bounds(self.vae, N, C, annealing=settings, seed=self.seed, advance=advance),
-            )
-        return replace(scores, bounds=bounds)
-
-    def _gap(self, scores: Scores) -> Scores:
-        """The split of the ELBO's gap on rows that were annealed, or for which the exact value is known."""
-        if scores.exact and not scores.exact.reason:
-            best, rows = scores.exact.log_likelihood, torch.arange(len(self.test))
-        elif scores.annealed:
-            best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
-        else:
-            return scores
-        some = self._random("gap rows", len(rows))[: self.settings.diagnostics_examples]
-        with self._task("split of the ELBO's gap", len(some)) as advance:
-            ids = rows[some]
-            gap = self._piece(
-                "gap",
-                advance,
-                len(some),
-                lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
-            )
-        return replace(scores, gap=gap)
-
-    def _of_raw_data(self, scores: Scores) -> Scores:
-        """Log densities of prepared rows as those of the raw ones."""
-        test = self._log_jacobian(self.test)
-        annealed, bounds, exact = scores.annealed, scores.bounds, scores.exact
+        Args:
+            train: The training rows.
+            test: The test rows.
+            log_jacobian: Rows (N, D) -> log |dy/dx|, (N,).
+        """
+        added = log_jacobian(test)
+        annealed, bounds, exact = self.annealed, self.bounds, self.exact
         if annealed:
-            estimate = _shifted(annealed.estimate, test[annealed.subset])
-            train = _shifted(annealed.train, self._log_jacobian(self.train[annealed.train_rows]))
-            annealed = replace(annealed, estimate=estimate, train=train)
+            annealed = replace(
+                annealed,
+                estimate=_shifted(annealed.estimate, added[annealed.subset]),
+                train=_shifted(annealed.train, log_jacobian(train[annealed.train_rows])),
+            )
         if bounds:
-            simulated = self._log_jacobian(bounds.y)
+            simulated = log_jacobian(bounds.y)
             bounds = Bounds(bounds.y, _shifted(bounds.lower, simulated), _shifted(bounds.upper, simulated))
         return replace(
-            scores,
-            bound=replace(scores.bound, reconstruction=scores.bound.reconstruction + test),
-            prior=scores.prior and _shifted(scores.prior, test),
-            prior_ladder=tuple(_shifted(estimate, test) for estimate in scores.prior_ladder),
-            importance=scores.importance and _shifted(scores.importance, test),
+            self,
+            bound=replace(self.bound, reconstruction=self.bound.reconstruction + added),
+            prior=self.prior and _shifted(self.prior, added),
+            prior_ladder=tuple(_shifted(estimate, added) for estimate in self.prior_ladder),
+            importance=self.importance and _shifted(self.importance, added),
             annealed=annealed,
             bounds=bounds,
-            exact=exact and replace(exact, log_likelihood=exact.log_likelihood + test),
+            exact=exact and replace(exact, log_likelihood=exact.log_likelihood + added),
         )
-
-    def _log_jacobian(self, y: Tensor) -> Tensor:
-        return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
-
-    def _tuned(self, start: str) -> Annealing:
-        annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
-        with self._task(f"step sizes from the {start}", None) as advance:
-            return self.pieces(
-                f"step sizes from the {start}",
-                lambda: tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance),
-            )
-
-    def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing) -> Estimate:
-        chains = self._annealing.chains
-
-        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
-            return annealed_importance_sampling(
-                self.vae, rows, chains, annealing=annealing, seed=self.seed, ids=ids, advance=advance
-            )
-
-        return self._in_chunks(what, rows, ids, rows_per_chunk(self.vae, chains), annealing.temperatures, estimate)
-
-    def _in_chunks(
-        self,
-        what: str,
-        rows: Tensor,
-        ids: Tensor,
-        chunk: int,
-        steps: int,
-        estimate: Callable[[Tensor, Tensor, Advance], Estimate],
-    ) -> Estimate:
-        """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes."""
-        parts = []
-        with self._task(what, len(rows) * steps) as advance:
-            for k, (some, their) in enumerate(zip(rows.split(chunk), ids.split(chunk), strict=True)):
-                compute = partial(estimate, some, their, advance)
-                parts.append(self._piece(f"{what} {k}", advance, len(some) * steps, compute))
-        return join(parts)
-
-    def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
-        if name in self.pieces:
-            advance(total)
-        return self.pieces(name, compute)
-
-    def _random(self, stream: str, N: int) -> Tensor:
-        return torch.randperm(N, generator=generator(self.seed, stream))
-
-    def _check_subset(self) -> None:
-        asked, N = self._annealing.examples, len(self.test)
-        if asked is not None and asked > N:
-            raise InputError(
-                f"evaluate.annealing.examples: {asked} rows are to be annealed, but there are {N} test rows; null anneals all"
-            )
-        if asked is not None and asked < N and "annealed" in self.names and "importance" not in self.names:
-            raise InputError(
-                f"evaluate.estimators: annealing {asked} of {N} test rows needs importance sampling for the others; add "
-                "importance, or set evaluate.annealing.examples to null"
-            )
-
-    @property
-    def _annealing(self) -> AnnealingParams:
-        return self.settings.annealing
-
-    @contextmanager
-    def _task(self, what: str, total: int | None) -> Iterator[Advance]:
-        task = self._bar.add_task(what, total=total, note="")
-        yield lambda count: self._bar.advance(task, count)
-        if total is None:
-            self._bar.update(task, total=1, completed=1)
 
 
 def _shifted(estimate: Estimate, by: Tensor) -> Estimate:

@@ -5,6 +5,7 @@ MLflow never affects results: what fails here is reported once and then left alo
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
@@ -29,7 +30,8 @@ from pipeline.store import CALL_SECONDS, PATIENT_SECONDS, PROCESS, Store, is_rem
 from pipeline.watch import Watch
 
 FLUSH_SECONDS = 1.0  # between sendings of live points
-REMEMBERED_SECONDS = 1.0  # what a server may take to answer while an outage is remembered
+REMEMBERED_SECONDS = 1.0  # what a server may take to answer at first while an outage is remembered
+OUTAGE_SECONDS = 8.0  # what the stages may wait in all for a server that stays away
 
 T = TypeVar("T")
 
@@ -121,25 +123,30 @@ class View:
         self._tasks.put(task)
         self._tasks.put(None)
         self._ready.wait()
+        begin = time.monotonic()
         if not self._wait():
             self._error = TimeoutError("the store does not answer")
         if self._error is not None:
-            self._outage.remember()
+            self._outage.remember(time.monotonic() - begin)
             warn(self._error)
 
     def _wait(self) -> bool:
         """Whether the thread came to its end before a call or all of them took too long."""
-        if not is_remote(self._root):
-            per_call, in_all = PATIENT_SECONDS, PATIENT_SECONDS
-        elif self._outage.is_remembered():
-            per_call, in_all = REMEMBERED_SECONDS, 2 * REMEMBERED_SECONDS
-        else:
-            per_call, in_all = CALL_SECONDS, 2 * CALL_SECONDS
-        end = time.monotonic() + in_all
+        begin, waited = time.monotonic(), self._outage.waited()
         while not self._done.wait(0.02):
-            if time.monotonic() > end or self._watch.seconds > per_call:
+            per_call, in_all = self._patience(waited)
+            if time.monotonic() > begin + in_all or self._watch.seconds > per_call:
                 return False
         return True
+
+    def _patience(self, waited: float) -> tuple[float, float]:
+        """How long to wait for a call, and for all: less for a server that was away and has not answered yet."""
+        if not is_remote(self._root):
+            return PATIENT_SECONDS, PATIENT_SECONDS
+        left = max(REMEMBERED_SECONDS, OUTAGE_SECONDS - waited)
+        if self._outage.is_remembered() and not self._watch.calls:
+            return REMEMBERED_SECONDS, min(2 * REMEMBERED_SECONDS, left)
+        return CALL_SECONDS, min(2 * CALL_SECONDS, left)
 
 
 class Outage:
@@ -148,10 +155,17 @@ class Outage:
     def __init__(self, root: Path) -> None:
         self._path = root / ".evidence" / "outage.json"
 
-    def remember(self) -> None:
-        """From now on."""
+    def remember(self, waited: float = 0.0) -> None:
+        """From now on, with the seconds waited in vain."""
         self._path.parent.mkdir(exist_ok=True)
-        self._path.write_text(to_json({"since": time.time()}))
+        self._path.write_text(to_json({"waited": self.waited() + waited}))
+
+    def waited(self) -> float:
+        """The seconds that were waited for it in vain since it went away."""
+        try:
+            return float(json.loads(self._path.read_text())["waited"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
 
     def forget(self) -> None:
         """It answers again."""

@@ -14,9 +14,9 @@ from scipy import stats
 
 from pipeline import check, prepare
 from pipeline.errors import InputError
-from pipeline.params import Data, Fractions
 from pipeline.readers import read_table
 from pipeline.schema import SPLITS, load_index, load_schema, load_split
+from pipeline.sections import Data, Fractions
 from pipeline.stage import run
 from tests.workspace import BINARY, ROOT, table, write_params, write_table
 
