@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,12 @@ class Repository:
         """Standard output and error of a command, which is given more of an environment."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         given = {**os.environ, "PATH": path, "EVIDENCE_TRACKING": "on"} | self.environment | environment
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, env=given)
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        with tempfile.TemporaryFile("w+") as output:  # not a pipe, which a worker that goes on in the background holds open
+            done = subprocess.run(command, cwd=self.folder, stdout=output, stderr=output, check=False, env=given)
+            output.seek(0)
+            said = output.read()
+        assert done.returncode == expect, said
+        return said
 
     def commit(self, message: str) -> str:
         """The new commit, of everything."""

@@ -126,6 +126,6 @@ def test_queued_experiments_run_in_parallel_into_the_main_store(clone: Repositor
     assert sorted(run.data.params["model.latent_dim"] for run in new) == ["3", "3", "4", "4"]
     assert {run.info.status for run in new} == {"FINISHED"}
     assert all(run.info.run_name == run.data.tags["dvc.experiment"] != "" for run in new)
-    clone.run("dvc", "queue", "stop")
+    clone.run("dvc", "queue", "stop", "--kill")
     shown = clone.run("dvc", "exp", "show", "--csv")
     assert all(run.info.run_name in shown for run in new)
