@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.files import from_yaml, to_yaml, write_whole
 from pipeline.job import misrecorded
 from pipeline.params import load_params
-from pipeline.readers import check_file
+from pipeline.readers import check_files
 from pipeline.records import LOCK_FILE, lock_records, locked_record, record_path
 from pipeline.stage import run
 from pipeline.states import Cache
@@ -16,7 +16,7 @@ from pipeline.states import Cache
 
 def main() -> None:
     """Run the check."""
-    check_file(Path(load_params().data.path))
+    check_files(load_params().data)
     if LOCK_FILE.is_file():
         _forget_misrecorded()
 

@@ -30,6 +30,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\n"),
     ".tsv": lambda table, path: table.to_csv(path, sep="\t", index=False, lineterminator="\n"),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
+    ".npy": lambda table, path: np.save(path, table.to_numpy(dtype=np.float64)),
 }
 
 

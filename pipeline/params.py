@@ -87,7 +87,7 @@ def _conflicts(content: Any) -> Iterator[str]:
     if bernoulli and data.get("dequantize") is not None:
         yield (
             "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null, and data.binarize to a "
-            "threshold unless the data is binary already"
+            "threshold, static or dynamic, unless the data is binary already"
         )
 
 

@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.binarize import above, drawn, numbers_of, probabilities_of
 from pipeline.columns import Raw, code, fit_transform, guess, raw_columns
 from pipeline.errors import InputError
 from pipeline.files import PREPARED
 from pipeline.job import Job, running
 from pipeline.kinds import KINDS, Kind, LeftOut
-from pipeline.readers import read_table, suffix_of
-from pipeline.schema import SPLITS, Column, Schema
+from pipeline.readers import check_files, format_of, read_table
+from pipeline.schema import PROBABILITIES, Column, Schema
 from pipeline.schema_table import show
 from pipeline.sections import ColumnOptions, Data
+from pipeline.splits import Split, split_columns, split_rows
 from pipeline.stage import run
 from pipeline.transforms import Array
 
-LEAST_ROWS = 2
 LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
 MANY_TIES = 0.1  # share of the training rows with one value, from which a density of it needs a word
-
-Split = dict[str, NDArray[np.int64]]
 
 
 def main() -> None:
@@ -42,12 +40,16 @@ def main() -> None:
 
 def _prepare(job: Job) -> None:
     data = job.params.data
-    raws = _raws(data)
+    check_files(data)
+    table, given = read_table(data)
+    raws = _raws(table, data)
+    probabilities = probabilities_of(raws) if isinstance(data.binarize, str) else {}
+    raws = drawn(probabilities, job.params.seed) if probabilities else raws
     kinds = _kinds(raws, data)
-    left_out = {raw.name: kinds[raw.name][1] for raw in raws if kinds[raw.name][0] not in KINDS}
+    left_out = split_columns(data) | {raw.name: kinds[raw.name][1] for raw in raws if kinds[raw.name][0] not in KINDS}
     kept = _kept(raws, left_out, data)
     rng = np.random.default_rng(job.params.seed)
-    index = _split(len(raws[0]), data, rng)
+    index = split_rows(table, given, data, rng)
     train = index["train"]
     coded = [code(raw, cast(Kind, kinds[raw.name][0]), _options(raw, data), train) for raw in kept]
     _check_coded(coded, train)
@@ -55,47 +57,37 @@ def _prepare(job: Job) -> None:
     schema = Schema(
         columns=columns,
         left_out=left_out,
-        format=suffix_of(Path(data.path)),
+        format=format_of(data),
         shape=_shape(data, columns),
         units=data.units,
         rows={split: len(rows) for split, rows in index.items()},
-        notes=list(_notes(coded, train, data)),
+        notes=[*_notes(coded, train, data), *_repeated(coded, index)],
     )
     with job.outputs(PREPARED) as (_, folder):
         for split, rows in index.items():
             np.save(folder / f"{split}.npy", y[rows])
             np.save(folder / f"{split}_index.npy", rows)
+        if data.binarize == "dynamic":
+            ones = np.stack([probabilities[column.name][train] for column in columns], axis=1)
+            np.save(folder / PROBABILITIES, ones.astype(np.float32))
         schema.save(folder)
     _report(data, schema, {name: why for name, (_, why) in kinds.items()})
 
 
-def _raws(data: Data) -> list[Raw]:
+def _raws(table: pd.DataFrame, data: Data) -> list[Raw]:
     """The columns that are not excluded."""
-    raws = raw_columns(_selected(read_table(Path(data.path), data), data), data.missing)
-    return raws if data.binarize is None else [_binarized(raw, data.binarize) for raw in raws]
+    raws = raw_columns(_selected(table, data), data.missing)
+    return [above(raw, data.binarize) for raw in raws] if isinstance(data.binarize, float | int) else raws
 
 
 def _selected(table: pd.DataFrame, data: Data) -> pd.DataFrame:
     for where, names in (("data.exclude", data.exclude), ("data.columns", data.columns)):
         if unknown := sorted(set(names) - set(table.columns)):
             raise InputError(f"{where}: no column {unknown[0]!r} in {data.path}; its columns are {_some(table.columns)}")
-    kept = table.drop(columns=data.exclude)
+    kept = table.drop(columns=[*data.exclude, *(name for name in split_columns(data) if name not in data.exclude)])
     if not len(kept.columns):
         raise InputError(f"data.exclude: leaves no column of {data.path}; name fewer")
     return kept
-
-
-def _binarized(raw: Raw, threshold: float) -> Raw:
-    x = _numbers(raw, "data.binarize")
-    return Raw(raw.name, np.where(np.isnan(x), np.nan, x > threshold))
-
-
-def _numbers(raw: Raw, what: str) -> Array:
-    if raw.numbers is None:
-        row = int(np.flatnonzero(~raw.is_missing)[0])
-        held = "dates or durations" if raw.is_date else f"texts, such as {raw.texts[row]!r} in row {row + 1}"
-        raise InputError(f"{what}: needs numbers, but column {raw.name!r} holds {held}; leave it out with data.exclude")
-    return raw.numbers
 
 
 def _kinds(raws: Sequence[Raw], data: Data) -> dict[str, tuple[Kind | LeftOut, str]]:
@@ -127,7 +119,7 @@ def _kept(raws: Sequence[Raw], left_out: dict[str, str], data: Data) -> list[Raw
 
 def _common(raws: Sequence[Raw], data: Data) -> Kind:
     what = "data.shape" if data.dequantize is None else "data.dequantize"
-    x = np.concatenate([_numbers(raw, what) for raw in raws])
+    x = np.concatenate([numbers_of(raw, what) for raw in raws])
     x = x[~np.isnan(x)]
     if data.dequantize is not None or (x < 0).any() or (x != np.round(x)).any():
         return "continuous"
@@ -139,21 +131,6 @@ def _options(raw: Raw, data: Data) -> ColumnOptions:
     if options.declared in (None, "continuous") and options.dequantize is None:
         return options.model_copy(update={"dequantize": data.dequantize})
     return options
-
-
-def _split(rows: int, data: Data, rng: np.random.Generator) -> Split:
-    """Row numbers of each split, in the order of the file: disjoint, together all rows, at random by the seed."""
-    order = rng.permutation(rows)
-    valid, test = (round(rows * fraction) for fraction in (data.fractions.valid, data.fractions.test))
-    parts = np.split(order, [rows - valid - test, rows - test])
-    index = {split: np.sort(part) for split, part in zip(SPLITS, parts, strict=True)}
-    for split, part in index.items():
-        if len(part) < LEAST_ROWS:
-            raise InputError(
-                f"data.fractions.{split}: gives {len(part)} of the {rows} rows of {data.path}, and {LEAST_ROWS} are needed; "
-                "use more rows or a larger fraction"
-            )
-    return index
 
 
 def _check_coded(coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64]) -> None:
@@ -240,7 +217,10 @@ def _shape(data: Data, columns: Sequence[Column]) -> tuple[int, int] | None:
 
 
 def _notes(coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64], data: Data) -> Iterator[str]:
-    if data.binarize is not None:
+    if isinstance(data.binarize, str):
+        when = {"static": "once", "dynamic": "once for held-out rows, anew in each step of the training"}[data.binarize]
+        yield f"zeros and ones were drawn with probability intensity / largest intensity, {when}"
+    elif data.binarize is not None:
         yield f"values above {data.binarize:g} became 1, others 0"
     for step in sorted({column.step for column, _ in coded if column.step is not None}):
         names = [column.name for column, _ in coded if column.step == step]
@@ -260,6 +240,18 @@ def _notes(coded: Sequence[tuple[Column, Array]], train: NDArray[np.int64], data
         constant = [c.name for c, x in coded if (c.step is not None) == noisy and _is_constant(x[train])]
         if constant:
             yield f"constant in the training rows, and {what}: {_some(constant)}"
+
+
+def _repeated(coded: Sequence[tuple[Column, Array]], index: Split) -> Iterator[str]:
+    """A held-out row that was trained on is no test of a model, unless rows have few values to take."""
+    rows = pd.util.hash_pandas_object(pd.DataFrame({column.name: x for column, x in coded}), index=False).to_numpy()
+    known = np.unique(rows[index["train"]])
+    for split in ("valid", "test"):
+        if count := int(np.isin(rows[index[split]], known).sum()):
+            yield (
+                f"{count} of {len(index[split])} {split} rows are also among the training rows, value for value: if they are "
+                "copies, remove them; if rows have few values to take, it is to be expected"
+            )
 
 
 def _some(names: object) -> str:

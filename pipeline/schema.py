@@ -17,6 +17,7 @@ from pipeline.kinds import Kind
 from pipeline.transforms import Array, Identity, Log, Quantile, Standardize
 
 SPLITS = ("train", "valid", "test")
+PROBABILITIES = "train_probabilities.npy"
 OTHER = "other"  # the category of values that no training row has, where a column declares it
 
 
@@ -185,6 +186,12 @@ def load_schema(folder: Path = PREPARED) -> Schema:
 def load_split(split: str, folder: Path = PREPARED) -> NDArray[np.float32]:
     """The prepared rows of a split, (N, D), memory-mapped; NaN where a value is missing."""
     return np.load(_existing(folder / f"{split}.npy"), mmap_mode="r", allow_pickle=False)
+
+
+def load_probabilities(folder: Path = PREPARED) -> NDArray[np.float32] | None:
+    """Of the training values, that they are 1; None unless training is to draw them anew in each step."""
+    path = folder / PROBABILITIES
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
 
 def load_index(split: str, folder: Path = PREPARED) -> NDArray[np.int64]:

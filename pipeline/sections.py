@@ -40,6 +40,28 @@ class Fractions(Section):
     test: float = Field(gt=0, lt=1)
 
 
+class Files(Section):
+    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's."""
+
+    train: str
+    valid: str | None = None
+    test: str | None = None
+
+
+class SplitBy(Section):
+    """``data.split``: a column that says the split, or whose equal values stay together, or are in all splits alike."""
+
+    column: str | None = None
+    group: str | None = None
+    stratify: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(given := [name for name, value in self if value is not None]) != 1:
+            raise ValueError(f"must name one of column, group and stratify; got {' and '.join(given) or 'none'}")
+        return self
+
+
 class ColumnOptions(Section):
     """``data.columns.NAME``: what is known of a column. A kind alone may stand for all of it."""
 
@@ -81,6 +103,8 @@ class Data(Section):
     """``data``: what to read and how to prepare it."""
 
     path: str = Field(min_length=1)
+    files: Files | None = None
+    key: str | None = None
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     header: bool = True
     exclude: list[str] = []
@@ -89,8 +113,9 @@ class Data(Section):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
     units: str = "units of the data"
     fractions: Fractions
+    split: SplitBy | None = None
     dequantize: float | None = Field(None, gt=0)
-    binarize: float | None = None
+    binarize: float | Literal["static", "dynamic"] | None = None
     scale: Transformation = "standardize"
 
 

@@ -22,7 +22,7 @@ from pipeline.job import Job, running
 from pipeline.labels import STILL_IMPROVING, still_improving
 from pipeline.models import build, hidden_share
 from pipeline.saved import Saved
-from pipeline.schema import Schema, load_schema, load_split
+from pipeline.schema import Schema, load_probabilities, load_schema, load_split
 from pipeline.stage import run
 from pipeline.tracking import View
 from vae import VAE
@@ -35,13 +35,15 @@ def main() -> None:
         schema = load_schema()
         use_threads(job.params.threads)
         vae = build(job.params, schema)
+        probabilities = load_probabilities()
         vae.fit(
-            load_split("train"),
+            load_split("train") if probabilities is None else probabilities,
             validation=load_split("valid"),
             log_jacobian=(_mean_log_jacobian(schema, "train"), _mean_log_jacobian(schema, "valid")),
             callbacks=[Live(job.view)],
             snapshots=Snapshots(job.saved),
             seed=job.params.seed,
+            binarize=probabilities is not None,
             **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},
         )
         if is_first_process():

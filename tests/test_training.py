@@ -231,3 +231,32 @@ def test_the_first_draws_are_the_same_for_any_number_of_them() -> None:
     for S in (1, 128, 300):
         assert torch.equal(torch.cat(list(draws(0, "a", ids, S, 3, like))), many[:S])
     assert len(many.flatten().unique()) == many.numel()
+
+
+def test_binary_values_are_drawn_anew_in_every_step_with_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 6 counts of 500 x 40 draws the largest deviation is beyond 5 standard deviations once in 290,000 times."""
+    p = torch.rand(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p[:, 0], p[:, 1] = 0, 1
+    seen: list[torch.Tensor] = []
+    forward = VAE.forward
+
+    def watched(self: VAE, y: torch.Tensor, *others: Any) -> Any:
+        seen.append(y.clone())
+        return forward(self, y, *others)
+
+    monkeypatch.setattr(VAE, "forward", watched)
+    settings = {**QUICK, "binarize": True, "batch_size": 40, "max_epochs": 500}
+    vae = small_vae({"name": "bernoulli"}, D=6).fit(p, **settings)
+    drawn = torch.stack(seen)
+    assert drawn.shape == (500, 40, 6)
+    assert ((drawn == 0) | (drawn == 1)).all()
+    assert len({tuple(step.flatten().tolist()) for step in drawn}) == 500
+    total, expected = drawn.sum(dim=(0, 1)), 500 * p.sum(dim=0)
+    assert ((total - expected).abs() <= 5 * (500 * (p * (1 - p)).sum(dim=0)).sqrt()).all()
+    assert torch.equal(vae.pack_weights(), small_vae({"name": "bernoulli"}, D=6).fit(p, **settings).pack_weights())
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, torch.nan])
+def test_what_is_drawn_must_be_probabilities(value: float) -> None:
+    with pytest.raises(ValueError, match=r"y must be probabilities, from 0 to 1, with binarize=True"):
+        small_vae({"name": "bernoulli"}).fit(torch.full((3, 4), value), binarize=True, **QUICK)

@@ -108,7 +108,7 @@ class VAE(pl.LightningModule):
         """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation ELBO.
 
         Args:
-            y: Training rows.
+            y: Training rows; with ``binarize=True`` the probabilities that their values are 1.
             S: Monte Carlo samples in the objective; None keeps the objective's own number.
             validation: Rows of shape (M, D) to select the epoch by; without them the last epoch is kept.
             log_jacobian: Mean log |dy/dx| over training and validation rows where y is a transformation of raw data x: added
@@ -125,11 +125,11 @@ class VAE(pl.LightningModule):
             DivergenceError: If the loss becomes infinite or NaN.
             AcceleratorError: If the accelerator asked for is not there.
         """
-        rows = self.as_rows(y)
+        self.training_settings = Training(**settings)
+        rows = self._probabilities(y) if self.training_settings.binarize else self.as_rows(y)
         held_out = None if validation is None else self.as_rows(validation, "validation")
         if S is not None:
             self.objective = ELBO(S, self.objective.kl)
-        self.training_settings = Training(**settings)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
         self._totals = {"train": Totals(), "valid": Totals()}
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
@@ -226,15 +226,26 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: If the shape is wrong, or a value is not one that the likelihood is for.
         """
-        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
-        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
-            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
+        rows = self._matrix(y, name)
         likelihood = self.generative.likelihood
         allowed = likelihood.allows(rows) & ~(rows.isnan() & ~self.inference.may_miss(rows))
         if not allowed.all():
             row, column = (~allowed).nonzero()[0].tolist()
             rule = f"{likelihood.of(column).support.description} under the {type(likelihood.of(column)).__name__} likelihood"
             raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
+        return rows
+
+    def _matrix(self, y: ArrayLike | Tensor, name: str) -> Tensor:
+        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
+        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
+            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
+        return rows
+
+    def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:
+        rows = self._matrix(y, "y")
+        if not ((rows >= 0) & (rows <= 1)).all():
+            raise ValueError(f"y must be probabilities, from 0 to 1, with binarize=True; got {rows.min():g} to {rows.max():g}")
+        self.as_rows((rows > 0.5).to(rows.dtype))
         return rows
 
     # ---- files
@@ -299,17 +310,19 @@ class VAE(pl.LightningModule):
         """The loss summed over this process's rows of the batch."""
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
-        rows, whole = self._hidden(split, batch.rows, position)
+        rows, whole = self._shown(split, batch.rows, position)
         objective = self(rows, None, self._noise(split, position, self.global_rank))
         self._totals[split].add(*(getattr(objective, name)[whole] for name in QUANTITIES))
         return objective.loss.sum()
 
-    def _hidden(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | slice]:
+    def _shown(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | slice]:
         """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
-        share = self.training_settings.hide
-        if split != "train" or not share:
+        settings = self.training_settings
+        if split == "train" and settings.binarize:
+            rows = torch.bernoulli(rows, generator=self._noise("binarize", position, self.global_rank))
+        if split != "train" or not settings.hide:
             return rows, slice(None)
-        return hide(rows, share, self._noise("hide", position, self.global_rank))
+        return hide(rows, settings.hide, self._noise("hide", position, self.global_rank))
 
     def _log(self, split: str) -> None:
         elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()

@@ -49,6 +49,8 @@ class Training:
         accelerator, devices, precision: As in Lightning's Trainer.
         hide: Share of the rows of a step of which the model is given some values only, at random; needs a likelihood and
             inputs that take missing values.
+        binarize: Whether training values are probabilities, of which each step draws zeros and ones anew; for likelihoods of
+            binary values.
         deterministic: Refuse operations whose result varies between runs (matters on GPUs).
         seed: Of the order of the rows and of all noise.
         progress: Show a progress bar.
@@ -64,6 +66,7 @@ class Training:
     devices: int = 1
     precision: str = "32-true"
     hide: float = 0.0
+    binarize: bool = False
     deterministic: bool = True
     seed: int = 0
     progress: bool = True

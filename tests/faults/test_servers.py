@@ -50,25 +50,35 @@ def test_a_server_that_falls_ill(
     laboratory: Laboratory,
     trial: Callable[[Laboratory], Trial],
 ) -> None:
-    """At a random moment, and is ill until DVC has ended; a stage that is killed then is continued without it."""
-    once = trial(laboratory)
-    with proxy(tracking_uri) as between, once.given(**on_server(tracking_uri) | {"MLFLOW_TRACKING_URI": between.uri}):
+    """At a random moment, and is ill until DVC has ended; a stage that is killed then is continued without it.
 
-        def strike(process: psutil.Process) -> None:
-            between.mode = mode
-            if killed:
-                time.sleep(1)
-                process.kill()
+    A stage that runs faster than it was measured to may end before its moment comes: then it is struck earlier.
+    """
 
-        start = once.begin()
-        assert start.at(stage, share * laboratory.seconds[stage], strike), "the stage ended before its moment came"
-        if killed:
-            assert start.wait() != 0, start.said
-            once.note(f"server {WORDS[mode]}, and SIGKILL to stage", stage)
+    def survived(seconds: float) -> bool:
+        once = trial(laboratory)
+        with proxy(tracking_uri) as between, once.given(**on_server(tracking_uri) | {"MLFLOW_TRACKING_URI": between.uri}):
+
+            def strike(process: psutil.Process) -> None:
+                between.mode = mode
+                if killed:
+                    time.sleep(1)
+                    process.kill()
+
             start = once.begin()
-        else:
-            once.faults.append(Fault(f"server {WORDS[mode]}, {stage}"))
-        assert start.wait() == 0, start.said
-        assert start.said.count(WARNING) <= 3
-        between.mode = "pass"
-        once.finish()
+            if not start.at(stage, seconds, strike):
+                start.wait()
+                return False
+            if killed:
+                assert start.wait() != 0, start.said
+                once.note(f"server {WORDS[mode]}, and SIGKILL to stage", stage)
+                start = once.begin()
+            else:
+                once.faults.append(Fault(f"server {WORDS[mode]}, {stage}"))
+            assert start.wait() == 0, start.said
+            assert start.said.count(WARNING) <= 3
+            between.mode = "pass"
+            once.finish()
+        return True
+
+    assert any(survived(laboratory.seconds[stage] * share / part) for part in (1, 2, 4)), "the stage ended before its moment came"

@@ -1,0 +1,61 @@
+"""Parquet: one file, or a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import override
+
+from pipeline.errors import InputError
+from pipeline.readers.base import BATCH, Reader, check_names
+from pipeline.sections import Data
+
+
+class Parquet(Reader):
+    """A Parquet file, or a folder of them, whose rows follow each other in the order of their names."""
+
+    description = "Parquet"
+    suffix = ".parquet"
+
+    @override
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith(b"PAR1") or path.suffix.lower() == ".parquet" or bool(_parts(path))
+
+    @override
+    @classmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        parts = _parts(path) or [path]
+        for part in parts:
+            try:
+                with pq.ParquetFile(part) as file:
+                    kinds = _plain_types(part, file.schema_arrow)
+                    for batch in file.iter_batches(BATCH):
+                        # without the metadata, which would hide a column that pandas used as an index
+                        yield batch.cast(kinds).to_pandas(ignore_metadata=True)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise InputError(f"{part} is not a readable Parquet file: {error}; get the file again") from error
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.parquet")) if path.is_dir() else []
+
+
+def _plain_types(path: Path, schema: pa.Schema) -> pa.Schema:
+    check_names(path, schema.names)
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type that pandas has numbers, texts or dates for."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_boolean(kind):
+        return pa.int8()
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    return pa.timestamp("ms") if pa.types.is_date(kind) else kind

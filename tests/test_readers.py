@@ -1,0 +1,219 @@
+"""Readers: every format gives back what was written; what is damaged is named."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.readers import base, format_of, read_table
+from pipeline.sections import Data, Files, Fractions
+
+FRACTIONS = Fractions(train=0.7, valid=0.15, test=0.15)
+VALUES = np.random.default_rng(0).integers(0, 256, (7, 6), dtype=np.uint8)
+Rows = NDArray[Any]
+
+
+def data_of(path: Path, **options: Any) -> Data:
+    return Data(path=str(path), fractions=FRACTIONS, **options)
+
+
+def read(path: Path, **options: Any) -> pd.DataFrame:
+    return read_table(data_of(path, **options))[0]
+
+
+def idx(values: Rows) -> bytes:
+    kinds = {"u1": 8, "i1": 9, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+    kind = values.dtype.str[1:]
+    sizes = struct.pack(f">{values.ndim}I", *values.shape)
+    return bytes([0, 0, kinds[kind], values.ndim]) + sizes + values.astype(">" + kind).tobytes()
+
+
+def pictures(folder: Path, values: Rows) -> None:
+    folder.mkdir()
+    for number, row in enumerate(values):
+        Image.fromarray(row.reshape(2, 3)).save(folder / f"{number:03}.png")
+
+
+def parts(folder: Path, values: Rows) -> None:
+    (folder / "more").mkdir(parents=True)
+    base.frame(values[:3]).to_parquet(folder / "1.parquet")
+    base.frame(values[3:]).to_parquet(folder / "more" / "2.parquet")
+
+
+WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
+    "a.csv": lambda path, values: base.frame(values).to_csv(path, index=False),
+    "a.csv.gz": lambda path, values: base.frame(values).to_csv(path, index=False),
+    "a.csv.bz2": lambda path, values: base.frame(values).to_csv(path, index=False),
+    "gzip under another name.csv": lambda path, values: path.write_bytes(
+        gzip.compress(base.frame(values).to_csv(index=False).encode())
+    ),
+    "a.data": lambda path, values: base.frame(values).to_csv(path, index=False),
+    "a.tsv": lambda path, values: base.frame(values).to_csv(path, index=False, sep="\t"),
+    "a.parquet": lambda path, values: base.frame(values).to_parquet(path),
+    "parquet under another name": lambda path, values: base.frame(values).to_parquet(path),
+    "folder of parquet": parts,
+    "a.npy": np.save,
+    "a.npz": lambda path, values: np.savez_compressed(path, x=values),
+    "two.npz": lambda path, values: np.savez(path, other=values[:2], x=values),
+    "images-idx3-ubyte": lambda path, values: path.write_bytes(idx(values.reshape(-1, 2, 3))),
+    "images-idx3-ubyte.gz": lambda path, values: path.write_bytes(gzip.compress(idx(values.reshape(-1, 2, 3)))),
+    "a.mat": lambda path, values: scipy.io.savemat(path, {"x": values, "y": "text"}, do_compression=True),
+    "sparse.mat": lambda path, values: scipy.io.savemat(path, {"x": scipy.sparse.csc_array(values.astype(float))}),
+    "folder of images": pictures,
+}
+ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.gz", "a.mat", "sparse.mat", "folder of images"}
+
+
+@pytest.mark.parametrize("batch", [65_536, 2])
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_recognised_and_read(name: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("arrays", "images", "parquet", "text"):
+        monkeypatch.setattr(f"pipeline.readers.{module}.BATCH", batch)
+    path = tmp_path / name
+    WRITERS[name](path, VALUES)
+    key = "x" if name in ("two.npz", "a.mat") else None
+    found = read(path, key=key)
+    assert np.array_equal(found.astype(np.int64), VALUES)
+    assert list(found.columns) == [str(number) for number in range(6)]
+    assert format_of(data_of(path)) == (".npy" if name in ARRAYS else ".tsv" if name == "a.tsv" else format_of(data_of(path)))
+
+
+NUMBERS = st.one_of(
+    arrays.integer_dtypes(sizes=(8, 16, 32)), arrays.unsigned_integer_dtypes(sizes=8), arrays.floating_dtypes(sizes=(32, 64))
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=arrays.arrays(NUMBERS, st.tuples(st.integers(1, 9), st.integers(1, 4)), elements={"allow_infinity": False}))
+def test_arrays_come_back_as_they_were(values: Rows, tmp_path: Path) -> None:
+    """Whatever the type, the order of bytes and the values."""
+    plain = values.astype(values.dtype.newbyteorder("="))
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", x=values)
+    (tmp_path / "a.idx").write_bytes(idx(plain))
+    scipy.io.savemat(tmp_path / "a.mat", {"x": plain})
+    base.frame(plain).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.npy", "a.npz", "a.idx", "a.mat", "a.parquet"):
+        np.testing.assert_array_equal(read(tmp_path / name).to_numpy(), plain, err_msg=name)
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), separator=st.sampled_from([",", ";", "\t"]))
+def test_texts_come_back_as_they_were(rows: list[tuple[str, str]], separator: str, tmp_path: Path) -> None:
+    """Quotes, separators and spaces in fields too."""
+    table = pd.DataFrame(rows, columns=["first", "second"], dtype=str)
+    table.to_csv(tmp_path / "a.csv", index=False, sep=separator)
+    found = read(tmp_path / "a.csv", delimiter=separator)
+    assert found.to_numpy().tolist() == [list(row) for row in rows]
+
+
+def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:
+    base.frame(VALUES[:4]).to_csv(tmp_path / "a.csv", index=False)
+    np.save(tmp_path / "b.npy", VALUES[4:])
+    table, splits = read_table(data_of(tmp_path, files=Files(train="a.csv", test="b.npy")))
+    assert np.array_equal(table.astype(int), VALUES)
+    assert splits.tolist() == ["train"] * 4 + ["test"] * 3
+    base.frame(VALUES[:, :5]).to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(InputError, match=r"data.files: .*c.csv has other columns than the first; it lacks '5'"):
+        read_table(data_of(tmp_path, files=Files(train="a.csv", valid="c.csv")))
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("table.csv", content)
+    return file.getvalue()
+
+
+def bomb(path: Path) -> None:
+    """An archive that says of one array that it has 2^50 bytes."""
+    np.savez_compressed(path, x=VALUES)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+
+
+def saved(values: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=True)
+    return file.getvalue()
+
+
+def of_mat(**variables: Any) -> bytes:
+    file = io.BytesIO()
+    scipy.io.savemat(file, variables, do_compression=True)
+    return file.getvalue()
+
+
+DAMAGED: dict[str, tuple[str, bytes, str]] = {
+    "gzip": ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 500)[:-20], "cannot be decompressed, it may be truncated"),
+    "idx": ("a.idx", idx(VALUES)[:-3], "is truncated: 3 bytes are missing at its end"),
+    "idx.gz": ("a.idx.gz", gzip.compress(idx(VALUES))[:-9], "cannot be decompressed|is truncated"),
+    "long idx": ("a.idx", idx(VALUES) + b"1", "is longer than the 42 values that it declares"),
+    "npy": ("a.npy", saved(VALUES)[:-3], "is not a readable NPY file"),
+    "pickle": ("a.npy", saved(np.array([{"a": 1}, None])), "holds Python objects, which are not loaded"),
+    "texts": ("a.npy", saved(np.array(["a", "b"])), "holds <U1, not numbers"),
+    "one number": ("a.npy", saved(np.float64(3)), "holds a single number, not rows"),
+    "zip": ("a.zip", zipped(b"a,b\n1,2\n"), "is a ZIP archive without NumPy arrays; unpack it"),
+    "npz": ("a.npz", zipped(b"")[:-9], "is not a readable NPZ file"),
+    "mat": ("a.mat", of_mat(x=VALUES)[:-9], "is not a readable MATLAB file"),
+    "cell": ("a.mat", of_mat(x="text"), "x holds char, not numbers"),
+    "key": ("a.mat", of_mat(x=VALUES, y=VALUES), "data.key: must name one of the arrays in .* which are x, y; got None"),
+    "image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "is not a readable image"),
+    "binary": ("a.bin", bytes(range(128, 256)), "is not UTF-8 text"),
+    "parquet": ("a.parquet", b"PAR1" + bytes(30), "is not a readable Parquet file"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_what_is_damaged_is_named(case: str, tmp_path: Path) -> None:
+    name, content, message = DAMAGED[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path if name.endswith("png") else tmp_path / name)
+
+
+def test_a_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive, an IDX file and a MATLAB file that declare more than the memory there is."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**30))
+    bomb(tmp_path / "a.npz")
+    (tmp_path / "a.idx").write_bytes(bytes([0, 0, 8, 2]) + struct.pack(">II", 10, 2**31))
+    for name in ("a.npz", "a.idx"):
+        with pytest.raises(InputError, match=r"declares [\d,.]+ GiB, more than this machine's 1.0 GiB of memory"):
+            read(tmp_path / name)
+
+
+def test_images_are_of_one_size(tmp_path: Path) -> None:
+    pictures(tmp_path / "a", VALUES)
+    Image.fromarray(np.zeros((4, 3), dtype=np.uint8)).save(tmp_path / "a/004b.png")
+    with pytest.raises(InputError, match=r"004b.png is 3 x 4 pixels, grey, but .*000.png is 3 x 2 pixels, grey"):
+        read(tmp_path / "a")
+    (tmp_path / "a/004b.png").unlink()
+    Image.fromarray(np.zeros((2, 3, 4), dtype=np.uint8)).save(tmp_path / "a/005.png")
+    with pytest.raises(InputError, match=r"005.png: its pixels are RGBA; save it grey or as RGB"):
+        read(tmp_path / "a")
+    for file in (tmp_path / "a").iterdir():
+        Image.fromarray(np.full((2, 3, 3), [1, 2, 3], dtype=np.uint8)).save(file)
+    assert read(tmp_path / "a").iloc[0].tolist() == [1, 2, 3] * 6

@@ -1,0 +1,140 @@
+"""Splits: as given, at random, by groups and by strata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import prepare
+from pipeline.errors import InputError
+from pipeline.schema import SPLITS, load_index, load_schema
+from pipeline.sections import Data, Fractions, SplitBy
+from pipeline.splits import Split, split_rows
+from tests.workspace import table, write_params, write_table
+
+
+def split(frame: pd.DataFrame, given_to: list[str] | None = None, seed: int = 0, **options: Any) -> Split:
+    data = Data(path="table.csv", fractions=Fractions(train=0.6, valid=0.2, test=0.2), **options)
+    labels = (
+        np.full(len(frame), given_to, dtype=object) if not isinstance(given_to, list) else np.array(given_to, dtype=object)
+    )
+    return split_rows(frame, labels, data, np.random.default_rng(seed))
+
+
+def is_partition(index: Split, rows: int) -> bool:
+    return sorted(np.concatenate(list(index.values()))) == list(range(rows)) and all(
+        (np.diff(part) > 0).all() for part in index.values()
+    )
+
+
+def test_rows_of_files_stay_and_what_is_missing_is_drawn_from_the_training_rows() -> None:
+    frame = pd.DataFrame({"a": range(100)})
+    index = split(frame, ["train"] * 80 + ["test"] * 20)
+    assert is_partition(index, 100)
+    assert index["test"].tolist() == list(range(80, 100))
+    assert len(index["valid"]) == 20  # 0.2 / (0.6 + 0.2) of 80
+    assert not np.array_equal(index["valid"], np.arange(60, 80))
+    index = split(frame, ["train"] * 50 + ["valid"] * 30 + ["test"] * 20)
+    assert [len(index[name]) for name in SPLITS] == [50, 30, 20]
+
+
+def test_a_column_says_the_split() -> None:
+    names = ["train"] * 5 + ["Validation"] * 3 + ["test "] * 2
+    index = split(pd.DataFrame({"a": range(10), "part": names}), split=SplitBy(column="part"))
+    assert {name: part.tolist() for name, part in index.items()} == {
+        "train": [0, 1, 2, 3, 4],
+        "valid": [5, 6, 7],
+        "test": [8, 9],
+    }
+    with pytest.raises(InputError, match=r"column 'part', row 10: expected train, valid or test, got 'tset'; mend the cell"):
+        split(pd.DataFrame({"a": range(10), "part": [*names[:9], "tset"]}), split=SplitBy(column="part"))
+    with pytest.raises(InputError, match=r"data.split.column: no column 'other'"):
+        split(pd.DataFrame({"a": range(10)}), split=SplitBy(column="other"))
+
+
+@settings(deadline=None)
+@given(groups=st.lists(st.integers(0, 40), min_size=60, max_size=200), seed=st.integers(0, 2**32 - 1))
+def test_groups_stay_together(groups: list[int], seed: int) -> None:
+    """Every split is within half of the largest group at each of its ends of its share."""
+    frame = pd.DataFrame({"a": range(len(groups)), "who": groups})
+    if max(np.bincount(groups)) > 9:  # a few large groups may leave a split empty
+        groups = list(range(len(groups)))
+        frame["who"] = groups
+    index = split(frame, seed=seed, split=SplitBy(group="who"))
+    assert is_partition(index, len(groups))
+    of = np.array(groups)
+    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        assert not set(of[index[one]]) & set(of[index[other]])
+    largest = np.bincount(of).max()
+    for name, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
+        assert abs(len(index[name]) - share * len(groups)) <= largest + 1e-9
+
+
+@settings(deadline=None)
+@given(strata=st.lists(st.sampled_from("aaaabbc"), min_size=60, max_size=200), seed=st.integers(0, 2**32 - 1))
+def test_every_stratum_has_its_share_of_every_split(strata: list[str], seed: int) -> None:
+    """To within two rows of each stratum, and of all rows to within one."""
+    frame = pd.DataFrame({"a": range(len(strata)), "kind": strata})
+    index = split(frame, seed=seed, split=SplitBy(stratify="kind"))
+    assert is_partition(index, len(strata))
+    for name, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
+        assert abs(len(index[name]) - share * len(strata)) < 2
+        for kind in set(strata):
+            count = strata.count(kind)
+            assert abs(sum(strata[row] == kind for row in index[name]) - share * count) < 3
+
+
+def test_strata_and_groups_are_drawn_evenly() -> None:
+    """Over 400 seeds each row is in the test rows as often as its share says.
+
+    Of 30 counts of a binomial the largest deviation is beyond 4.8 standard deviations once in 20,000 times.
+    """
+    frame = pd.DataFrame({"a": range(30), "kind": ["a"] * 21 + ["b"] * 9})
+    for by in (SplitBy(stratify="kind"), SplitBy(group="a"), None):
+        counts = np.zeros(30)
+        for seed in range(400):
+            counts[split(frame, seed=seed, split=by)["test"]] += 1
+        assert np.abs(counts - 80).max() < 4.8 * np.sqrt(400 * 0.2 * 0.8)
+
+
+def test_gaps_in_what_is_split_by_are_refused() -> None:
+    frame = pd.DataFrame({"a": range(20), "who": [1.0] * 19 + [np.nan]})
+    with pytest.raises(InputError, match=r"data.split.group: column 'who' has no value in row 20; fill it"):
+        split(frame, split=SplitBy(group="who"))
+
+
+@pytest.mark.parametrize("given_to", [{}, {"column": "a", "group": "b"}])
+def test_one_way_to_split_is_named(given_to: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must name one of column, group and stratify"):
+        SplitBy(**given_to)
+
+
+def test_prepare_splits_by_a_group_that_the_model_does_not_see(workspace: Path) -> None:
+    who = np.repeat(np.arange(20), 3)
+    write_table(workspace, table().assign(who=who))
+    write_params(workspace, **{"data.split": {"group": "who"}})
+    prepare.main()
+    assert load_schema().names == ["a", "b", "c", "d"]
+    assert load_schema().left_out == {"who": "says the group"}
+    groups = [set(who[load_index(name)]) for name in SPLITS]
+    assert sum(map(len, groups)) == 20
+
+
+def test_prepare_takes_the_files_of_the_splits_and_counts_repeated_rows(workspace: Path) -> None:
+    frame = table(rows=60)
+    frame.iloc[50:53] = frame.iloc[:3].to_numpy()
+    for name, rows in (("train", frame[:40]), ("valid", frame[40:50]), ("test", frame[50:])):
+        write_table(workspace, rows, f"{name}.csv")
+    files = {name: f"{name}.csv" for name in SPLITS}
+    write_params(workspace, **{"data.path": "data/raw", "data.files": files})
+    prepare.main()
+    assert load_schema().rows == {"train": 40, "valid": 10, "test": 10}
+    assert load_index("test").tolist() == list(range(50, 60))
+    (note,) = load_schema().notes
+    assert note.startswith("3 of 10 test rows are also among the training rows, value for value")
