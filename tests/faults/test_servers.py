@@ -81,4 +81,6 @@ def test_a_server_that_falls_ill(
             once.finish()
         return True
 
-    assert any(survived(laboratory.seconds[stage] * share / part) for part in (1, 2, 4)), "the stage ended before its moment came"
+    assert any(survived(laboratory.seconds[stage] * share / part) for part in (1, 2, 4)), (
+        "the stage ended before its moment came"
+    )
