@@ -88,7 +88,7 @@ class Idx(Reader):
             _, _, kind, axes = file.read(4)
             sizes = struct.unpack(f">{axes}I", _exactly(path, file, 4 * axes))
             dtype, width = np.dtype(IDX_TYPES[kind]), math.prod(sizes[1:])
-            check_size(path, BATCH * width * dtype.itemsize)
+            check_size(path, math.prod(sizes) * dtype.itemsize)
             for first in range(0, sizes[0], BATCH):
                 count = min(BATCH, sizes[0] - first)
                 rows = np.frombuffer(_exactly(path, file, count * width * dtype.itemsize), dtype)
