@@ -246,7 +246,8 @@ def watched(root: Path, work: Callable[[Store], T]) -> T:
     first = REMEMBERED_SECONDS if outage.is_remembered() else CALL_SECONDS
     first = first if is_remote(root) else PATIENT_SECONDS  # a database here may be slow, but is not away
     thread.start()
-    while thread.is_alive() and watch.seconds < (PATIENT_SECONDS if watch.calls else first):
+    begin = time.monotonic()
+    while thread.is_alive() and (watch.seconds < PATIENT_SECONDS if watch.calls else time.monotonic() < begin + first):
         thread.join(0.02)
     if thread.is_alive():
         results.put(_outcome(_no_answer))
