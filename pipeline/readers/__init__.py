@@ -102,7 +102,7 @@ def _batches(source: Source, data: Data) -> Iterator[pd.DataFrame]:
 
 
 def _check_place(path: Path) -> None:
-    if path.is_absolute() or os.path.normpath(path).startswith(".."):
+    if path.is_absolute() or Path(os.path.normpath(path)).parts[:1] == ("..",):
         raise InputError(
             f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ and "
             "run `dvc add` on it, or `dvc import-url` it from where it is"

@@ -26,8 +26,6 @@ MATLAB_NUMBERS = ("double", "single", "logical", "sparse", *INTEGERS)
 class Npy(Reader):
     """One array; its first axis counts the rows."""
 
-    description = "NPY"
-
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
@@ -45,8 +43,6 @@ class Npy(Reader):
 
 class Npz(Reader):
     """Several arrays, of which ``data.key`` names one."""
-
-    description = "NPZ"
 
     @override
     @classmethod
@@ -74,8 +70,6 @@ class Npz(Reader):
 class Idx(Reader):
     """One array of IDX, the format of MNIST, compressed or not."""
 
-    description = "IDX"
-
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
@@ -99,8 +93,6 @@ class Idx(Reader):
 
 class Matlab(Reader):
     """A MATLAB file up to version 7, of whose variables ``data.key`` names one."""
-
-    description = "MATLAB v5"
 
     @override
     @classmethod

@@ -27,11 +27,9 @@ class Reader(ABC):
     """A format of tables.
 
     Attributes:
-        description: In words.
         suffix: Of the samples of a model of such a table.
     """
 
-    description: ClassVar[str]
     suffix: ClassVar[str] = ".npy"
 
     @classmethod

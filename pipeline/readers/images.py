@@ -20,8 +20,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 class Images(Reader):
     """PNG and JPEG files of one size, in the order of their names; pixels row by row, of each pixel its channels."""
 
-    description = "a folder of PNG or JPEG images"
-
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:

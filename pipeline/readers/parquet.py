@@ -18,7 +18,6 @@ from pipeline.sections import Data
 class Parquet(Reader):
     """A Parquet file, or a folder of them, whose rows follow each other in the order of their names."""
 
-    description = "Parquet"
     suffix = ".parquet"
 
     @override

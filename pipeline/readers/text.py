@@ -20,7 +20,6 @@ SEPARATORS = ",;\t|"
 class Text(Reader):
     """Rows of text, their fields separated by a character, with or without names in the first line."""
 
-    description = "text in UTF-8, such as CSV"
     suffix = ".csv"
     separator = ","
 
@@ -57,7 +56,6 @@ class Text(Reader):
 class TabSeparated(Text):
     """The same, separated by tabs."""
 
-    description = "TSV"
     suffix = ".tsv"
     separator = "\t"
 
