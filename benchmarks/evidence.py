@@ -27,7 +27,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 from benchmarks import peers
-from benchmarks.harness import Case, Place, Report, cpu, fitted, medians, mnist_rows, model, places, random_rows
+from benchmarks.harness import Case, Place, cpu, fitted, medians, mnist_rows, model, places, random_rows
+from benchmarks.report import Report
 from vae import VAE
 from vae.evidence import Annealing, MeanWithError, annealed_importance_sampling, importance_sampling, prior_sampling
 

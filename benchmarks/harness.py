@@ -1,4 +1,4 @@
-"""What the benchmarks share: where to run, fair timing on a noisy machine, the report, and the workload.
+"""What the benchmarks share: where to run, fair timing on a noisy machine, and the workload.
 
 The workload has the sizes of Burda et al. (2016): 784 binary pixels, decoder 50-200-200-784, float32.
 """
@@ -6,18 +6,15 @@ The workload has the sizes of Burda et al. (2016): 784 binary pixels, decoder 50
 from __future__ import annotations
 
 import gzip
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from vae import VAE
@@ -77,35 +74,6 @@ def medians(place: Place, cases: Mapping[Key, Case], repeats: int) -> dict[Key, 
         case()
     rounds = [{name: place.seconds(case) for name, case in cases.items()} for _ in range(repeats)]
     return {name: statistics.median(times[name] for times in rounds) for name in cases}
-
-
-@dataclass
-class Report:
-    """Tables, printed as they are measured, and the numbers for the JSON file."""
-
-    console: Console = field(default_factory=Console)
-    numbers: dict[str, float] = field(default_factory=dict)
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print the table of a topic; the first column is text, the others are figures."""
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for column in columns:
-            table.add_column(column, justify="right" if table.columns else "left")
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table)
-
-    def say(self, line: str) -> None:
-        """Print what a table leaves open."""
-        self.console.print(line, end="\n\n")
-
-    def add(self, name: str, value: float) -> None:
-        """Keep a number for the JSON file."""
-        self.numbers[name] = value
-
-    def write(self, path: Path) -> None:
-        """Write the numbers as one flat JSON object."""
-        path.write_text(json.dumps(self.numbers, indent=2) + "\n")
 
 
 def model(data_dim: int = PIXELS) -> VAE:

@@ -25,7 +25,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
-from benchmarks.harness import HIDDEN, IDX_HEADER, LATENT, PIXELS, Report
+from benchmarks.harness import HIDDEN, IDX_HEADER, LATENT, PIXELS
+from benchmarks.report import Report
 from vae import ELBO, VAE
 from vae.evidence import (
     Annealing,

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Report
+from benchmarks.report import Report
 from vae import VAE
 from vae.evidence import importance_sampling
 

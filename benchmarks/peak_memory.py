@@ -5,7 +5,6 @@
 A process of its own: the peak never falls again.
 """
 
-import resource
 import sys
 from pathlib import Path
 
@@ -14,19 +13,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import model, random_rows
+from benchmarks.memory import peak
 from vae.evidence import importance_sampling
-
-STATUS = Path("/proc/self/status")
-
-
-def peak() -> int:
-    """The largest resident size so far, in bytes.
-
-    On Linux from /proc: a child's ru_maxrss begins at that of the process which started it.
-    """
-    if STATUS.exists():
-        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
-from benchmarks.harness import Report
+from benchmarks.report import Report
 from pipeline.files import files_in, md5
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from benchmarks.harness import HIDDEN, LATENT, Report, random_rows
+from benchmarks.harness import HIDDEN, LATENT, random_rows
+from benchmarks.report import Report
 from pipeline.files import from_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

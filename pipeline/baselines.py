@@ -13,8 +13,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.marginals import IndependentColumns
+from pipeline.moments import Array
 from pipeline.schema import Schema
-from pipeline.transforms import Array
 
 
 class Density(Protocol):

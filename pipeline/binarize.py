@@ -3,43 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.columns import Raw
+from pipeline.columns.blocks import Block
+from pipeline.columns.facts import Facts
 from pipeline.errors import InputError
-from pipeline.transforms import Array
+from pipeline.moments import Array
 
 
-def above(raw: Raw, threshold: float) -> Raw:
+def above(x: Array, threshold: float) -> Array:
     """One where a value is greater than the threshold, else zero."""
-    x = numbers_of(raw, "data.binarize")
-    return Raw(raw.name, np.where(np.isnan(x), np.nan, x > threshold))
+    return np.where(np.isnan(x), np.nan, x > threshold)
 
 
-def probabilities_of(raws: Sequence[Raw]) -> dict[str, Array]:
-    """That each value is drawn as a one: its share of the largest intensity."""
-    columns = {raw.name: numbers_of(raw, "data.binarize") for raw in raws}
-    for name, x in columns.items():
+@dataclass(frozen=True)
+class Binarize:
+    """Draws each value as a one with probability value / largest value of all columns.
+
+    Attributes:
+        seed: Of the draws, which lie apart from those of the split.
+        largest: Value of all.
+        rows: Of the table.
+        dynamic: Whether the probabilities of the training rows are kept.
+        names: Of the columns.
+    """
+
+    seed: int
+    largest: float
+    rows: int
+    dynamic: bool
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, facts: Sequence[Facts], how: str, seed: int) -> Binarize:
+        """For a table."""
+        ranges = [of.numbers_for("data.binarize").range for of in facts]
+        largest = max(of.greatest for of in ranges)
+        return cls(seed, largest if largest > 0 else 1.0, facts[0].rows, how == "dynamic", [of.name for of in facts])
+
+    def drawn(self, block: Block, column: int, x: Array) -> Array:
+        """Zeros and ones for the intensities x of a column of a block.
+
+        Raises:
+            InputError: If one is missing or below 0.
+        """
         for row in np.flatnonzero(~(x >= 0))[:1]:
             raise InputError(
-                f"data.binarize: static and dynamic need intensities from 0 on; column {name!r}, row {row + 1} has "
-                f"{x[row]:g}; mend it, or set a threshold"
+                f"data.binarize: static and dynamic need intensities from 0 on; column {self.names[column]!r}, row "
+                f"{block.first + row + 1} has {x[row]:g}; mend it, or set a threshold"
             )
-    largest = max(x.max() for x in columns.values()) or 1.0
-    return {name: x / largest for name, x in columns.items()}
+        rng = np.random.default_rng([self.seed, 1])
+        rng.bit_generator.advance(column * self.rows + block.first)  # type: ignore[attr-defined]
+        return (rng.random(len(x)) < x / self.largest).astype(np.float64)
 
-
-def drawn(probabilities: dict[str, Array], seed: int) -> list[Raw]:
-    """Columns of zeros and ones with these probabilities of a one."""
-    rng = np.random.default_rng([seed, 1])  # apart from that of the split
-    return [Raw(name, (rng.random(len(p)) < p).astype(np.float64)) for name, p in probabilities.items()]
-
-
-def numbers_of(raw: Raw, what: str) -> Array:
-    """The values of a column for ``what``, the param that needs numbers."""
-    if raw.numbers is None:
-        row = int(np.flatnonzero(~raw.is_missing)[0])
-        held = "dates or durations" if raw.is_date else f"texts, such as {raw.texts[row]!r} in row {row + 1}"
-        raise InputError(f"{what}: needs numbers, but column {raw.name!r} holds {held}; leave it out with data.exclude")
-    return raw.numbers
+    def probabilities(self, block: Block, columns: Sequence[int]) -> NDArray[np.float32] | None:
+        """Of ones (n, D), if they are kept."""
+        if not self.dynamic:
+            return None
+        return np.stack([block.numbers(column) / self.largest for column in columns], axis=1).astype(np.float32)

@@ -24,13 +24,13 @@ from pipeline.imputation import fill, quality
 from pipeline.job import Job, running
 from pipeline.labels import baseline_label, estimator_label
 from pipeline.models import load_model
+from pipeline.moments import Array
 from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
 from pipeline.schema import Schema, load_index, load_schema, load_split
 from pipeline.scoring import Scoring
 from pipeline.stage import run
-from pipeline.transforms import Array
 from vae import VAE
 from vae.evidence import PREFERENCE, MeanWithError, log_likelihood_given_rest, reconstruction_by_column
 

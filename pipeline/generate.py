@@ -19,9 +19,9 @@ from pipeline.figures import samples as figures
 from pipeline.files import RESULTS
 from pipeline.job import running
 from pipeline.models import load_model
+from pipeline.moments import Array
 from pipeline.schema import Schema, load_schema, load_split
 from pipeline.stage import run
-from pipeline.transforms import Array
 from vae import VAE
 from vae.model import Generated
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 
+from pipeline.moments import Array
 from pipeline.schema import Column, Schema
 from pipeline.sections import Imputation as Settings
-from pipeline.transforms import Array
 from vae import VAE
 from vae.evidence import Imputation, impute
 

@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 from sklearn.mixture import GaussianMixture
 
 from pipeline.kinds import Kind
+from pipeline.moments import Array
 from pipeline.schema import Column, Schema
-from pipeline.transforms import Array
 
 LogDensity = Callable[[Array], Array]  # of values (N,), in nats
 Fit = Callable[[Array, Column], LogDensity]

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.errors import InputError
 from pipeline.files import PREPARED, write_json
 from pipeline.kinds import Kind
-from pipeline.transforms import Array, Identity, Log, Quantile, Standardize
+from pipeline.moments import Array
+from pipeline.transforms import Identity, Log, Quantile, Standardize
 
 SPLITS = ("train", "valid", "test")
 PROBABILITIES = "train_probabilities.npy"

@@ -14,13 +14,14 @@ from rich.progress import TaskProgressColumn
 from torch import Tensor
 
 from pipeline.errors import InputError
+from pipeline.moments import Array
 from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.schema import Schema
 from pipeline.scores import Annealed, Scores
 from pipeline.sections import Annealing as AnnealingParams
-from pipeline.transforms import Array
 from vae import VAE
+from vae.bar import progress_bar
 from vae.evidence import (
     Annealing,
     Estimate,
@@ -39,7 +40,6 @@ from vae.evidence import (
 from vae.evidence.estimate import rows_per_chunk
 from vae.evidence.importance import join
 from vae.noise import DRAWS_PER_BLOCK, generator
-from vae.progress import progress_bar
 
 Advance = Callable[[int], object]
 T = TypeVar("T")

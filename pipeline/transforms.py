@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.special import ndtri
 from typing_extensions import override
 
-Array = NDArray[np.floating]
+from pipeline.moments import Array, Moments
+
 KNOTS, ROWS_PER_KNOT = 100, 10  # of a quantile transformation: at most so many, and one for so many training rows
 MOST_TIED = 0.05  # share of the training rows that may have the same value under it
 STEEPEST = 100.0  # it rises, in standard deviations of y over those of x
+
+
+class Values(NamedTuple):
+    """Values of blocks of rows."""
+
+    parts: tuple[Array, ...]
+
+    def __add__(self, other: Values) -> Values:  # type: ignore[override]
+        return Values(self.parts + other.parts)
 
 
 class Transform(BaseModel, ABC):
@@ -35,10 +44,22 @@ class Transform(BaseModel, ABC):
     name: str
     least: float | None = None
 
+    by_values: ClassVar[bool] = False  # whether a summary holds all values, so that not many fit into memory
+
     @classmethod
     @abstractmethod
+    def summary(cls, train: Array) -> Any:
+        """What is to be known of observed training values, (N,); it adds up over blocks of rows with ``+``."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, summary: Any) -> Self:
+        """The map for a column whose observed training values have this summary."""
+
+    @classmethod
     def fit(cls, train: Array) -> Self:
         """The map for a column whose observed training values are ``train``, (N,)."""
+        return cls.of(cls.summary(train))
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -60,7 +81,12 @@ class Identity(Transform):
 
     @override
     @classmethod
-    def fit(cls, train: Array) -> Self:
+    def summary(cls, train: Array) -> Moments:
+        return Moments()
+
+    @override
+    @classmethod
+    def of(cls, summary: Moments) -> Self:
         return cls()
 
     @override
@@ -85,9 +111,13 @@ class Standardize(Transform):
 
     @override
     @classmethod
-    def fit(cls, train: Array) -> Self:
-        with np.errstate(over="ignore", invalid="ignore"):  # prepare refuses what comes of it
-            return cls(shift=float(train.mean()), scale=float(train.std()))
+    def summary(cls, train: Array) -> Moments:
+        return Moments.of(train)
+
+    @override
+    @classmethod
+    def of(cls, summary: Moments) -> Self:
+        return cls(shift=summary.mean, scale=summary.std)
 
     @override
     def forward(self, x: Array) -> Array:
@@ -112,9 +142,13 @@ class Log(Transform):
 
     @override
     @classmethod
-    def fit(cls, train: Array) -> Self:
-        logs = np.log(train)
-        return cls(shift=float(logs.mean()), scale=float(logs.std()))
+    def summary(cls, train: Array) -> Moments:
+        return Moments.of(np.log(train))
+
+    @override
+    @classmethod
+    def of(cls, summary: Moments) -> Self:
+        return cls(shift=summary.mean, scale=summary.std)
 
     @override
     def forward(self, x: Array) -> Array:
@@ -144,23 +178,34 @@ class Quantile(Transform):
         ValueError: If training rows repeat a value too often.
     """
 
+    by_values: ClassVar[bool] = True
+
     name: Literal["quantile"] = "quantile"
     x: list[float]
     y: list[float]
 
     @override
     @classmethod
-    def fit(cls, train: Array) -> Self:
-        values, counts = np.unique(train, return_counts=True)
+    def summary(cls, train: Array) -> Values:
+        return Values((train,))
+
+    @override
+    @classmethod
+    def of(cls, summary: Values) -> Self:
+        train = np.concatenate(summary.parts)
+        std = train.std()
+        train.sort()
+        starts = np.flatnonzero(np.append(True, train[1:] != train[:-1]))
+        counts = np.diff(starts, append=len(train))
         if counts.max() > max(1, MOST_TIED * len(train)):
             raise ValueError(
                 f"transform quantile needs values that differ, but {counts.max()} of {len(train)} training values are "
-                f"{values[counts.argmax()]:g}; choose standardize or log"
+                f"{train[starts[counts.argmax()]]:g}; choose standardize or log"
             )
         knots = max(2, min(KNOTS, len(train) // ROWS_PER_KNOT))
-        shares = (np.cumsum(counts) - counts / 2) / len(train)
-        at = np.unique(np.searchsorted(shares, np.linspace(shares[0], shares[-1], knots)).clip(0, len(values) - 1))
-        x, y = _not_too_steep(values[at], ndtri(shares[at]), STEEPEST / train.std())
+        shares = (starts + counts / 2) / len(train)
+        at = np.unique(np.searchsorted(shares, np.linspace(shares[0], shares[-1], knots)).clip(0, len(starts) - 1))
+        x, y = _not_too_steep(train[starts[at]], ndtri(shares[at]), STEEPEST / std)
         return cls(x=x, y=y)
 
     @override

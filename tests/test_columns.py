@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pandas as pd
 import pytest
 
 from pipeline import prepare
-from pipeline.columns import guess, raw_columns
+from pipeline.columns.blocks import survey
+from pipeline.columns.guess import guess
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from pipeline.schema import SPLITS, Column, load_index, load_schema, load_split
@@ -58,8 +61,9 @@ def test_kinds_are_inferred(case: str, missing: bool) -> None:
         why = why.replace("40 different texts in 40 rows", "38 different texts in 38 rows")
     if missing:  # as a CSV file has it
         column = column.map(lambda value: int(value) if isinstance(value, bool) else value).astype(str).mask(column.isna(), "")
-    (raw,) = raw_columns(pd.DataFrame(column))
-    assert guess(raw) == (kind, why)
+    for size in (ROWS, 7):
+        blocks = [survey(column[first : first + size], first, ())[1] for first in range(0, ROWS, size)]
+        assert guess(reduce(add, blocks)) == (kind, why)
 
 
 def prepared(workspace: Path, frame: pd.DataFrame, **changes: Any) -> dict[str, Column]:

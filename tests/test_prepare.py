@@ -14,11 +14,10 @@ from scipy import stats
 
 from pipeline import check, prepare
 from pipeline.errors import InputError
-from pipeline.readers import read_table
 from pipeline.schema import SPLITS, load_index, load_probabilities, load_schema, load_split
 from pipeline.sections import Data, Fractions
 from pipeline.stage import run
-from tests.workspace import BINARY, ROOT, table, write_params, write_table
+from tests.workspace import BINARY, ROOT, read_table, table, write_params, write_table
 
 
 def read(path: Path, **options: Any) -> pd.DataFrame:

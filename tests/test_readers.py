@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.readers import base, format_of, read_table
+from pipeline.readers import base, format_of
 from pipeline.sections import Data, Files, Fractions
+from tests.workspace import read_table
 
 FRACTIONS = Fractions(train=0.7, valid=0.15, test=0.15)
 VALUES = np.random.default_rng(0).integers(0, 256, (7, 6), dtype=np.uint8)
@@ -85,8 +86,7 @@ ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.g
 @pytest.mark.parametrize("batch", [65_536, 2])
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_is_recognised_and_read(name: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("arrays", "images", "parquet", "text"):
-        monkeypatch.setattr(f"pipeline.readers.{module}.BATCH", batch)
+    monkeypatch.setattr("pipeline.readers.base.ROWS", batch)
     path = tmp_path / name
     WRITERS[name](path, VALUES)
     key = "x" if name in ("two.npz", "a.mat") else None
@@ -133,7 +133,7 @@ def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", VALUES[4:])
     table, splits = read_table(data_of(tmp_path, files=Files(train="a.csv", test="b.npy")))
     assert np.array_equal(table.astype(int), VALUES)
-    assert splits.tolist() == ["train"] * 4 + ["test"] * 3
+    assert splits == ["train"] * 4 + ["test"] * 3
     base.frame(VALUES[:, :5]).to_csv(tmp_path / "c.csv", index=False)
     with pytest.raises(InputError, match=r"data.files: .*c.csv has other columns than the first; it lacks '5'"):
         read_table(data_of(tmp_path, files=Files(train="a.csv", valid="c.csv")))

@@ -10,24 +10,36 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
 
 from pipeline import prepare
+from pipeline.columns.passes import block_of
 from pipeline.errors import InputError
 from pipeline.schema import SPLITS, load_index, load_schema
 from pipeline.sections import Data, Fractions, SplitBy
-from pipeline.splits import Split, split_rows
+from pipeline.splits import Tally, split_rows
 from tests.workspace import table, write_params, write_table
 
+Index = dict[str, NDArray[np.int64]]
 
-def split(frame: pd.DataFrame, given_to: list[str] | None = None, seed: int = 0, **options: Any) -> Split:
+
+def split(frame: pd.DataFrame, given_to: list[str] | None = None, seed: int = 0, rows: int = 37, **options: Any) -> Index:
+    """The rows of each split, drawn in blocks of ``rows``."""
     data = Data(path="table.csv", fractions=Fractions(train=0.6, valid=0.2, test=0.2), **options)
-    labels = (
-        np.full(len(frame), given_to, dtype=object) if not isinstance(given_to, list) else np.array(given_to, dtype=object)
-    )
-    return split_rows(frame, labels, data, np.random.default_rng(seed))
+    labels = np.array([-1] * len(frame) if given_to is None else [SPLITS.index(name) for name in given_to], dtype=np.int8)
+    blocks = []
+    for number, first in enumerate(range(0, len(frame), rows)):
+        part = slice(first, first + rows)
+        blocks.append(block_of(frame[part], labels[part], data, number, first)[0])
+    splits = split_rows([Tally.of(block) for block in blocks], data, seed, np.random.default_rng(seed))
+    found = np.concatenate([splits.labels(block) for block in blocks])
+    index = {name: np.flatnonzero(found == part) for part, name in enumerate(SPLITS)}
+    assert splits.rows == {name: len(part) for name, part in index.items()}
+    return index
 
 
-def is_partition(index: Split, rows: int) -> bool:
+def is_partition(index: Index, rows: int) -> bool:
     return sorted(np.concatenate(list(index.values()))) == list(range(rows)) and all(
         (np.diff(part) > 0).all() for part in index.values()
     )
@@ -99,8 +111,20 @@ def test_strata_and_groups_are_drawn_evenly() -> None:
     for by in (SplitBy(stratify="kind"), SplitBy(group="a"), None):
         counts = np.zeros(30)
         for seed in range(400):
-            counts[split(frame, seed=seed, split=by)["test"]] += 1
+            counts[split(frame, seed=seed, rows=11, split=by)["test"]] += 1
         assert np.abs(counts - 80).max() < 4.8 * np.sqrt(400 * 0.2 * 0.8)
+
+
+def test_blocks_are_drawn_without_replacement() -> None:
+    """How many test rows lie in the first block is hypergeometric: mean and variance over 1,000 seeds to five standard errors.
+
+    A right split misses them about once in a million times; the variance of fixed counts is 0, of binomial ones 1.5 times it.
+    """
+    frame = pd.DataFrame({"a": range(30)})
+    counts = [(split(frame, seed=seed, rows=11)["test"] < 11).sum() for seed in range(1000)]
+    expected = stats.hypergeom(30, 6, 11)
+    assert abs(np.mean(counts) - expected.mean()) < 5 * expected.std() / np.sqrt(1000)
+    assert np.var(counts) == pytest.approx(expected.var(), rel=5 * np.sqrt((expected.stats("k") + 2) / 1000))
 
 
 def test_gaps_in_what_is_split_by_are_refused() -> None:

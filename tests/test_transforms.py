@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy import integrate, stats
 
-from pipeline.columns import fit_transform
+from pipeline.columns.passes import fitted as fitted_columns
+from pipeline.columns.passes import measured, planned, surveyed, transformed
+from pipeline.columns.store import store
 from pipeline.errors import InputError
 from pipeline.schema import Column, Schema
+from pipeline.sections import ColumnOptions, Data, Fractions
 from pipeline.transforms import MOST_TIED, STEEPEST, TRANSFORMS, Quantile, Transform
 
 RNG = np.random.default_rng(0)
@@ -78,23 +84,39 @@ def test_quantile_slopes_are_bounded_and_repeated_values_share_a_knot() -> None:
         assert slopes.max() <= STEEPEST / train.std() * (1 + 1e-9) or len(slopes) == 1
 
 
-def test_ties_are_refused() -> None:
+def fit_transform(x: NDArray[np.float64], transform: str, folder: Path) -> tuple[Column, NDArray[np.float64]]:
+    """A column whose training rows are x, through all passes; the held-out rows are its first two."""
+    data = Data(  # type: ignore[call-arg]  # the others have defaults
+        path="table.csv",
+        fractions=Fractions(train=0.6, valid=0.2, test=0.2),
+        columns={"a": ColumnOptions(kind="continuous", transform=transform)},
+    )
+    labels = np.concatenate([np.zeros(len(x)), [1, 1, 2, 2]]).astype(np.int8)
+    frame = pd.DataFrame({"a": np.concatenate([x, x[:2], x[:2]])})
+    with store(folder / "prepared") as blocks:
+        program, _ = planned(surveyed([(frame, labels)], data, blocks), data, 0)
+        columns = fitted_columns(program, measured(program, blocks), blocks)
+        (piece,) = transformed(program, columns, [[]], blocks)
+    return columns[0], piece.y[: len(x), 0].astype(np.float64)
+
+
+def test_ties_are_refused(tmp_path: Path) -> None:
     ties = round(100 * MOST_TIED) + 1
     x = np.concatenate([np.zeros(ties), RNG.normal(5, 1, 100 - ties)])
     with pytest.raises(InputError, match=rf"data.columns.a.transform: .* but {ties} of 100 training values are 0; choose"):
-        fit_transform(Column(name="a", kind="continuous"), x, "quantile", np.arange(100))
+        fit_transform(x, "quantile", tmp_path)
 
 
-def test_logarithms_of_what_is_not_positive_are_refused() -> None:
+def test_logarithms_of_what_is_not_positive_are_refused(tmp_path: Path) -> None:
     x = np.array([1.0, 2.0, 0.0, 3.0])
     with pytest.raises(InputError, match=r"data.columns.a.transform: log needs values greater than 0; got 0; choose"):
-        fit_transform(Column(name="a", kind="continuous"), x, "log", np.arange(4))
+        fit_transform(x, "log", tmp_path)
 
 
-def test_missing_values_stay_missing() -> None:
+def test_missing_values_stay_missing(tmp_path: Path) -> None:
     x = np.array([*TRAIN["skewed"], np.nan])
     for name in TRANSFORMS:
-        column, y = fit_transform(Column(name="a", kind="continuous", missing=1), x, name, np.arange(len(x)))
+        column, y = fit_transform(x, name, tmp_path)
         assert np.isnan(y[-1])
         schema = Schema(columns=[column], format=".csv", shape=None, units="", rows={})
         derivatives = schema.log_derivatives(y[:, None])

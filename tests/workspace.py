@@ -10,6 +10,10 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from pipeline.readers import read_blocks
+from pipeline.schema import SPLITS
+from pipeline.sections import Data
+
 ROOT = Path(__file__).parent.parent
 
 TINY: dict[str, Any] = {
@@ -93,6 +97,12 @@ def mixed_table(rows: int = 60, *, gaps: bool = False) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     hidden = (np.arange(rows)[:, None] + np.arange(6)) % 7 == 0
     return frame.mask(hidden) if gaps else frame
+
+
+def read_table(data: Data) -> tuple[pd.DataFrame, list[str | None]]:
+    """All rows that ``data`` names, and for each the split that is settled."""
+    frames, labels = zip(*read_blocks(data), strict=True)
+    return pd.concat(frames, ignore_index=True), [None if part < 0 else SPLITS[part] for part in np.concatenate(labels)]
 
 
 def write_table(folder: Path, frame: pd.DataFrame | None = None, name: str = "table.csv") -> Path:

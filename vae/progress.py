@@ -4,30 +4,9 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from typing_extensions import override
 
-
-def progress_bar(done: ProgressColumn | None = None) -> Progress:
-    """The project's progress bar: what, bar, how much is done (a count by default), time elapsed, time left, a note."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        done or MofNCompleteColumn(),
-        TextColumn("elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+from vae.bar import progress_bar
 
 
 class EpochProgress(Callback):

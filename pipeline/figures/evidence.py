@@ -13,7 +13,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
-from pipeline.transforms import Array
+from pipeline.moments import Array
 from vae.evidence.report import ACCEPTANCE, LARGEST_GAP
 
 LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")}

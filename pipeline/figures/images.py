@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.figures.style import GAP, new_figure, save
-from pipeline.transforms import Array
+from pipeline.moments import Array
 
 
 class Images:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, VAE, new_figure, save
+from pipeline.moments import Array
 from pipeline.schema import Column, Schema, number_text
-from pipeline.transforms import Array
 
 
 class Pictures(Images):

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.readers.arrays import Idx, Matlab, Npy, Npz
-from pipeline.readers.base import Reader, head_of
+from pipeline.readers.base import Reader, batch_rows, head_of
 from pipeline.readers.images import Images
 from pipeline.readers.parquet import Parquet
 from pipeline.readers.text import TabSeparated, Text
+from pipeline.schema import SPLITS
 from pipeline.sections import Data
 
 # the first that recognises a file reads it
@@ -30,22 +31,42 @@ class Source(NamedTuple):
     split: str | None = None
 
 
-def read_table(data: Data) -> tuple[pd.DataFrame, NDArray[np.object_]]:
-    """The rows of all files that ``data`` names, in their order, and for each the split it is for, or None.
+def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
+    """The rows of all files that ``data`` names, in their order, and for each the split it is for.
+
+    As many at a time as `batch_rows` says for so many columns, whatever files they come from; the last block may be smaller.
+    The split is its position in SPLITS, or -1.
 
     Raises:
         InputError: If a file is missing, empty, of an unknown format, malformed, names a column twice, or has other columns
             than the first.
     """
-    parts: list[pd.DataFrame] = []
-    splits: list[str | None] = []
+    held: list[pd.DataFrame] = []
+    labels: list[NDArray[np.int8]] = []
+    for batch, split in _read_batches(data):
+        size, held = batch_rows(len(batch.columns)), [*held, batch]
+        labels.append(np.full(len(batch), -1 if split is None else SPLITS.index(split), dtype=np.int8))
+        while sum(map(len, held)) >= size:
+            table, of = _joined(held), np.concatenate(labels)
+            yield table[:size], of[:size]
+            held, labels = [table[size:]], [of[size:]]
+    if sum(map(len, held)):
+        yield _joined(held), np.concatenate(labels)
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    parts = [part for part in parts if len(part)]
+    return parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+
+
+def _read_batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
+    first: list[str] = []
     for source in sources(data):
-        part = pd.concat(_batches(source, data), ignore_index=True)
-        if parts and list(part.columns) != list(parts[0].columns):
-            raise InputError(f"data.files: {source.path} has other columns than the first; {_difference(part, parts[0])}")
-        parts.append(part)
-        splits += [source.split] * len(part)
-    return pd.concat(parts, ignore_index=True), np.array(splits, dtype=object)
+        for batch in _batches(source, data):
+            names = list(batch.columns)
+            if names != (first := first or names):
+                raise InputError(f"data.files: {source.path} has other columns than the first; {_difference(names, first)}")
+            yield batch, source.split
 
 
 def sources(data: Data) -> list[Source]:
@@ -109,8 +130,8 @@ def _check_place(path: Path) -> None:
         )
 
 
-def _difference(part: pd.DataFrame, first: pd.DataFrame) -> str:
-    for one, other, what in ((first, part, "lacks"), (part, first, "adds")):
-        if missing := [name for name in one.columns if name not in set(other.columns)]:
+def _difference(names: list[str], first: list[str]) -> str:
+    for one, other, what in ((first, names, "lacks"), (names, first, "adds")):
+        if missing := [name for name in one if name not in set(other)]:
             return f"it {what} {missing[0]!r}"
     return "their order differs"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.errors import InputError
-from pipeline.readers.base import BATCH, Reader, check_numbers, check_size, chosen, frame, opened
+from pipeline.readers.base import Reader, batch_rows, check_numbers, check_size, chosen, frame, opened
 from pipeline.sections import Data
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -83,8 +83,9 @@ class Idx(Reader):
             sizes = struct.unpack(f">{axes}I", _exactly(path, file, 4 * axes))
             dtype, width = np.dtype(IDX_TYPES[kind]), math.prod(sizes[1:])
             check_size(path, math.prod(sizes) * dtype.itemsize)
-            for first in range(0, sizes[0], BATCH):
-                count = min(BATCH, sizes[0] - first)
+            size = batch_rows(width)
+            for first in range(0, sizes[0], size):
+                count = min(size, sizes[0] - first)
                 rows = np.frombuffer(_exactly(path, file, count * width * dtype.itemsize), dtype)
                 yield frame(rows.astype(dtype.newbyteorder("=")).reshape(count, width))
             if file.read(1):
@@ -123,8 +124,9 @@ def _rows(path: Path, array: NDArray[Any]) -> Iterator[pd.DataFrame]:
     check_numbers(path, array.dtype)
     if not array.ndim:
         raise InputError(f"{path}: holds a single number, not rows; give an array of shape (rows, ...)")
-    for first in range(0, len(array), BATCH):
-        yield frame(np.asarray(array[first : first + BATCH]))
+    size = batch_rows(math.prod(array.shape[1:]))
+    for first in range(0, len(array), size):
+        yield frame(np.asarray(array[first : first + size]))
 
 
 def _exactly(path: Path, file: Any, size: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.sections import Data
 
-BATCH = 65_536  # rows that are read at a time
+ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
 HEAD = 512  # bytes by which a format is recognised
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -45,6 +45,11 @@ class Reader(ABC):
         Raises:
             InputError: If the file is damaged or holds no table.
         """
+
+
+def batch_rows(columns: int) -> int:
+    """Rows that are read at a time of a table of so many columns."""
+    return max(1, min(ROWS, CELLS // max(1, columns)))
 
 
 def head_of(path: Path) -> bytes:

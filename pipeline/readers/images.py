@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.errors import InputError
-from pipeline.readers.base import BATCH, Reader, frame
+from pipeline.readers.base import Reader, batch_rows, frame
 from pipeline.sections import Data
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -30,8 +30,9 @@ class Images(Reader):
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
         files = _pictures(path)
         first = _pixels(files[0])
-        for begin in range(0, len(files), BATCH):
-            yield frame(np.stack([_same_size(file, first, files[0]) for file in files[begin : begin + BATCH]]))
+        size = batch_rows(first.size)
+        for begin in range(0, len(files), size):
+            yield frame(np.stack([_same_size(file, first, files[0]) for file in files[begin : begin + size]]))
 
 
 def _pictures(path: Path) -> list[Path]:

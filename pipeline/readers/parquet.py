@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from pipeline.errors import InputError
-from pipeline.readers.base import BATCH, Reader, check_names
+from pipeline.readers.base import Reader, batch_rows, check_names
 from pipeline.sections import Data
+
+BUFFER = 2**18  # bytes of a column that are read at a time, not all of a row group
 
 
 class Parquet(Reader):
@@ -31,9 +33,9 @@ class Parquet(Reader):
         parts = _parts(path) or [path]
         for part in parts:
             try:
-                with pq.ParquetFile(part) as file:
+                with pq.ParquetFile(part, buffer_size=BUFFER, pre_buffer=False) as file:
                     kinds = _plain_types(part, file.schema_arrow)
-                    for batch in file.iter_batches(BATCH):
+                    for batch in file.iter_batches(batch_rows(len(kinds))):
                         # without the metadata, which would hide a column that pandas used as an index
                         yield batch.cast(kinds).to_pandas(ignore_metadata=True)
             except (pa.ArrowInvalid, OSError) as error:

@@ -11,7 +11,7 @@ import pandas as pd
 from typing_extensions import override
 
 from pipeline.errors import InputError
-from pipeline.readers.base import BATCH, Reader, check_names, opened
+from pipeline.readers.base import Reader, batch_rows, check_names, opened
 from pipeline.sections import Data
 
 SEPARATORS = ",;\t|"
@@ -45,7 +45,7 @@ class Text(Reader):
                     dtype=str,
                     keep_default_na=False,
                     encoding="utf-8-sig",
-                    chunksize=BATCH,
+                    chunksize=batch_rows(len(header)),
                 ) as parts,
             ):
                 yield from parts

@@ -1,0 +1,123 @@
+"""The column program: the same bytes wherever the blocks lie, and what a computation over the whole table gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pipeline import prepare
+from pipeline.columns import passes, store
+from pipeline.files import md5
+from pipeline.moments import CANDIDATES, Frequent, Moments, Range
+from pipeline.schema import SPLITS, Column, load_index, load_schema, load_split
+from tests.workspace import mixed_table, write_params, write_table
+
+ROWS = 500
+COLUMNS = {"height": {"transform": "quantile"}, "weight": {"transform": "log"}, "age": {"dequantize": 1}}
+
+
+def big_table() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    frame = mixed_table(ROWS, gaps=True)
+    return frame.assign(
+        weight=np.exp(rng.normal(size=ROWS)) + 1e4, age=rng.integers(0, 90, ROWS), ward=rng.choice(["A", "B"], ROWS)
+    )
+
+
+def prepared(**changes: Any) -> dict[str, str]:
+    write_params(Path(), **{"data.columns": COLUMNS, **changes})
+    prepare.main()
+    return {path.name: md5(path) for path in Path("data/prepared").iterdir()}
+
+
+@pytest.mark.parametrize("changes", [{}, {"data.split": {"stratify": "ward"}}, {"data.split": {"group": "age"}}])
+def test_bytes_do_not_depend_on_where_blocks_lie(
+    changes: dict[str, Any], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory or in files, columns sorted together or one by one, from one file or from several."""
+    write_table(workspace, big_table())
+    monkeypatch.setattr("pipeline.readers.base.ROWS", 64)
+    in_memory = prepared(**changes)
+    monkeypatch.setattr(prepare, "store", lambda beside: store.store(beside, limit=3 * 64 * 80))
+    monkeypatch.setattr(passes, "VALUES_IN_MEMORY", 1)
+    assert prepared(**changes) == in_memory
+    folder = workspace / "data/raw/parts"
+    folder.mkdir()
+    for number, first in enumerate((0, 10, 300)):
+        big_table()[first : (10, 300, ROWS)[number]].to_parquet(folder / f"{number}.parquet", index=False)
+    of_parts = prepared(**{"data.path": "data/raw/parts", **changes})
+    assert {name: of for name, of in of_parts.items() if name != "schema.json"} == {
+        name: of for name, of in in_memory.items() if name != "schema.json"
+    }
+    assert not list((workspace / "data").glob("*.partial"))
+
+
+def positions(x: pd.Series, column: Column) -> pd.Series:
+    if column.categories is None:
+        return x
+    known = {float(text) if column.numeric else text: position for position, text in enumerate(column.categories)}
+    return x.map(known, na_action="ignore")
+
+
+def test_blocks_give_what_the_whole_table_gives(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same program over one block of all rows, and NumPy over the columns; values to the last bits of float32."""
+    frame = big_table().drop(columns=["age", "ward"])
+    write_table(workspace, frame)
+    write_params(workspace, **{"data.columns": {"height": {"transform": "quantile"}, "weight": {"transform": "log"}}})
+    monkeypatch.setattr("pipeline.readers.base.ROWS", 37)
+    prepare.main()
+    schema, index = load_schema(), {split: load_index(split) for split in SPLITS}
+    assert sorted(np.concatenate(list(index.values()))) == list(range(ROWS))
+    train = frame.iloc[index["train"]]
+    weights = np.log(train["weight"])
+    assert schema.columns[-1].transform.shift == pytest.approx(weights.mean(), rel=1e-14)
+    assert schema.columns[-1].transform.scale == pytest.approx(weights.std(ddof=0), rel=1e-10)
+    for column in schema.columns:
+        x = positions(frame[column.name], column)
+        y = column.transform.forward(x.iloc[index["train"]].to_numpy(float))
+        level = np.log1p(y) if column.kind == "count" else y
+        assert column.centre == pytest.approx(np.nanmean(level), abs=1e-12)
+        assert column.spread == pytest.approx(np.nanstd(level), rel=1e-10)
+        assert column.range == (np.nanmin(x), np.nanmax(x))
+        assert column.missing == frame[column.name].isna().sum()
+        for split in SPLITS:
+            expected = column.transform.forward(x.iloc[index[split]].to_numpy(float))
+            np.testing.assert_allclose(load_split(split)[:, schema.names.index(column.name)], expected, rtol=2e-7)
+
+
+NUMBERS = arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6) | st.just(np.nan) | st.just(3.0))
+
+
+@settings(deadline=None)
+@given(x=NUMBERS, size=st.integers(1, 20), offset=st.sampled_from([0.0, 1e9]))
+def test_moments_add_up(x: np.ndarray, size: int, offset: float) -> None:
+    x = x + offset
+    parts = [x[first : first + size] for first in range(0, len(x), size)]
+    moments, limits = reduce(add, map(Moments.of, parts)), reduce(add, map(Range.of, parts))
+    assert moments.count == np.isfinite(x).sum()
+    if moments.count:
+        scale = np.nanmax(np.abs(x)) or 1.0
+        assert moments.mean == pytest.approx(np.nanmean(x), abs=1e-13 * scale)
+        assert moments.std == pytest.approx(np.nanstd(x), rel=1e-7, abs=1e-14 * scale)
+        assert (limits.least, limits.greatest) == (np.nanmin(x), np.nanmax(x))
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.integers(0, 60), min_size=1, max_size=300), size=st.integers(1, 300))
+def test_frequent_values_are_among_the_candidates(values: list[int], size: int) -> None:
+    parts = [np.array(values[first : first + size], dtype=float) for first in range(0, len(values), size)]
+    found, counts = reduce(add, map(Frequent.of, parts)), Counter(values)
+    assert found.total == len(values)
+    assert found.lost <= len(values) / (CANDIDATES + 1)
+    assert all(counts[int(value)] - found.lost <= count <= counts[int(value)] for value, count in found.counts.items())
+    assert {value for value, count in counts.items() if count > 0.1 * len(values)} <= set(found.above(0.1))
