@@ -13,7 +13,7 @@ export PYTHONWARNINGS ?= ignore::FutureWarning
 UNSHOWN := .*/.*|(baselines|diagnostics|estimators|standard_errors)\..*|verdict\.(statement|reasons)|log_likelihood\.(samples|monte_carlo_error)|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro publish compare test test-all test-faults lint format ui clean
+.PHONY: help install repro publish data compare test test-all test-faults lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ repro: $(INSTALLED) ## Install, run the experiment in params.yaml, and print wha
 
 publish: $(INSTALLED) ## Bring MLflow to what the files say; ALL=1: every state that git or the run-cache holds
 	@python -m pipeline.publish $(if $(ALL),--all)
+
+data: $(INSTALLED) ## Look at a data file, FILE=data/raw/NAME: columns, odd values, and what to put into params.yaml
+	@python -m pipeline.inspect $(FILE)
 
 compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the test figures
 	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'

@@ -88,10 +88,10 @@ def from_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def to_yaml(content: Any, *, in_order: bool = False) -> bytes:
-    """YAML of values, lists and mappings, with sorted keys, or in the order that they have."""
+def to_yaml(content: Any, *, in_order: bool = False, compact: bool = False) -> bytes:
+    """YAML of values, lists and mappings, with sorted keys, or in their order; ``compact`` ones have leaves in one line."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
+    yaml.default_flow_style = None if compact else False
     yaml.sort_base_mapping_type_on_output = not in_order  # type: ignore[assignment]
     buffer = io.BytesIO()
     yaml.dump(content, buffer)

@@ -122,8 +122,13 @@ def _batches(source: Source, data: Data) -> Iterator[pd.DataFrame]:
         raise InputError(f"data.path: {source.path} has no rows")
 
 
+def is_outside(path: Path) -> bool:
+    """Whether a path leads out of the repository."""
+    return path.is_absolute() or Path(os.path.normpath(path)).parts[:1] == ("..",)
+
+
 def _check_place(path: Path) -> None:
-    if path.is_absolute() or Path(os.path.normpath(path)).parts[:1] == ("..",):
+    if is_outside(path):
         raise InputError(
             f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ and "
             "run `dvc add` on it, or `dvc import-url` it from where it is"

@@ -1,0 +1,215 @@
+"""Look at a file before anything runs: its rows, its columns, what is odd in them, and what to put into params.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from math import isqrt
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.columns.facts import Facts
+from pipeline.columns.guess import Guess, kinds_of
+from pipeline.columns.oddities import Copies, Extremes, odd_values
+from pipeline.columns.passes import over, surveyed
+from pipeline.columns.store import Store
+from pipeline.files import to_yaml
+from pipeline.kinds import KINDS
+from pipeline.readers import format_of, is_outside, read_blocks, reader_of
+from pipeline.sections import Data, Mixed
+from pipeline.stage import command
+
+MOST_COLUMNS = 100
+MANY_ZEROS = 0.5  # share of the rows
+GREY = 255
+ARRAY = ".npy"  # format of what has no names for its columns
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print what would be read."""
+    data = Data.model_validate(
+        {
+            "path": str(arguments.file),
+            "key": arguments.key,
+            "delimiter": arguments.delimiter,
+            "header": not arguments.no_header,
+            "missing": arguments.missing,
+            "fractions": {"train": 0.7, "valid": 0.15, "test": 0.15},
+        }
+    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        found = inspected(data, Store(Path(folder)))
+    show(found, data)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a file.
+
+    Attributes:
+        facts: Of its columns.
+        kinds: What they would be taken for, and why.
+        extremes: Of the columns of numbers, by name.
+        copies: Pairs of columns that say the same.
+    """
+
+    facts: list[Facts]
+    kinds: dict[str, Guess]
+    extremes: dict[str, Extremes]
+    copies: list[tuple[str, str]]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the columns may be the pixels of square images."""
+        ranges = [of.numbers.range for of in self.facts if of.is_number and of.numbers.whole]
+        width = isqrt(len(self.facts))
+        square = width > 1 and width * width == len(self.facts) == len(ranges)
+        return square and min(of.least for of in ranges) >= 0 and 1 < max(of.greatest for of in ranges) <= GREY
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Columns that say the same as an earlier one, and which."""
+        return {other: one for one, other in reversed(self.copies)}
+
+
+def inspected(data: Data, store: Store) -> Inspection:
+    """Read a file and look at its columns.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    table = surveyed(read_blocks(data), data, store)
+    numbers = [column for column, of in enumerate(table.facts) if of.is_number and of.observed]
+    copies = Copies(table.facts if format_of(data) != ARRAY else [])
+
+    def look(block: Any) -> list[Extremes]:
+        copies.add(block)
+        return [Extremes.of(block.numbers(column), table.facts[column].numbers.range) for column in numbers]
+
+    found = reduce(lambda one, other: list(map(add, one, other)), over(store, "looking for odd values", look))
+    extremes = {table.facts[column].name: of for column, of in zip(numbers, found, strict=True)}
+    return Inspection(table.facts, kinds_of(table.facts, data), extremes, copies.found)
+
+
+def show(found: Inspection, data: Data) -> None:
+    """Print it."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
+    rows = found.facts[0].rows
+    name = reader_of(Path(data.path)).__name__
+    console.print(f"[bold]{escape(data.path)}[/bold]: {name}, {rows:,} rows, {len(found.facts)} columns", end="\n\n")
+    if found.is_grey and format_of(data) == ARRAY:
+        width, greatest = isqrt(len(found.facts)), max(of.numbers.range.greatest for of in found.facts)
+        console.print(f"whole numbers from 0 to {greatest:g}: maybe grey images of {width} x {width} pixels")
+    else:
+        console.print(_table(found))
+    print("\nto paste into params.yaml, in place of these keys:\n")
+    print(to_yaml(snippet(found, data), in_order=True, compact=True).decode())
+    if is_outside(Path(data.path)):
+        print("the file lies outside the repository: copy it into data/raw/, `dvc add` it if it is large, and say so in path")
+    print("then `dvc repro`; docs/data.md says what else can be declared")
+
+
+def _table(found: Inspection) -> Table:
+    rows = found.facts[0].rows
+    table = Table(title="columns", title_justify="left")
+    for heading in ("column", "kind", "because", "values"):
+        table.add_column(heading)
+    table.add_column("missing", justify="right")
+    for heading in ("likelihood", "look at"):
+        table.add_column(heading)
+    for of in found.facts[:MOST_COLUMNS]:
+        kind, why = found.kinds[of.name]
+        left_out = kind not in KINDS
+        cells = (of.name, "left out" if left_out else kind, why if not left_out else f"{kind}: {why}", _values(of))
+        missing = f"{of.missing / rows:.1%}" if of.missing else ""
+        odd = "\n".join(_odd(of, found))
+        table.add_row(*map(escape, (*cells, missing, *(["", odd] if left_out else [_likelihood(of, found), odd]))))
+    if len(found.facts) > MOST_COLUMNS:
+        table.add_row(f"and {len(found.facts) - MOST_COLUMNS} more", *[""] * 6)
+    return table
+
+
+def _values(of: Facts) -> str:
+    if of.is_number and of.observed:
+        return f"{of.numbers.range.least:g} to {of.numbers.range.greatest:g}"
+    levels = sorted(of.levels or ())
+    return ", ".join(levels[:4]) + (f", ... ({len(levels)})" if len(levels) > 4 else "")
+
+
+def _odd(of: Facts, found: Inspection) -> Iterator[str]:
+    if of.name in found.left_out:
+        yield f"says the same as {found.left_out[of.name]}"
+    if of.name in found.extremes and found.kinds[of.name][0] != "identifier":
+        yield from odd_values(of, found.extremes[of.name])
+
+
+def _likelihood(of: Facts, found: Inspection) -> str:
+    """The likelihood that suits a column, and its transformation."""
+    name, transform = _suggested(of, found)
+    return f"{name}, transform {transform}" if transform else name
+
+
+def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:
+    kind = found.kinds[of.name][0]
+    default = Mixed.model_validate({"name": "mixed"}).model_dump()[kind]["name"]
+    if not of.is_number or kind not in ("continuous", "count"):
+        return default, None
+    ends, extremes = of.numbers.range, found.extremes[of.name]
+    if kind == "count":
+        zeros = extremes.least / of.observed if ends.least == 0 else 0.0
+        return ("zero_inflated_negative_binomial" if zeros > MANY_ZEROS else default), None
+    if ends.least >= 0 and ends.greatest <= 1:
+        return ("beta" if ends.least > 0 and ends.greatest < 1 else "zero_one_inflated_beta"), "none"
+    moments = extremes.moments
+    skewed = ends.least > 0 and moments.count and ends.greatest - moments.mean > 3 * (moments.mean - ends.least)
+    return default, "log" if skewed else None
+
+
+def snippet(found: Inspection, data: Data) -> dict[str, Any]:
+    """The params that differ from what a table without surprises needs."""
+    given = {name: value for name in ("key", "delimiter") if (value := getattr(data, name)) is not None}
+    section: dict[str, Any] = {"path": data.path, **given, "exclude": list(found.left_out), "missing": list(data.missing)}
+    section |= {} if data.header else {"header": False}
+    if found.is_grey and format_of(data) == ARRAY:
+        width = isqrt(len(found.facts))
+        section |= {"shape": [width, width], "units": "intensity", "dequantize": None, "binarize": "dynamic", "scale": "none"}
+        return {"data": section, "model": {"likelihood": {"name": "bernoulli"}}}
+    chosen = {of.name: _suggested(of, found) for of in found.facts if found.kinds[of.name][0] in KINDS}
+    kept = {name: of for name, of in chosen.items() if name not in found.left_out}
+    transforms = {name: {"transform": transform} for name, (_, transform) in kept.items() if transform}
+    section |= {"columns": transforms, "shape": None, "units": "units of the data", "dequantize": None, "binarize": None}
+    defaults = Mixed.model_validate({"name": "mixed"}).model_dump()
+    columns = {name: {"name": of} for name, (of, _) in kept.items() if of != defaults[found.kinds[name][0]]["name"]}
+    likelihood = {"name": "mixed", **({"columns": columns} if columns else {})}
+    return {"data": section, "model": {"likelihood": likelihood}}
+
+
+def _code(text: str) -> str | float:
+    try:
+        return int(text) if float(text).is_integer() else float(text)
+    except ValueError:
+        return text
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("file", type=Path, help="a file or folder, as data.path")
+    made.add_argument("--key", help="the array to take, where a file has several (data.key)")
+    made.add_argument("--delimiter", help="between the fields of a text (data.delimiter)")
+    made.add_argument("--no-header", action="store_true", help="the first line has no names (data.header: false)")
+    made.add_argument("--missing", nargs="*", default=[], type=_code, help="values that stand for no value (data.missing)")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(command("inspect", parser(), main))

@@ -1,0 +1,93 @@
+"""inspect: what is said of a file, and that the params it suggests prepare it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import inspect, prepare
+from pipeline.params import load_params
+from pipeline.schema import load_schema
+from pipeline.stage import command
+from tests.workspace import mixed_table, write_params, write_table
+
+
+def said_of(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[str, dict[str, Any]]:
+    """What is printed, and the params in it."""
+    inspect.main(inspect.parser().parse_args([str(path), *options]))
+    said = capsys.readouterr().out
+    yaml = said.split("in place of these keys:\n")[1].split("\nthe")[0]
+    return said, YAML(typ="safe", pure=True).load(yaml)
+
+
+def flattened(content: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in content.items() for name, value in values.items()}
+
+
+def table() -> pd.DataFrame:
+    frame = mixed_table(200)
+    income = np.exp(np.random.default_rng(0).normal(size=200)).round(3)
+    return frame.assign(
+        income=income,
+        again=income,
+        gender=frame["sex"].map({"female": "f", "male": "m"}),
+        age=np.where(np.arange(200) % 9 == 0, -999, np.arange(200) % 70),
+        share=np.random.default_rng(1).random(200),
+        size=[*[1.5, 2.5] * 99, 2.25, 1e6],
+        id=range(200),
+    )
+
+
+def test_what_is_odd_is_named(workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one block or in many."""
+    path = write_table(workspace, table())
+    said, params = said_of(path, capsys)
+    lines = {line.split("│")[1].strip(): line for line in said.splitlines() if line.startswith("│")}
+    assert "-999 in 23 rows: data.missing?" in lines["age"]
+    assert "1e+06 is" in lines["size"]
+    assert "says the same as income" in lines["again"]
+    assert "says the same as sex" in lines["gender"]
+    assert "left out" in lines["id"]
+    assert params["data"]["exclude"] == ["gender", "again"]
+    assert params["data"]["columns"] == {"income": {"transform": "log"}, "share": {"transform": "none"}}
+    assert params["model"]["likelihood"]["columns"]["share"] == {"name": "beta"}
+    monkeypatch.setattr("pipeline.readers.base.ROWS", 17)
+    assert said_of(path, capsys) == (said, params)
+
+
+def test_what_is_suggested_is_accepted(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_table(workspace, table()).relative_to(workspace)
+    _, params = said_of(path, capsys, "--missing=-999")
+    assert params["data"]["missing"] == [-999]
+    write_params(workspace, **flattened(params))
+    load_params()
+    prepare.main()
+    columns = {column.name: column for column in load_schema().columns}
+    assert columns["age"].missing == 23
+    assert set(columns) == {*mixed_table().columns, "income", "age", "share", "size"}
+
+
+def test_grey_images_are_recognised(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/raw/images.npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.random.default_rng(0).integers(0, 256, (60, 4, 4)))
+    said, params = said_of(path, capsys)
+    assert "60 rows, 16 columns" in said
+    assert params["data"]["shape"] == [4, 4]
+    write_params(workspace, **flattened(params))
+    prepare.main()
+    assert load_schema().is_binary
+
+
+def test_a_file_that_cannot_be_read_is_an_error(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["inspect", "data/raw/none.csv"])
+    assert command("inspect", inspect.parser(), inspect.main) == 1
+    assert "data/raw/none.csv does not exist" in capsys.readouterr().err
