@@ -169,8 +169,8 @@ def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:
         return ("zero_inflated_negative_binomial" if zeros > MANY_ZEROS else default), None
     if ends.least >= 0 and ends.greatest <= 1:
         return ("beta" if ends.least > 0 and ends.greatest < 1 else "zero_one_inflated_beta"), "none"
-    moments = extremes.moments
-    skewed = ends.least > 0 and moments.count and ends.greatest - moments.mean > 3 * (moments.mean - ends.least)
+    mean, between = extremes.moments.mean, extremes.between
+    skewed = ends.least > 0 and extremes.moments.count and between.greatest - mean > 3 * (mean - between.least)
     return default, "log" if skewed else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.files import MODELS
 from pipeline.kinds import Kind
+from pipeline.moments import Array
 from pipeline.params import Params
 from pipeline.schema import SPLITS, Column, Schema, load_index, load_split
 from pipeline.sections import Model
@@ -25,6 +27,7 @@ FITTING: dict[Kind, str] = {
     "categorical": "categorical",
     "ordinal": "ordinal or categorical",
 }
+ROWS = 2**16  # that are checked at a time
 HIDDEN = 0.5  # share of the rows of a training step with hidden values, where values are missing
 OF_CATEGORIES = ("categorical", "bernoulli")  # likelihoods that do not take the positions of categories for numbers
 
@@ -116,15 +119,36 @@ def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: Params) -
     for d, column in enumerate(schema.columns):
         _refuse_measure(likelihood.of(d), column, params)
     for split in SPLITS:
-        y = np.asarray(load_split(split))
-        for d, column in enumerate(schema.columns):
-            support = likelihood.of(d).support
-            for row in np.flatnonzero(~(support.contains(y[:, d]) | np.isnan(y[:, d])))[:1]:
+        y = load_split(split)
+        for first in range(0, len(y), ROWS):
+            for row, d, support in outside(likelihood, np.asarray(y[first : first + ROWS])):
+                column = schema.columns[d]
                 raise InputError(
-                    f"{_where(params, column)} needs values that are each {support.description}, but column {column.name!r} "
-                    f"has {y[row, d]:g}, as prepared, in row {load_index(split)[row] + 1} of {params.data.path}; choose "
-                    f"{FITTING[column.kind]}, or mend the transform in data"
+                    f"{_where(params, column)} needs values that are each {support}, but column {column.name!r} "
+                    f"has {y[first + row, d]:g}, as prepared, in row {load_index(split)[first + row] + 1} of "
+                    f"{params.data.path}; choose {FITTING[column.kind]}, or mend the transform in data"
                 )
+
+
+def outside(likelihood: Likelihood, y: Array) -> Iterator[tuple[int, int, str]]:
+    """Row, column and support of the first value of each column of y (N, D) that the likelihood is not for."""
+    for d in range(y.shape[1]):
+        support = likelihood.of(d).support
+        for row in np.flatnonzero(~(support.contains(y[:, d]) | np.isnan(y[:, d])))[:1]:
+            yield int(row), d, support.description
+
+
+def check_support(likelihood: Likelihood, schema: Schema, y: Array, first: int) -> None:
+    """Refuse rows y (N, D), of which the first is row ``first`` of a file, that a model's likelihood is not for.
+
+    Raises:
+        InputError: Naming column, row and value.
+    """
+    for row, d, support in outside(likelihood, y):
+        raise InputError(
+            f"column {schema.names[d]!r}, row {first + row + 1}: the model's likelihood needs values that are each {support}, "
+            f"and this one, as prepared, is {y[row, d]:g}; leave the row out"
+        )
 
 
 def _refuse_measure(likelihood: Likelihood, column: Column, params: Params) -> None:
@@ -152,21 +176,21 @@ def _where(params: Params, column: Column) -> str:
     return f"model.likelihood.{f'columns.{column.name}' if named else column.kind}"
 
 
-def load_model(schema: Schema) -> VAE:
-    """The model in ``models/``.
+def load_model(schema: Schema, folder: Path = MODELS) -> VAE:
+    """The model in a folder, for data of this schema.
 
     Raises:
         InputError: If it was trained on data of another schema.
         ModelFileError: If its files are missing or damaged.
     """
-    vae = VAE.load(MODELS)
+    vae = VAE.load(folder)
     columns = ["real" if column.is_density else "discrete" for column in schema.columns]
     of = vae.generative.likelihood.of
     modelled = ["discrete" if of(d).measure == "probability" else "real" for d in range(vae.card.data_dim)]
     gaps = any(of.missing for of in vae.card.inputs or ())
     if modelled != columns or vae.card.inputs != inputs(schema, gaps=gaps) or (schema.has_missing and not gaps):
         raise InputError(
-            f"{MODELS} holds a model of {_counted(modelled)}, but the prepared data has {_counted(columns)}"
+            f"{folder} holds a model of {_counted(modelled)}, but the prepared data has {_counted(columns)}"
             + ("" if modelled != columns else ", of other scales or classes")
             + "; train again with `dvc repro`"
         )

@@ -23,7 +23,7 @@ from pipeline.files import PREPARED
 from pipeline.job import Job, running
 from pipeline.kinds import KINDS
 from pipeline.readers import check_files, format_of, read_blocks
-from pipeline.schema import Column, Schema
+from pipeline.schema import Column, Reading, Schema
 from pipeline.schema_table import show
 from pipeline.sections import Data
 from pipeline.splits import split_columns
@@ -74,6 +74,9 @@ def prepare(data: Data, seed: int, blocks: Store, folder: Path) -> tuple[Schema,
         shape=shape,
         units=data.units,
         rows=program.splits.rows,
+        reading=Reading(
+            missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
+        ),
         notes=[*notes(program, found, prepared, data), *repetitions],
     )
     return schema, kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ class Column(BaseModel):
             categories; ``"categorical"`` and ``"ordinal"``, the position of the value among `categories`.
         categories: The raw values that 0, 1, ... stand for, as text; null for numbers.
         numeric: Whether the raw values are numbers.
+        other: Whether the last category is for all values that no training row has.
         step: Distance between neighbouring raw values, where uniform noise of this width was added.
         transform: Of a continuous column.
         missing: How many rows lack it, in all splits.
@@ -45,6 +46,7 @@ class Column(BaseModel):
     kind: Kind
     categories: list[str] | None = None
     numeric: bool = True
+    other: bool = False
     step: float | None = None
     transform: Annotated[Identity | Standardize | Log | Quantile, Field(discriminator="name")] = Identity()
     missing: int = 0
@@ -84,6 +86,22 @@ def number_text(x: float) -> str:
     return str(int(x)) if float(x).is_integer() else repr(float(x))
 
 
+class Reading(BaseModel):
+    """How raw values were read, so that those of another file can be.
+
+    Attributes:
+        missing: Values that stand for no value.
+        binarize: How numbers became zeros and ones; null if they did not.
+        largest: Intensity, where zeros and ones were drawn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    missing: list[str | int | float] = []
+    binarize: float | Literal["static", "dynamic"] | None = None
+    largest: float | None = None
+
+
 class Schema(BaseModel):
     """All columns.
 
@@ -94,6 +112,7 @@ class Schema(BaseModel):
         shape: Height and width where a row is an image.
         units: What the raw values are.
         rows: Rows in each split.
+        reading: How raw values were read.
         notes: What was done that a reader should know.
     """
 
@@ -105,6 +124,7 @@ class Schema(BaseModel):
     shape: tuple[int, int] | None
     units: str
     rows: dict[str, int]
+    reading: Reading = Reading()
     notes: list[str] = []
 
     @property

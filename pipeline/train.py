@@ -1,6 +1,6 @@
 """Stage 2, train: fit the VAE on the training rows and keep the epoch with the best validation ELBO.
 
-Writes ``models/``: model.safetensors, model.json; ``results/train/``: history.csv, metrics.json, curves.png.
+Writes ``models/``: model.safetensors, model.json, schema.json; ``results/train/``: history.csv, metrics.json, curves.png.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
             **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},
         )
         if is_first_process():
-            _write(vae, job)
+            _write(vae, schema, job)
 
 
 class Live(Callback):
@@ -84,7 +84,7 @@ def _mean_log_jacobian(schema: Schema, split: str) -> float:
     return float(schema.log_jacobian(load_split(split)).mean())
 
 
-def _write(vae: VAE, job: Job) -> None:
+def _write(vae: VAE, schema: Schema, job: Job) -> None:
     history = pd.DataFrame(vae.history.rows)
     best = history.iloc[int(history["valid_elbo"].argmax())]
     metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}
@@ -95,6 +95,7 @@ def _write(vae: VAE, job: Job) -> None:
         write_json(folder / "metrics.json", metrics)
         learning_curves(history, metrics["best_epoch"], folder / "curves.png")
         vae.save(models)
+        schema.save(models)
     print(
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
         f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"

@@ -178,7 +178,8 @@ def _described(plan: Plan, found: Measured) -> Column:
     column = Column(name=plan.name, kind=plan.kind, missing=plan.facts.missing, step=plan.step)
     if plan.has_categories:
         numeric = plan.facts.is_number and not plan.options.other
-        return column.model_copy(update={"categories": categories(plan, found.categories), "numeric": numeric})
+        described = {"categories": categories(plan, found.categories), "numeric": numeric, "other": plan.options.other}
+        return column.model_copy(update=described)
     least = plan.family.model_fields["least"].default
     if least is not None and found.least <= least:
         raise InputError(

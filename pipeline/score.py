@@ -1,0 +1,161 @@
+"""Score the rows of a file with a trained model: log p of each row, and what each of its values has to do with that.
+
+Writes a table with a line per row: index, log_likelihood, effective_sample_size, and for each column of a table
+reconstruction_NAME and, where the model takes missing values, given_rest_NAME (see docs/data.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.columns.apply import Application
+from pipeline.compute import use_threads
+from pipeline.errors import InputError
+from pipeline.files import MODELS
+from pipeline.models import check_support, load_model
+from pipeline.moments import Array
+from pipeline.odd_rows import Summary
+from pipeline.readers import read_blocks
+from pipeline.row_files import writing
+from pipeline.schema import Schema, load_schema
+from pipeline.sections import Data
+from pipeline.stage import command
+from vae import VAE
+from vae.bar import progress_bar
+from vae.evidence import importance_sampling, log_likelihood_given_rest, reconstruction_by_column
+
+SUFFIXES = (".csv", ".parquet")
+ROWS = 1024  # at a time
+PARTS_SAMPLES = 100  # of the reconstruction's parts
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Score the file."""
+    target = arguments.out or Path(f"{arguments.file.name.split('.')[0]}.scores.parquet")
+    _check(target, arguments)
+    use_threads(arguments.threads)
+    scorer = Scorer.of(arguments)
+    data = Data.model_validate(
+        {
+            "path": str(arguments.file),
+            "key": arguments.key,
+            "delimiter": arguments.delimiter,
+            "header": not arguments.no_header,
+            "fractions": {"train": 0.7, "valid": 0.15, "test": 0.15},
+        }
+    )
+    summary = Summary()
+    with progress_bar(transient=True) as bar, writing(target) as writer:
+        task, first = bar.add_task("scoring rows", total=None, note=""), 0
+        for number, (frame, _) in enumerate(read_blocks(data)):
+            for scores, raw in scorer.scored(frame, number, first, lambda count: bar.advance(task, count)):
+                summary.add(scores, raw)
+                writer.write(scores)
+            first += len(frame)
+    summary.show(target, scorer.samples)
+
+
+def _check(target: Path, arguments: argparse.Namespace) -> None:
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"--out: {target} must end in .csv or .parquet")
+    if arguments.samples < 1:
+        raise InputError(f"--samples must be at least 1; got {arguments.samples}")
+    if target.exists() and arguments.file.exists() and target.samefile(arguments.file):
+        raise InputError(f"--out: {target} is the file that is read; name another one")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores rows.
+
+    Attributes:
+        vae: The model.
+        schema: Of its data.
+        samples: S of importance sampling.
+        seed: Of all noise.
+        parts: Whether the columns' parts are computed.
+    """
+
+    vae: VAE
+    schema: Schema
+    samples: int
+    seed: int
+    parts: bool
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Scorer:
+        """As the command line says."""
+        schema = load_schema(arguments.model)
+        vae = load_model(schema, arguments.model)
+        return cls(vae, schema, arguments.samples, arguments.seed, arguments.parts and schema.shape is None)
+
+    def scored(
+        self, frame: pd.DataFrame, number: int, first: int, advance: Callable[[int], object]
+    ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """The scores of a block's rows, some at a time, and their values."""
+        y = Application(self.schema, self.seed).prepared(frame, number, first)
+        check_support(self.vae.generative.likelihood, self.schema, y, first)
+        self._check_gaps(y, first)
+        for begin in range(0, len(y), ROWS):
+            some = slice(begin, begin + ROWS)
+            yield self._scores(y[some], np.arange(first + begin, first + begin + len(y[some]))), frame[self.schema.names][some]
+            advance(len(y[some]))
+
+    def _scores(self, y: Array, index: np.ndarray) -> pd.DataFrame:
+        rows, ids = self.vae.as_rows(y), torch.from_numpy(index)
+        found = importance_sampling(self.vae, rows, self.samples, seed=self.seed, ids=ids)
+        columns = {
+            "index": index,
+            "log_likelihood": found.log_likelihood.cpu().numpy() + self.schema.log_jacobian(y),
+            "effective_sample_size": found.effective_sample_size.cpu().numpy(),
+        }
+        return pd.DataFrame(columns | (self._parts(rows, ids, y) if self.parts else {}))
+
+    def _parts(self, rows: torch.Tensor, ids: torch.Tensor, y: Array) -> dict[str, Array]:
+        raw = self.schema.log_derivatives(y)
+        found = {"reconstruction": reconstruction_by_column(self.vae, rows, PARTS_SAMPLES, seed=self.seed, ids=ids)}
+        if self._takes_gaps:
+            found["given_rest"] = log_likelihood_given_rest(self.vae, rows, self.samples, seed=self.seed, ids=ids)
+        columns = {what: part.cpu().numpy() + raw for what, part in found.items()}
+        return {f"{what}_{name}": part[:, d] for what, part in columns.items() for d, name in enumerate(self.schema.names)}
+
+    @property
+    def _takes_gaps(self) -> bool:
+        return any(of.missing for of in self.vae.card.inputs or ())
+
+    def _check_gaps(self, y: Array, first: int) -> None:
+        if self._takes_gaps:
+            return
+        for row, column in np.argwhere(np.isnan(y))[:1]:
+            raise InputError(
+                f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained on "
+                "complete rows only; fill it, or train with train.hide above 0"
+            )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("file", type=Path, help="rows with the columns that the model was trained on")
+    made.add_argument("--model", type=Path, default=MODELS, help="folder with what train has made (default: models)")
+    made.add_argument("--out", type=Path, help="the table to write, .parquet or .csv (default: FILE.scores.parquet)")
+    made.add_argument("--samples", type=int, default=1000, help="S of importance sampling (default: 1000)")
+    made.add_argument("--no-parts", dest="parts", action="store_false", help="log p of rows only, without their parts")
+    made.add_argument("--seed", type=int, default=0, help="of all noise (default: 0)")
+    made.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    made.add_argument("--key", help="the array to take, where a file has several")
+    made.add_argument("--delimiter", help="between the fields of a text")
+    made.add_argument("--no-header", action="store_true", help="the first line of the text has no names")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(command("score", parser(), main))
