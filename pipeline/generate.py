@@ -55,7 +55,7 @@ def _images(vae: VAE, schema: Schema, samples: Array, folder: Path) -> None:
     test = np.array(load_split("test"))
     originals = schema.to_raw(test)
     limits = (float(np.nanmin(originals)), float(np.nanmax(originals)))
-    pictures = figures.Pictures(cast(tuple[int, int], schema.shape), schema.units, limits)
+    pictures = figures.Pictures(cast(tuple[int, int, int], schema.shape), schema.units, limits)
     pictures.sample_grid(samples, folder / "samples.png")
     pictures.reconstructions(originals[:12], _decode(vae, schema, vae.infer(test[:12])[0]), folder / "reconstructions.png")
     axis = torch.linspace(-3, 3, STEPS, dtype=vae.as_rows(test).dtype)

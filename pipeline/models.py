@@ -40,6 +40,7 @@ def build(params: Params, schema: Schema) -> VAE:
     """
     gaps = schema.has_missing or hidden_share(params, schema) > 0
     _refuse_library(params.model, gaps=gaps)
+    _refuse_convolutions(params.model, schema, gaps=gaps)
     objective = params.train.objective.model_dump()
     entry = OBJECTIVES[objective.pop("name")]
     vae = VAE(
@@ -49,6 +50,7 @@ def build(params: Params, schema: Schema) -> VAE:
         latent_dim=params.model.latent_dim,
         likelihood=likelihood(params.model, schema, gaps=gaps),
         inputs=inputs(schema, gaps=gaps),
+        shape=schema.shape,
         objective=entry.build(objectives, **objective),
         seed=params.seed,
     )
@@ -66,6 +68,20 @@ def _refuse_library(model: Model, *, gaps: bool) -> None:
             "model.likelihood: library makes means shares of a row's total, which is not known where values are missing or "
             "hidden (train.hide); set library to null, or complete the rows"
         )
+
+
+def _refuse_convolutions(model: Model, schema: Schema, *, gaps: bool) -> None:
+    """Convolutions are for images, of which no pixel is missing or a category."""
+    for name in ("generative", "inference"):
+        if not getattr(model, name).channels:
+            continue
+        if schema.shape is None:
+            raise InputError(f"model.{name}.channels: convolutions are for images; set data.shape, or channels to []")
+        if gaps or "categorical" in schema.kinds or model.likelihood.name == "mixed":
+            raise InputError(
+                f"model.{name}.channels: convolutions are for complete images of one likelihood; set channels to [], or leave "
+                "out train.hide, mixed and categories, and the images with missing pixels"
+            )
 
 
 def hidden_share(params: Params, schema: Schema) -> float:

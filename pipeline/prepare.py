@@ -97,16 +97,16 @@ def _written(
     return made, prepared, list(repeated(writer.digests))
 
 
-def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int] | None:
+def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:
     if data.shape is None:
         return None
-    height, width = data.shape
-    if height * width != len(plans):
+    height, width, channels = (*data.shape, 1)[:3]
+    if height * width * channels != len(plans):
         raise InputError(
-            f"data.shape: [{height}, {width}] needs {height * width} columns, but {data.path} has {len(plans)} after "
+            f"data.shape: {data.shape} needs {height * width * channels} columns, but {data.path} has {len(plans)} after "
             "data.exclude; mend the shape, or set it to null for a table"
         )
-    return height, width
+    return height, width, channels
 
 
 def _report(data: Data, schema: Schema, why: Mapping[str, str]) -> None:

@@ -109,7 +109,7 @@ class Schema(BaseModel):
         columns: In the order of the raw file.
         left_out: Why a column was left out, by name.
         format: Suffix of the raw file: samples are written in the same format.
-        shape: Height and width where a row is an image.
+        shape: Height, width and channels where a row is an image.
         units: What the raw values are.
         rows: Rows in each split.
         reading: How raw values were read.
@@ -121,7 +121,7 @@ class Schema(BaseModel):
     columns: list[Column]
     left_out: dict[str, str] = {}
     format: str
-    shape: tuple[int, int] | None
+    shape: tuple[int, int, int] | None
     units: str
     rows: dict[str, int]
     reading: Reading = Reading()

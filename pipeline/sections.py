@@ -110,7 +110,7 @@ class Data(Section):
     exclude: list[str] = []
     missing: list[str | int | float] = []
     columns: dict[str, ColumnOptions] = {}
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)] | None = None
     units: str = "units of the data"
     fractions: Fractions
     split: SplitBy | None = None
@@ -118,12 +118,30 @@ class Data(Section):
     binarize: float | Literal["static", "dynamic"] | None = None
     scale: Transformation = "standardize"
 
+    @field_validator("shape")
+    @classmethod
+    def _grey_or_colour(cls, shape: list[int] | None) -> list[int] | None:
+        if shape is not None and len(shape) == 3 and shape[2] not in COLOURS:
+            raise ValueError(f"must be [height, width], or [height, width, channels] with 1 or 3 channels; got {shape}")
+        return shape
+
+
+COLOURS = (1, 3)
+
 
 class Network(Section):
     """``model.generative`` and ``model.inference``."""
 
     hidden: list[Annotated[int, Field(ge=1)]]
     activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # type: ignore[valid-type]
+    channels: list[Annotated[int, Field(ge=1)]] = []
+    residual_blocks: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _with_convolutions(self) -> Self:
+        if self.residual_blocks and not self.channels:
+            raise ValueError(f"residual_blocks follow convolutions: set channels, or 0; got {self.residual_blocks}")
+        return self
 
 
 OfColumn = _choice(LIKELIHOODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vae import likelihoods
+from vae.convolutional import Decoder, Encoder
 from vae.distributions import DiagonalNormal, VectorDistribution
 from vae.encoding import Encoding, Input
-from vae.networks import Architecture, Feedforward
+from vae.networks import Architecture, Feedforward, Shape
 from vae.posteriors import DiagonalGaussian
 from vae.registry import LIKELIHOODS, lookup
 
@@ -24,20 +26,31 @@ class Inference(nn.Module):
         data_dim: Number of columns D.
         latent_dim: Number of latent dimensions K.
         inputs: How each column goes in; as it is by default.
+        shape: Of the image that a row is, for a convolutional architecture.
 
     Raises:
-        ValueError: If there are not D inputs.
+        ValueError: If there are not D inputs, or the architecture is not for such data.
     """
 
     def __init__(
-        self, architecture: Architecture, data_dim: int, latent_dim: int, inputs: Sequence[Input] | None = None
+        self,
+        architecture: Architecture,
+        data_dim: int,
+        latent_dim: int,
+        inputs: Sequence[Input] | None = None,
+        shape: Shape | None = None,
     ) -> None:
         super().__init__()
         if inputs is not None and len(inputs) != data_dim:
             raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
         self.encoding = None if inputs is None else Encoding(inputs)
         width = data_dim if self.encoding is None else self.encoding.width
-        self.network = Feedforward(architecture, width, DiagonalGaussian.features * latent_dim)
+        outputs = DiagonalGaussian.features * latent_dim
+        self.network: Any
+        if architecture.channels:
+            self.network = Encoder(architecture, image_shape(shape, width), outputs)
+        else:
+            self.network = Feedforward(architecture, width, outputs)
         self.posterior = DiagonalGaussian()
 
     def forward(self, y: Tensor) -> DiagonalNormal:
@@ -58,14 +71,48 @@ class Inference(nn.Module):
 class Generative(nn.Module):
     """The generative network and the likelihood: z -> p(y|z)."""
 
-    def __init__(self, architecture: Architecture, latent_dim: int, data_dim: int, likelihood: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        latent_dim: int,
+        data_dim: int,
+        likelihood: Mapping[str, Any],
+        shape: Shape | None = None,
+    ) -> None:
         super().__init__()
         self.likelihood = build_likelihood(likelihood, data_dim)
-        self.network = Feedforward(architecture, latent_dim, self.likelihood.outputs(data_dim))
+        self._maps = architecture.widest(shape)
+        self.network: Any
+        if architecture.channels:
+            if isinstance(self.likelihood, likelihoods.Mixed):
+                raise ValueError("channels need all columns to have the same likelihood and no missing values, not mixed ones")
+            self.network = Decoder(architecture, latent_dim, image_shape(shape, data_dim), self.likelihood.features)
+        else:
+            self.network = Feedforward(architecture, latent_dim, self.likelihood.outputs(data_dim))
+
+    @property
+    def widest(self) -> int:
+        """The most numbers that a layer has for one latent."""
+        layers = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)]
+        return max(self._maps, *(layer.out_features for layer in layers))
 
     def forward(self, z: Tensor) -> VectorDistribution:
         """p(y|z) for z of shape (..., K)."""
         return self.likelihood(self.network(z))
+
+
+def image_shape(shape: Shape | None, width: int) -> Shape:
+    """Height, width and channels of images of so many numbers.
+
+    Raises:
+        ValueError: If they are not that of such images.
+    """
+    if shape is None or math.prod(shape) != width:
+        raise ValueError(
+            f"channels are for images whose numbers all go into the network as they are: shape (height, width, channels) must "
+            f"have {width} numbers; got {shape}"
+        )
+    return shape
 
 
 def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihoods.Likelihood:

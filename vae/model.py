@@ -40,13 +40,14 @@ class VAE(pl.LightningModule):
     """A variational autoencoder.
 
     Args:
-        generative_architecture: Hidden layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
-        inference_architecture: Hidden layers of the inference network, likewise.
+        generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
+        inference_architecture: Layers of the inference network, likewise.
         data_dim: Number of data columns D.
         latent_dim: Number of latent dimensions K.
         likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
             ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
         inputs: How each column goes into the inference network, see `vae.encoding.Input`; as it is by default.
+        shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
         objective: What training minimises; the ELBO by default.
         seed: Seed of the initial weights.
 
@@ -68,6 +69,7 @@ class VAE(pl.LightningModule):
         latent_dim: int,
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
+        shape: tuple[int, int, int] | None = None,
         objective: ELBO | None = None,
         seed: int = 0,
     ) -> None:
@@ -82,11 +84,12 @@ class VAE(pl.LightningModule):
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
             inputs=None if inputs is None else [Input.of(of) for of in inputs],
+            shape=shape,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.inference = Inference(self.card.inference, data_dim, latent_dim, self.card.inputs)
-            self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood)
+            self.inference = Inference(self.card.inference, data_dim, latent_dim, self.card.inputs, self.card.shape)
+            self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood, self.card.shape)
             self.prior = StandardNormal(latent_dim)
         self.objective = objective or ELBO()
         self.training_settings = Training()

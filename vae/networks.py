@@ -11,12 +11,21 @@ from torch import Tensor, nn
 
 from vae.registry import ACTIVATIONS, lookup
 
+Shape = tuple[int, int, int]  # height, width and channels of an image
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """Hidden layers of a feed-forward network: their widths, in order, and the activation between them.
+    """Layers of a network, and the activation between them.
 
     ``Architecture(hidden=(200, 200), activation="tanh")`` has two hidden layers of width 200; ``hidden=()`` is affine.
+    ``Architecture(channels=(32, 64), hidden=(256,))`` is convolutional, for images: see `vae.convolutional`.
+
+    Attributes:
+        hidden: Widths of the fully connected layers, in order.
+        activation: A name in `vae.registry.ACTIVATIONS`.
+        channels: Of the convolutions, from the image on, each of which halves height and width; none by default.
+        residual_blocks: After each convolution.
 
     Raises:
         ValueError: If a width is below 1 or the activation is unknown.
@@ -24,17 +33,42 @@ class Architecture:
 
     hidden: tuple[int, ...] = (128,)
     activation: str = "tanh"
+    channels: tuple[int, ...] = ()
+    residual_blocks: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         lookup("activation", ACTIVATIONS, self.activation)
-        if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden widths must be at least 1; got {list(self.hidden)}")
+        for name, what in (("hidden", "hidden widths"), ("channels", "channels")):
+            widths = tuple(getattr(self, name))
+            object.__setattr__(self, name, widths)
+            if any(width < 1 for width in widths):
+                raise ValueError(f"{what} must be at least 1; got {list(widths)}")
+        if self.residual_blocks < 0 or (self.residual_blocks and not self.channels):
+            raise ValueError(f"residual_blocks must be 0, or more where there are channels; got {self.residual_blocks}")
+
+    def sizes(self, shape: Shape) -> list[tuple[int, int]]:
+        """Height and width of an image, and after each convolution."""
+        found = [shape[:2]]
+        for _ in self.channels:
+            height, width = found[-1]
+            found.append((-(-height // 2), -(-width // 2)))
+        return found
+
+    def widest(self, shape: Shape | None) -> int:
+        """The most numbers that a layer has between input and output."""
+        maps = self.sizes(shape) if shape else []
+        return max(1, *self.hidden, *(c * h * w for c, (h, w) in zip(self.channels, maps, strict=False)))
 
     @classmethod
     def of(cls, architecture: Architecture | Mapping[str, Any]) -> Architecture:
         """An architecture from itself or from a mapping such as ``{"hidden": [200, 200]}``."""
         return architecture if isinstance(architecture, Architecture) else cls(**dict(architecture))
+
+
+def activation(architecture: Architecture) -> nn.Module:
+    """The activation between layers."""
+    made: nn.Module = getattr(nn, ACTIVATIONS[architecture.activation])()
+    return made
 
 
 class Feedforward(nn.Sequential):
@@ -45,10 +79,9 @@ class Feedforward(nn.Sequential):
 
     def __init__(self, architecture: Architecture, input_dim: int, output_dim: int) -> None:
         widths = (input_dim, *architecture.hidden)
-        activation = getattr(nn, ACTIVATIONS[architecture.activation])
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), activation()]
+            layers += [nn.Linear(before, after), activation(architecture)]
         super().__init__(*layers, nn.Linear(widths[-1], output_dim))
 
     def forward(self, x: Tensor) -> Tensor:

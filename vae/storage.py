@@ -40,6 +40,7 @@ class Card(BaseModel):
     generative: Architecture
     inference: Architecture
     inputs: list[Input] | None = None
+    shape: tuple[int, int, int] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `VAE`."""
@@ -50,6 +51,7 @@ class Card(BaseModel):
             "latent_dim": self.latent_dim,
             "likelihood": self.likelihood,
             "inputs": self.inputs,
+            "shape": self.shape,
         }
 
 

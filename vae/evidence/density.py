@@ -26,7 +26,8 @@ Rows = slice | Tensor
 
 def paired(generative: Generative, y: Tensor) -> Callable[[Tensor], Tensor]:
     """z (S, N, K) -> log p(y_n|z_sn), (S, N), for rows y (N, D)."""
-    return PAIRED.get(type(generative.likelihood), Paired)(generative, y)
+    form = PAIRED.get(type(generative.likelihood), Paired) if isinstance(generative.network, nn.Sequential) else Paired
+    return form(generative, y)
 
 
 def all_pairs(generative: Generative, y: Tensor, probe: Tensor) -> AllPairs:
@@ -43,8 +44,7 @@ class Paired:
 
     def __init__(self, generative: Generative, y: Tensor) -> None:
         self.generative, self.y = generative, y
-        widths = [layer.out_features for layer in generative.network if isinstance(layer, nn.Linear)]
-        self.draws = max(1, SLICE // (len(y) * max(widths)))
+        self.draws = max(1, SLICE // (len(y) * generative.widest))
 
     def __call__(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn); without a gradient, some draws at a time."""

@@ -117,7 +117,8 @@ def require_samples(S: int, name: str = "samples") -> None:
 def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**21) -> int:
     """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
     card = vae.card
-    widest = max(card.data_dim, card.latent_dim, *card.generative.hidden, *card.inference.hidden)
+    layers = (of.widest(card.shape) for of in (card.generative, card.inference))
+    widest = max(card.data_dim, card.latent_dim, *layers)
     return max(1, budget // (draws * widest))
 
 

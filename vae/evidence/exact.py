@@ -73,7 +73,8 @@ def exact(vae: VAE, y: Tensor, *, advance: Advance = ignore) -> Exact:
 
 
 def _is_linear_gaussian(vae: VAE) -> bool:
-    return not vae.card.generative.hidden and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
+    card = vae.card.generative
+    return not card.hidden and not card.channels and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
 
 
 def _in_float64(vae: VAE) -> VAE:

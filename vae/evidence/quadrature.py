@@ -115,7 +115,7 @@ def _log_outside(modes: list[Mode], z: Tensor) -> Tensor:
 
 def _points(vae: VAE, N: int) -> int:
     """Points that may be scored together for N rows."""
-    return max(1, NUMBERS // (N * max(vae.card.data_dim, *vae.card.generative.hidden, 1)))
+    return max(1, NUMBERS // (N * max(vae.card.data_dim, vae.card.generative.widest(vae.card.shape))))
 
 
 def _global_scores(vae: VAE, y: Tensor, spacing: float) -> Iterator[tuple[Tensor, Tensor]]:
