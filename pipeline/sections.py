@@ -182,6 +182,7 @@ class Train(Section):
     devices: int = Field(1, ge=1)
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     hide: float | None = Field(None, ge=0, le=1)
+    memory_gib: float = Field(4.0, gt=0)
     deterministic: bool = True
 
 

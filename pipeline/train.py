@@ -28,6 +28,8 @@ from pipeline.tracking import View
 from vae import VAE
 from vae.training import QUANTITIES, epoch_row
 
+ROWS = 2**16  # at a time
+
 
 def main() -> None:
     """Run the stage."""
@@ -81,7 +83,9 @@ class Snapshots:
 
 
 def _mean_log_jacobian(schema: Schema, split: str) -> float:
-    return float(schema.log_jacobian(load_split(split)).mean())
+    y = load_split(split)
+    parts = [schema.log_jacobian(y[first : first + ROWS]).sum() for first in range(0, len(y), ROWS)]
+    return float(sum(parts) / len(y))
 
 
 def _write(vae: VAE, schema: Schema, job: Job) -> None:

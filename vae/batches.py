@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -65,33 +64,3 @@ class Batches:
 
     def _share(self, rows: Tensor) -> Tensor:
         return rows if self.processes == 1 else rows[self.rank :: self.processes]
-
-
-class InMemory(pl.LightningDataModule):
-    """Training and validation rows held on the device that trains.
-
-    Args:
-        y: Training rows, shape (N, D).
-        validation: Validation rows, shape (M, D), or None.
-        batch_size: Training rows per optimiser step, over all processes.
-        seed: Seed of the training order.
-    """
-
-    def __init__(self, y: Tensor, validation: Tensor | None, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self.y, self.validation, self.batch_size, self.seed = y, validation, batch_size, seed
-
-    def _batches(self, y: Tensor, batch_size: int, seed: int | None) -> Batches:
-        assert self.trainer is not None
-        y = y.to(self.trainer.strategy.root_device)
-        return Batches(y, batch_size, seed, rank=self.trainer.global_rank, processes=self.trainer.world_size)
-
-    def train_dataloader(self) -> Batches:
-        """Shuffled training batches."""
-        return self._batches(self.y, self.batch_size, self.seed)
-
-    def val_dataloader(self) -> Batches | list[Batches]:
-        """Validation batches in the order of the rows, large because nothing is stored for a gradient."""
-        if self.validation is None:
-            return []
-        return self._batches(self.validation, max(self.batch_size, 1024), None)

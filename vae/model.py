@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from vae.batches import Batch
 from vae.conditionals import Generative, Inference
 from vae.encoding import Input
 from vae.hiding import hide
+from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import ELBO, Objective, Terms
@@ -26,6 +28,8 @@ from vae.priors import StandardNormal
 from vae.registry import lookup
 from vae.resume import Snapshots
 from vae.training import QUANTITIES, History, Totals, Training, fit
+
+CHECKED = 2**16  # rows at a time
 
 
 class Generated(NamedTuple):
@@ -129,8 +133,8 @@ class VAE(pl.LightningModule):
             AcceleratorError: If the accelerator asked for is not there.
         """
         self.training_settings = Training(**settings)
-        rows = self._probabilities(y) if self.training_settings.binarize else self.as_rows(y)
-        held_out = None if validation is None else self.as_rows(validation, "validation")
+        rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
+        held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         if S is not None:
             self.objective = ELBO(S, self.objective.kl)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
@@ -237,6 +241,14 @@ class VAE(pl.LightningModule):
             rule = f"{likelihood.of(column).support.description} under the {type(likelihood.of(column)).__name__} likelihood"
             raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
         return rows
+
+    def _rows(self, y: ArrayLike | Tensor, checked: Callable[[Any], Tensor]) -> Tensor | Mapped:
+        """Checked rows (N, D): a tensor, or, if that would be too large, the memory-mapped array as it is."""
+        if not isinstance(y, np.memmap) or y.nbytes <= self.training_settings.memory_gib * 2**30:
+            return checked(y)
+        for first in range(0, len(y), CHECKED):
+            checked(y[first : first + CHECKED])
+        return y
 
     def _matrix(self, y: ArrayLike | Tensor, name: str) -> Tensor:
         rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)

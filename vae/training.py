@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
-from vae.batches import InMemory
+from vae.data import Rows
+from vae.mapped import Mapped
 from vae.progress import EpochProgress
 from vae.resume import BestEpoch, Saving, Snapshots
 
@@ -51,6 +52,8 @@ class Training:
             inputs that take missing values.
         binarize: Whether training values are probabilities, of which each step draws zeros and ones anew; for likelihoods of
             binary values.
+        memory_gib: Training or validation rows in a memory-mapped array that are larger are read from disk in shuffled pools,
+            see `vae.mapped`; smaller ones are held in memory.
         deterministic: Refuse operations whose result varies between runs (matters on GPUs).
         seed: Of the order of the rows and of all noise.
         progress: Show a progress bar.
@@ -67,13 +70,14 @@ class Training:
     precision: str = "32-true"
     hide: float = 0.0
     binarize: bool = False
+    memory_gib: float = 4.0
     deterministic: bool = True
     seed: int = 0
     progress: bool = True
 
     def __post_init__(self) -> None:
         at_least_one = ("max_epochs", "batch_size", "devices", "patience")
-        positive = ("learning_rate", "gradient_clip_norm")
+        positive = ("learning_rate", "gradient_clip_norm", "memory_gib")
         for names, allowed, rule in (
             (at_least_one, lambda value: value >= 1, "at least 1"),
             (positive, lambda value: value > 0, "greater than 0"),
@@ -143,8 +147,8 @@ class Totals:
 
 def fit(
     vae: VAE,
-    y: Tensor,
-    validation: Tensor | None,
+    y: Tensor | Mapped,
+    validation: Tensor | Mapped | None,
     training: Training,
     callbacks: Sequence[Callback] = (),
     snapshots: Snapshots | None = None,
@@ -153,8 +157,8 @@ def fit(
 
     Args:
         vae: The model.
-        y: Training rows, shape (N, D).
-        validation: Rows of shape (M, D), or None.
+        y: Training rows, shape (N, D); a memory-mapped array stays on disk.
+        validation: Rows of shape (M, D), or None; likewise.
         training: Settings.
         callbacks: More Lightning callbacks.
         snapshots: Where the state for resuming is kept; a fit that was interrupted goes on from the last, to the same bytes.
@@ -172,7 +176,7 @@ def fit(
     with _tidy():
         chosen = [history, *callbacks, best, *_optional(training, validation)]
         trainer = _trainer(training, chosen, saving, validates=validation is not None)
-        data = InMemory(y, validation, training.batch_size, training.seed)
+        data = Rows(y, validation, training.batch_size, training.seed, next(vae.parameters()).dtype)
         try:
             trainer.fit(vae, datamodule=data, ckpt_path="state" if state else None, weights_only=True)
         except SystemExit as end:  # what Lightning makes of Ctrl-C
@@ -192,7 +196,7 @@ def _restored(vae: VAE, history: History, best: BestEpoch, state: dict[str, Any]
     return history
 
 
-def _optional(training: Training, validation: Tensor | None) -> Iterator[Callback]:
+def _optional(training: Training, validation: Tensor | Mapped | None) -> Iterator[Callback]:
     if validation is not None and training.patience is not None:
         yield EarlyStopping("valid/elbo", mode="max", patience=training.patience, check_finite=False)
     if training.progress:

@@ -1,0 +1,48 @@
+"""The rows of a fit as Lightning wants them."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vae.batches import Batches
+from vae.mapped import Mapped, Pooled
+
+LARGE_BATCH = 1024  # rows of a validation batch at least, as nothing is stored for a gradient
+
+
+class Rows(pl.LightningDataModule):
+    """Training and validation rows: tensors are held on the device that trains, memory-mapped arrays stay on disk.
+
+    Args:
+        y: Training rows, shape (N, D).
+        validation: Validation rows, shape (M, D), or None.
+        batch_size: Training rows per optimiser step, over all processes.
+        seed: Seed of the training order.
+        dtype: Of the batches.
+    """
+
+    def __init__(
+        self, y: Tensor | Mapped, validation: Tensor | Mapped | None, batch_size: int, seed: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.y, self.validation, self.batch_size, self.seed, self.dtype = y, validation, batch_size, seed, dtype
+
+    def _batches(self, y: Tensor | Mapped, batch_size: int, seed: int | None) -> Batches:
+        assert self.trainer is not None
+        device, place = self.trainer.strategy.root_device, (self.trainer.global_rank, self.trainer.world_size)
+        if isinstance(y, Tensor):
+            return Batches(y.to(device), batch_size, seed, rank=place[0], processes=place[1])
+        like = torch.empty(0, dtype=self.dtype, device=device)
+        return Pooled(y, batch_size, seed, like=like, rank=place[0], processes=place[1])
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled training batches."""
+        return self._batches(self.y, self.batch_size, self.seed)
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Validation batches in the order of the rows."""
+        if self.validation is None:
+            return []
+        return self._batches(self.validation, max(self.batch_size, LARGE_BATCH), None)
