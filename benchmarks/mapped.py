@@ -3,8 +3,8 @@
     python benchmarks/mapped.py
     python benchmarks/mapped.py --quick
 
-The file is in the page cache after the first epoch, as one that is read in every epoch is where there is memory for it; what is
-measured is what reading in shuffled pools costs beside training.
+The file is in the page cache after the first epoch, as one that is read in every epoch is where there is memory for it: what
+is measured is what reading in shuffled pools costs beside training.
 """
 
 from __future__ import annotations
