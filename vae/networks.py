@@ -57,7 +57,7 @@ class Architecture:
     def widest(self, shape: Shape | None) -> int:
         """The most numbers that a layer has between input and output."""
         maps = self.sizes(shape) if shape else []
-        return max(1, *self.hidden, *(c * h * w for c, (h, w) in zip(self.channels, maps, strict=False)))
+        return max([1, *self.hidden, *(c * h * w for c, (h, w) in zip(self.channels, maps, strict=False))])
 
     @classmethod
     def of(cls, architecture: Architecture | Mapping[str, Any]) -> Architecture:
