@@ -31,6 +31,7 @@ LIKELIHOODS: list[dict[str, Any]] = [
     {"name": "gaussian_heteroscedastic"},
     {"name": "student_t", "min_degrees": 4.5},
     {"name": "log_normal"},
+    {"name": "gamma"},
     {"name": "beta"},
     {"name": "zero_one_inflated_beta"},
     {"name": "categorical", "levels": 3},

@@ -84,6 +84,7 @@ ORACLES: dict[str, Oracle] = {
     "gaussian_heteroscedastic": lambda m, f, y: stats.norm.logpdf(y, f[0], np.sqrt(m.min_variance + softplus(f[1]))),
     "student_t": lambda m, f, y: stats.t.logpdf(y, _values(m.degrees), f[0], _values(m.scale)),
     "log_normal": lambda m, f, y: stats.lognorm.logpdf(y, _values(m.scale), scale=np.exp(f[0])),
+    "gamma": lambda m, f, y: stats.gamma.logpdf(y, _values(m.shape), scale=np.exp(f[0]) / _values(m.shape)),
     "beta": _beta,
     "zero_one_inflated_beta": _inflated_beta,
     "bernoulli": lambda m, f, y: stats.bernoulli.logpmf(y, expit(f[0])),

@@ -12,6 +12,7 @@ from torch.distributions import (
     Categorical,
     ContinuousBernoulli,
     Distribution,
+    Gamma,
     LogNormal,
     NegativeBinomial,
     Normal,
@@ -53,6 +54,13 @@ def _(p: Beta, shape: Size, generator: Generator | None) -> Tensor:
     a, b = (gamma(of.expand(shape), generator) for of in (p.concentration1, p.concentration0))
     edge = torch.finfo(a.dtype).eps
     return (a / (a + b)).clamp(edge, 1 - edge)
+
+
+@draw.register
+def _(p: Gamma, shape: Size, generator: Generator | None) -> Tensor:
+    """Kept above 0, which a small shape would reach by rounding."""
+    drawn = gamma(p.concentration.expand(shape), generator) / p.rate
+    return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
 
 
 @draw.register

@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 _FLOOR = (float, Field(1e-4, gt=0, description="added to the learned variance, which would otherwise fall to zero"))
 _MIN_SCALE = (float, Field(1e-2, gt=0, description="added to the learned scale, which would otherwise fall to zero"))
 _MIN_DEGREES = (float, Field(1.0, gt=0, description="added to the learned degrees of freedom"))
+_MIN_SHAPE = (float, Field(1e-2, gt=0, description="added to the learned shape; from 1 on the density is bounded at 0"))
 _LEVELS = (
     int | None,
     Field(None, ge=2, description="the values are 0, ..., levels - 1; in params, null for those of the data"),
@@ -43,6 +44,7 @@ LIKELIHOODS: dict[str, Entry] = {
     "gaussian_heteroscedastic": Entry("HeteroscedasticGaussian", {"min_variance": _FLOOR}),
     "student_t": Entry("StudentT", {"min_scale": _MIN_SCALE, "min_degrees": _MIN_DEGREES}),
     "log_normal": Entry("LogNormal", {"min_scale": _MIN_SCALE}),
+    "gamma": Entry("Gamma", {"min_shape": _MIN_SHAPE}),
     "beta": Entry("Beta"),
     "zero_one_inflated_beta": Entry("ZeroOneInflatedBeta"),
     "bernoulli": Entry("Bernoulli"),

@@ -10,7 +10,7 @@ over (..., D).
 | `gaussian_learned`, `gaussian_per_dimension` | real, one learned variance, or one for each column | min_variance |
 | `gaussian_heteroscedastic` | real, the variance from the network | min_variance |
 | `student_t` | real, with outliers | min_scale, min_degrees |
-| `log_normal` | positive | min_scale |
+| `log_normal`, `gamma` | positive | min_scale; min_shape |
 | `beta`, `zero_one_inflated_beta` | shares without, with 0 and 1 | |
 | `continuous_bernoulli` | grey values from 0 to 1, as a density | |
 | `discretized_logistic` | whole numbers 0 to 255, such as pixels | levels, min_scale |
@@ -21,7 +21,7 @@ over (..., D).
 """
 
 from vae.likelihoods.base import Likelihood
-from vae.likelihoods.continuous import Beta, LogNormal, StudentT, ZeroOneInflatedBeta
+from vae.likelihoods.continuous import Beta, Gamma, LogNormal, StudentT, ZeroOneInflatedBeta
 from vae.likelihoods.discrete import (
     Bernoulli,
     Binomial,
@@ -42,6 +42,7 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "Gamma",
     "Gaussian",
     "HeteroscedasticGaussian",
     "LearnedGaussian",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta as TorchBeta
 from torch.distributions import Distribution, constraints
+from torch.distributions import Gamma as TorchGamma
 from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import StudentT as TorchStudentT
 from torch.nn.functional import log_softmax
@@ -60,6 +61,31 @@ class LogNormal(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchLogNormal(f, self.scale(), validate_args=False))
+
+
+class Gamma(Likelihood):
+    """Positive numbers of mean exp(f_w(z)) and variance mean^2 / a, with the shape a learned for each column.
+
+    Unlike those of `LogNormal` its tails are exponential; a = 1 is the exponential distribution.
+
+    Args:
+        data_dim: Number of columns D.
+        min_shape: Floor of the shape; below 1 the density is unbounded at 0.
+
+    Raises:
+        ValueError: If the floor is not positive.
+    """
+
+    support = POSITIVE
+
+    def __init__(self, data_dim: int, min_shape: float = 1e-2) -> None:
+        super().__init__(data_dim)
+        self.shape = Positive("min_shape", data_dim, min_shape)
+
+    @override
+    def forward(self, f: Tensor) -> Columns:
+        shape = self.shape().expand(f.shape)
+        return Columns(TorchGamma(shape, shape * (-f).exp(), validate_args=False))
 
 
 class Beta(Likelihood):
