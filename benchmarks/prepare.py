@@ -65,8 +65,10 @@ def generate(path: Path, rows: int) -> None:
 
 def child() -> None:
     """Prepare a file in this process; print what it took as JSON."""
+    from pipeline.columns.passes import surveyed
     from pipeline.columns.store import store
     from pipeline.prepare import prepare
+    from pipeline.readers import read_blocks
     from pipeline.sections import Data
 
     path, folder, limit = sys.argv[1:]
@@ -80,7 +82,7 @@ def child() -> None:
     start = time.perf_counter()
     Path(folder).mkdir(parents=True)
     with store(Path(folder), **({"limit": int(limit)} if limit else {})) as blocks:
-        schema, _ = prepare(data, 0, blocks, Path(folder))
+        schema, _ = prepare(surveyed(read_blocks(data), data, blocks), data, 0, Path(folder))
     schema.save(Path(folder))
     print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak()}))
 

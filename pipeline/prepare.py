@@ -6,17 +6,20 @@ with the rows' numbers in the raw file, and schema.json. The raw file is read on
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import add
 from pathlib import Path
 
+from pipeline.columns.cluster import ADDRESS, surveyed_by
 from pipeline.columns.coding import Plan
 from pipeline.columns.describe import check_trained, described, notes, repeated
 from pipeline.columns.guess import Guess
-from pipeline.columns.passes import fitted, measured, planned, surveyed, transformed
+from pipeline.columns.passes import Table, fitted, measured, planned, surveyed, transformed
 from pipeline.columns.program import MANY_TIES, Measured, Prepared, Program
-from pipeline.columns.store import Store, store
+from pipeline.columns.store import Blocks, Store, store
 from pipeline.columns.writer import Writer
 from pipeline.errors import InputError
 from pipeline.files import PREPARED
@@ -39,19 +42,31 @@ def main() -> None:
 def _prepare(job: Job) -> None:
     data = job.params.data
     check_files(data)
-    with store(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder):
-        schema, kinds = prepare(data, job.params.seed, blocks, folder)
+    with store(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
+        schema, kinds = prepare(table, data, job.params.seed, folder)
         schema.save(folder)
     _report(data, schema, {name: why for name, (_, why) in kinds.items()})
 
 
-def prepare(data: Data, seed: int, blocks: Store, folder: Path) -> tuple[Schema, dict[str, Guess]]:
-    """Read what ``data`` names and write its arrays to a folder.
+@contextmanager
+def _read(data: Data, blocks: Store) -> Iterator[Table]:
+    """What ``data`` names: in the store, or with the workers of a Dask cluster if the environment has its address."""
+    if ADDRESS not in os.environ:
+        yield surveyed(read_blocks(data), data, blocks)
+        return
+    from dask.distributed import Client
+
+    with Client(os.environ[ADDRESS]) as client:
+        yield surveyed_by(client, data, blocks.folder)
+
+
+def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, dict[str, Guess]]:
+    """Write the arrays of a table to a folder.
 
     Args:
+        table: That was read.
         data: The params.
         seed: Of the split and of all noise.
-        blocks: An empty store.
         folder: For the arrays; it exists.
 
     Returns:
@@ -60,7 +75,7 @@ def prepare(data: Data, seed: int, blocks: Store, folder: Path) -> tuple[Schema,
     Raises:
         InputError: If the data is not as it should be.
     """
-    table = surveyed(read_blocks(data), data, blocks)
+    blocks = table.store
     program, kinds = planned(table, data, seed)
     shape = _shape(data, program.plans)
     found = measured(program, blocks)
@@ -83,7 +98,7 @@ def prepare(data: Data, seed: int, blocks: Store, folder: Path) -> tuple[Schema,
 
 
 def _written(
-    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Store, folder: Path
+    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Blocks, folder: Path
 ) -> tuple[list[Column], list[Prepared], list[str]]:
     """Write the arrays; the columns with what came out of them, and that, and how many rows are in two splits."""
     candidates = [of.frequent.above(MANY_TIES) for of in found]

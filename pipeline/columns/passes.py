@@ -18,7 +18,7 @@ from pipeline.columns.describe import some
 from pipeline.columns.facts import Facts, Numbers
 from pipeline.columns.guess import Guess, declared_of, kinds_of
 from pipeline.columns.program import Measured, Noise, Piece, Program, measure, transform, values
-from pipeline.columns.store import Store
+from pipeline.columns.store import Blocks, Store
 from pipeline.errors import InputError
 from pipeline.kinds import KINDS, Kind
 from pipeline.moments import Range
@@ -42,7 +42,7 @@ class Table:
         tallies: Of its blocks.
     """
 
-    store: Store
+    store: Blocks
     facts: list[Facts]
     tallies: list[Tally]
 
@@ -142,21 +142,21 @@ def _options(of: Facts, data: Data) -> ColumnOptions:
     return options
 
 
-def over(store: Store, what: str, function: Callable[[Block], T]) -> Iterator[T]:
+def over(store: Blocks, what: str, function: Callable[[Block], T]) -> Iterator[T]:
     """What a function makes of each block, in their order, under a progress bar."""
     with progress_bar(transient=True) as bar:
         task = bar.add_task(what, total=len(store), note="")
-        for block in store:
-            yield function(block)
+        for found in store.map(function):
+            yield found
             bar.advance(task)
 
 
-def measured(program: Program, store: Store) -> list[Measured]:
+def measured(program: Program, store: Blocks) -> list[Measured]:
     """What all blocks say of each column."""
     return reduce(lambda one, other: list(map(add, one, other)), over(store, "measuring blocks", partial(measure, program)))
 
 
-def fitted(program: Program, found: Sequence[Measured], store: Store) -> list[Column]:
+def fitted(program: Program, found: Sequence[Measured], store: Blocks) -> list[Column]:
     """The columns with their categories and transformations.
 
     Raises:
@@ -197,7 +197,7 @@ def _with_transform(plan: Plan, column: Column, summary: Any) -> Column:
 
 
 def transformed(
-    program: Program, columns: Sequence[Column], candidates: Sequence[Sequence[float]], store: Store
+    program: Program, columns: Sequence[Column], candidates: Sequence[Sequence[float]], store: Blocks
 ) -> Iterator[Piece]:
     """The prepared rows of each block."""
     return over(store, "preparing blocks", partial(transform, program, columns, candidates))

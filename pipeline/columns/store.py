@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from pipeline.columns.blocks import Block
 
 IN_MEMORY = 2**27  # bytes of blocks that are kept in memory
+
+
+T = TypeVar("T")
+
+
+class Blocks(Protocol):
+    """Blocks in their order, wherever they lie.
+
+    Attributes:
+        folder: For what lies beside them.
+    """
+
+    folder: Path
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+
+    def map(self, function: Callable[[Block], T]) -> Iterator[T]:
+        """What a function makes of each block, in their order."""
 
 
 class Store:
@@ -42,6 +62,10 @@ class Store:
             return held
         with pa.memory_map(str(self._path(held[0]))) as file:
             return Block(*held, pa.ipc.open_file(file).get_batch(0))
+
+    def map(self, function: Callable[[Block], T]) -> Iterator[T]:
+        """What a function makes of each block, in their order."""
+        return map(function, self)
 
     def append(self, block: Block) -> None:
         """Keep a block."""

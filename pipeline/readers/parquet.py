@@ -30,8 +30,7 @@ class Parquet(Reader):
     @override
     @classmethod
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
-        parts = _parts(path) or [path]
-        for part in parts:
+        for part in parts_of(path):
             try:
                 with pq.ParquetFile(part, buffer_size=BUFFER, pre_buffer=False) as file:
                     kinds = _plain_types(part, file.schema_arrow)
@@ -40,6 +39,18 @@ class Parquet(Reader):
                         yield batch.cast(kinds).to_pandas(ignore_metadata=True)
             except (pa.ArrowInvalid, OSError) as error:
                 raise InputError(f"{part} is not a readable Parquet file: {error}; get the file again") from error
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The file, or those of the folder."""
+    return _parts(path) or [path]
+
+
+def read_group(path: Path, number: int) -> pd.DataFrame:
+    """The rows of one row group, as `Parquet` reads them."""
+    with pq.ParquetFile(path) as file:
+        kinds = _plain_types(path, file.schema_arrow)
+        return file.read_row_group(number).cast(kinds).to_pandas(ignore_metadata=True)
 
 
 def _parts(path: Path) -> list[Path]:
