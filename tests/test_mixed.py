@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_estimates_of_the_observed_part_are_unbiased(estimate: Any) -> None:
 
 def test_inputs_of_the_inference_network() -> None:
     encoding = Encoding([Input(shift=2.0, scale=4.0, missing=True), Input(classes=3, missing=True), Input(log=True)])
-    y = torch.tensor([[6.0, 2.0, np.e - 1], [np.nan, np.nan, 0.0]])
+    y = torch.tensor([[6.0, 2.0, math.e - 1], [np.nan, np.nan, 0.0]])
     assert encoding.width == 7
     expected = [[1, 1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1]]  # two numbers, three classes, two indicators
     torch.testing.assert_close(encoding(y), torch.tensor(expected, dtype=torch.float32))
