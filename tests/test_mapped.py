@@ -13,9 +13,9 @@ from scipy import stats
 from pipeline import prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import write_params, write_table
-from vae import mapped
+from vae import mapped, model
 from vae.batches import Batch
-from vae.mapped import Pooled
+from vae.mapped import Mapped, Pooled
 
 LIKE = torch.empty(0)
 GAUSSIAN = {"name": "gaussian"}
@@ -93,11 +93,12 @@ def test_training_from_disk_learns_what_training_in_memory_does(tmp_path: Path, 
     assert [row["epoch"] for row in disk.history.rows] == list(range(8))
 
 
-def test_values_on_disk_are_checked(tmp_path: Path) -> None:
+def test_values_on_disk_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "CHECKED", 5)
     y = rows_for(GAUSSIAN, 50).float().numpy()
     y[7, 1] = np.inf
     np.save(tmp_path / "rows.npy", y)
-    with pytest.raises(ValueError, match=r"y must be .* got inf in row 7, column 1"):
+    with pytest.raises(ValueError, match=r"y must be .* got inf in row 2, column 1, counted from row 5 on"):
         small_vae(GAUSSIAN).fit(np.load(tmp_path / "rows.npy", mmap_mode="r"), memory_gib=1e-9, progress=False)
 
 
@@ -105,9 +106,9 @@ def test_the_stage_reads_from_disk_what_is_larger(workspace: Path, monkeypatch: 
     read: list[int] = []
     original = Pooled._read
 
-    def recorded(self: Pooled, pool: Any) -> torch.Tensor:
-        read.append(pool[0])
-        return original(self, pool)
+    def recorded(self: Pooled, firsts: list[int]) -> Mapped:
+        read.append(firsts[0])
+        return original(self, firsts)
 
     monkeypatch.setattr(Pooled, "_read", recorded)
     write_table(workspace)

@@ -7,7 +7,7 @@ drawn at random from a pool. The next pool is read while the model trains on thi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,38 +52,45 @@ class Pooled(Batches):
     @override
     def __iter__(self) -> Iterator[Batch]:
         left = self.like.new_empty(0, *self.mapped.shape[1:])
-        for pool in _ahead(self._pools(), self._read):
-            rows = torch.cat([left, pool.to(self.like)])
-            whole = len(rows) // self.batch_size * self.batch_size
-            for batch in rows[:whole].split(self.batch_size) if whole else ():
-                yield self._part(batch)
-            left = rows[whole:]
+        for number, read in enumerate(_ahead(self._pools(), self._read)):
+            pool, order = torch.from_numpy(read).to(self.like), self._order_in(number, len(read))
+            first, following = order.tensor_split([self.batch_size - len(left)])
+            left = torch.cat([left, pool[first]])
+            for rows in following.split(self.batch_size) if len(following) else ():
+                yield self._part(left)
+                left = pool[rows]
         if len(left):
             yield self._part(left)
 
     def _part(self, rows: Tensor) -> Batch:
         return Batch(rows if self.processes == 1 else rows[self.rank :: self.processes], len(rows))
 
-    def _pools(self) -> Iterator[tuple[int, list[int]]]:
-        """The number of each pool of the epoch, and the first rows of its chunks."""
+    def _pools(self) -> Iterator[list[int]]:
+        """The first rows of the chunks of each pool of the epoch."""
         chunks = math.ceil(len(self.mapped) / CHUNK)
         order = torch.arange(chunks)
         if self.seed is not None:
             order = torch.randperm(chunks, generator=generator(self.seed, "chunks", self.epoch))
-        size = max(1, POOL // (CHUNK * self.mapped[0].nbytes))
-        for number, pool in enumerate(order.split(size)):
-            yield number, (pool * CHUNK).tolist()
+        for pool in order.split(max(1, POOL // (CHUNK * self.mapped[0].nbytes))):
+            yield (pool * CHUNK).tolist()
 
-    def _read(self, pool: tuple[int, list[int]]) -> Tensor:
-        number, firsts = pool
-        rows = torch.from_numpy(np.concatenate([self.mapped[first : first + CHUNK] for first in firsts]))
+    def _read(self, firsts: list[int]) -> Mapped:
+        return np.concatenate([self.mapped[first : first + CHUNK] for first in firsts])
+
+    def _order_in(self, number: int, rows: int) -> Tensor:
+        """The order of the rows of a pool."""
         if self.seed is None:
-            return rows
-        return rows[torch.randperm(len(rows), generator=generator(self.seed, "pool", self.epoch, number))]
+            return torch.arange(rows, device=self.like.device)
+        order = torch.randperm(rows, generator=generator(self.seed, "pool", self.epoch, number))
+        return order.to(self.like.device)
 
 
-def _ahead(pools: Iterable[tuple[int, list[int]]], read: Any) -> Iterator[Tensor]:
-    """What is read of each pool, one pool ahead of the caller."""
+def _ahead(pools: Iterable[list[int]], read: Callable[[list[int]], Mapped]) -> Iterator[Mapped]:
+    """What is read of each pool, one pool ahead of the caller.
+
+    The thread must not call torch: its OpenMP threads would be a second team beside those that train, more threads than there
+    are cores, whose waiting then sleeps: training steps took 3.5 times as long.
+    """
     with ThreadPoolExecutor(1) as executor:
         waiting = None
         for pool in pools:

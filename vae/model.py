@@ -247,7 +247,10 @@ class VAE(pl.LightningModule):
         if not isinstance(y, np.memmap) or y.nbytes <= self.training_settings.memory_gib * 2**30:
             return checked(y)
         for first in range(0, len(y), CHECKED):
-            checked(y[first : first + CHECKED])
+            try:
+                checked(y[first : first + CHECKED])
+            except ValueError as error:
+                raise ValueError(f"{error}, counted from row {first:,} on") from None
         return y
 
     def _matrix(self, y: ArrayLike | Tensor, name: str) -> Tensor:
