@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,6 +169,49 @@ def of_mat(**variables: Any) -> bytes:
     return file.getvalue()
 
 
+ANNDATA = gzip.decompress((Path(__file__).parent / "files" / "anndata.h5ad.gz").read_bytes())
+
+
+@pytest.mark.parametrize("batch", [65_536, 2])
+def test_anndata_by_its_own_library(batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that anndata 0.12.19 wrote, which cannot be installed beside this pandas: CSR in X, a CSC and a dense layer."""
+    monkeypatch.setattr("pipeline.readers.base.ROWS", batch)
+    path = tmp_path / "a.h5ad"
+    path.write_bytes(ANNDATA)
+    values = np.arange(42).reshape(7, 6) % 5 * (np.arange(42).reshape(7, 6) % 5 > 2)
+    genes = [f"gene{number}" for number in range(6)]
+    for key, added in ((None, 0), ("X", 0), ("layers/counts", 1), ("layers/dense", 2)):
+        pd.testing.assert_frame_equal(read(path, key=key).astype(int), pd.DataFrame(values + added, columns=genes))
+    for by, column in (({"group": "donor"}, list("aabbccc")), ({"stratify": "batch"}, [1, 1, 2, 2, 3, 3, 3])):
+        assert read(path, split=by)[next(iter(by.values()))].tolist() == column
+    assert read(path, split={"column": "split"})["split"].tolist() == ["train"] * 3 + ["valid"] * 2 + ["test"] * 2
+    assert format_of(data_of(path)) == ".parquet"
+    with pytest.raises(InputError, match=r"which are X, layers/counts, layers/dense; got 'raw'"):
+        read(path, key="raw")
+
+
+def test_anndata_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.h5ad").write_bytes(ANNDATA)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match=r"AnnData files need h5py; pip install h5py==3.16.0"):
+        read(tmp_path / "a.h5ad")
+
+
+def hdf5(**contents: Any) -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as held:
+        for name, values in contents.items():
+            held[name] = values
+    return file.getvalue()
+
+
+def repeated_genes() -> bytes:
+    file = io.BytesIO(ANNDATA)
+    with h5py.File(file, "r+") as held:
+        held["var/_index"][:] = ["gene0"] * 6
+    return file.getvalue()
+
+
 DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "gzip": ("a.csv.gz", gzip.compress(b"a,b\n1,2\n" * 500)[:-20], "cannot be decompressed, it may be truncated"),
     "idx": ("a.idx", idx(VALUES)[:-3], "is truncated: 3 bytes are missing at its end"),
@@ -181,6 +226,9 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "mat": ("a.mat", of_mat(x=VALUES)[:-9], "is not a readable MATLAB file"),
     "cell": ("a.mat", of_mat(x="text"), "x holds char, not numbers"),
     "key": ("a.mat", of_mat(x=VALUES, y=VALUES), "data.key: must name one of the arrays in .* which are x, y; got None"),
+    "h5ad": ("a.h5ad", ANNDATA[:9000], "is not a readable AnnData file"),
+    "hdf5": ("a.h5", hdf5(x=VALUES), "is HDF5, but not AnnData"),
+    "genes": ("a.h5ad", repeated_genes(), "duplicate column name 'gene0'.*var_names_make_unique"),
     "image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "is not a readable image"),
     "binary": ("a.bin", bytes(range(128, 256)), "is not UTF-8 text"),
     "parquet": ("a.parquet", b"PAR1" + bytes(30), "is not a readable Parquet file"),

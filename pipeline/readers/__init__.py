@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.readers.anndata import AnnData
 from pipeline.readers.arrays import Idx, Matlab, Npy, Npz
 from pipeline.readers.base import Reader, batch_rows, head_of
 from pipeline.readers.images import Images
@@ -21,7 +22,7 @@ from pipeline.schema import SPLITS
 from pipeline.sections import Data
 
 # the first that recognises a file reads it
-READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, Images, TabSeparated, Text)
+READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Images, TabSeparated, Text)
 
 
 class Source(NamedTuple):
