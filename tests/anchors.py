@@ -79,8 +79,9 @@ class LinearGaussian:
         self.vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=D, latent_dim=K, likelihood=likelihood).double()
         self.vae.generative.likelihood.get_buffer("variance").fill_(variance)  # in float64: 0.3 was rounded to float32
         set_affine(self.vae.generative.network[0], self.W, self.b)
-        log_stddev = np.log(widen * np.sqrt(np.diag(posterior)))
-        slope, offset = np.vstack([gain, np.zeros_like(gain)]), np.concatenate([-gain @ self.b, log_stddev])
+        stddev = widen * np.sqrt(np.diag(posterior))
+        of_stddev = np.where(stddev < 1, np.log(stddev), stddev - 1)
+        slope, offset = np.vstack([gain, np.zeros_like(gain)]), np.concatenate([-gain @ self.b, of_stddev])
         set_affine(self.vae.inference.network[0], slope, offset)
         noise = rng.normal(size=(N, D)) * np.sqrt(variance)
         self.y = torch.tensor(rng.normal(size=(N, K)) @ self.W.T + self.b + noise)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, Architecture
 from vae.model import Generated
+from vae.posteriors import DiagonalGaussian
 from vae.storage import ModelFileError
 
 by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"])
@@ -49,6 +50,15 @@ def test_infer_gives_variances_not_standard_deviations() -> None:
     exact = 1 / (1 + (model.W**2).sum() / 0.5)
     np.testing.assert_allclose(variances, exact, rtol=1e-9)
     np.testing.assert_allclose(means[:, 0], exact * (model.y.numpy() - model.b) @ model.W[:, 0] / 0.5, rtol=1e-9)
+
+
+def test_posterior_standard_deviations_grow_linearly_above_one() -> None:
+    """And are exponential, to full relative precision, below; value and slope agree where the two meet."""
+    f = torch.tensor([-40.0, -1.0, 0.0, 3.0, 30.0], requires_grad=True)
+    stddev = DiagonalGaussian()(torch.stack([f, f], dim=-1)).stddev[:, 0]
+    torch.testing.assert_close(stddev, torch.tensor([np.exp(-40.0), np.exp(-1.0), 1.0, 4.0, 31.0], dtype=torch.float32))
+    (slope,) = torch.autograd.grad(stddev.sum(), f)
+    torch.testing.assert_close(slope, torch.tensor([np.exp(-40.0), np.exp(-1.0), 1.0, 1.0, 1.0], dtype=torch.float32))
 
 
 @pytest.mark.parametrize("estimator", ["prior", "importance"])
