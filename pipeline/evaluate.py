@@ -32,6 +32,7 @@ from pipeline.schema import Schema, load_index, load_schema, load_split
 from pipeline.scoring import Scoring
 from pipeline.stage import run
 from vae import VAE
+from vae.bar import advancing
 from vae.evidence import PREFERENCE, MeanWithError, log_likelihood_given_rest, reconstruction_by_column
 
 EXTREMES = 10
@@ -82,7 +83,9 @@ def _parts(vae: VAE, params: Params, schema: Schema, test: Array) -> pd.DataFram
     rows, raw = vae.as_rows(test), schema.log_derivatives(test)
     parts = {"reconstruction": reconstruction_by_column(vae, rows, params.evaluate.elbo_samples, seed=params.seed)}
     if vae.inference.may_miss(rows).all():
-        parts["given_rest"] = log_likelihood_given_rest(vae, rows, params.evaluate.imputation.samples, seed=params.seed)
+        S = params.evaluate.imputation.samples
+        with advancing("each value given its row", len(rows)) as advance:
+            parts["given_rest"] = log_likelihood_given_rest(vae, rows, S, seed=params.seed, advance=advance)
     columns = {name: part.cpu().numpy() + raw for name, part in parts.items()}
     return pd.DataFrame({f"{name}_{of}": part[:, d] for name, part in columns.items() for d, of in enumerate(schema.names)})
 

@@ -17,7 +17,9 @@ from pipeline.moments import Array
 from pipeline.schema import Column, Schema
 from pipeline.sections import Imputation as Settings
 from vae import VAE
+from vae.bar import advancing
 from vae.evidence import Imputation, impute
+from vae.evidence.estimate import Advance
 
 MOST_PREDICTORS = 20  # of a column, in the IterativeImputer
 RELIABLE = 20  # effective samples, below which means and draws rest on little
@@ -105,12 +107,16 @@ def quality(vae: VAE, schema: Schema, train: Array, test: Array, settings: Setti
         "iterative": _iterative(schema, train),
     }
     found: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
-    for pattern, masks in patterns.items():
-        found[pattern] = {name: _scores(schema, train, y, masks, method) for name, method in methods.items()}
+    spreads = np.nanstd(schema.to_raw(train), axis=0)
+    with advancing("gaps filled in", sum(map(len, patterns.values())) * len(methods)) as advance:
+        for pattern, masks in patterns.items():
+            found[pattern] = {name: _scores(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
     return found
 
 
-def _scores(schema: Schema, train: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled]) -> dict[str, Any]:
+def _scores(
+    schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled], advance: Advance
+) -> dict[str, Any]:
     truth = schema.to_raw(y)
     kept: dict[str, list[list[float]]] = {"error": [], "crps": [], "error_rate": []}
     for mask in masks:
@@ -118,15 +124,16 @@ def _scores(schema: Schema, train: Array, y: Array, masks: list[Mask], method: C
         for d, column in enumerate(schema.columns):
             if mask[:, d].any():
                 hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
-                for name, value in _errors(column, schema.to_raw(train)[:, d], *hidden).items():
+                for name, value in _errors(column, spreads[d], *hidden).items():
                     kept[name].append(value)
+        advance(1)
     return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
 
 
-def _errors(column: Column, train: Array, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
+def _errors(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
     if column.categories or column.kind == "binary":
         return {"error_rate": (_most_frequent(draws) != truth).mean()}
-    spread = np.nanstd(train) or 1.0
+    spread = spread or 1.0
     return {"error": np.sqrt(((means - truth) ** 2).mean()) / spread, "crps": crps(draws, truth).mean() / spread}
 
 

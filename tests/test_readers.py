@@ -253,6 +253,14 @@ def test_a_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             read(tmp_path / name)
 
 
+def test_an_endless_line_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a gzip file of a few bytes may hold; it declares no size that could be trusted."""
+    monkeypatch.setattr("pipeline.readers.text.LONGEST", 2**16)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n1," + b"0" * 2**24))
+    with pytest.raises(InputError, match=r"a.csv.gz has a line of 65,536 characters or more"):
+        read(tmp_path / "a.csv.gz")
+
+
 def test_images_are_of_one_size(tmp_path: Path) -> None:
     pictures(tmp_path / "a", VALUES)
     Image.fromarray(np.zeros((4, 3), dtype=np.uint8)).save(tmp_path / "a/004b.png")

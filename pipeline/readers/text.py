@@ -15,6 +15,7 @@ from pipeline.readers.base import Reader, batch_rows, check_names, opened
 from pipeline.sections import Data
 
 SEPARATORS = ",;\t|"
+LONGEST = 2**28  # characters of a line
 
 
 class Text(Reader):
@@ -69,7 +70,7 @@ def _check_rows(path: Path, separator: str, data: Data) -> list[str]:
     """The names of the columns; refuse what pandas would silently mend, such as short rows, which become NaN there."""
     try:
         with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=separator)
+            rows = csv.reader(_lines(path, file), delimiter=separator)
             first = next(rows, [])
             header = _header(path, first, separator, data)
             for row in rows:
@@ -84,6 +85,14 @@ def _check_rows(path: Path, separator: str, data: Data) -> list[str]:
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num}: not valid CSV: {error}") from error
     return header
+
+
+def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
+    """Line by line; what a few compressed bytes make endless is not read into memory."""
+    while line := file.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise InputError(f"{path} has a line of {LONGEST:,} characters or more; give a table of rows on a line each")
+        yield line
 
 
 def _header(path: Path, first: list[str], separator: str, data: Data) -> list[str]:

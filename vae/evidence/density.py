@@ -24,7 +24,7 @@ SLICE = 2**18  # numbers in an array: larger ones are given back to the system, 
 Rows = slice | Tensor
 
 
-def paired(generative: Generative, y: Tensor) -> Callable[[Tensor], Tensor]:
+def paired(generative: Generative, y: Tensor) -> Paired:
     """z (S, N, K) -> log p(y_n|z_sn), (S, N), for rows y (N, D)."""
     form = PAIRED.get(type(generative.likelihood), Paired) if isinstance(generative.network, nn.Sequential) else Paired
     return form(generative, y)

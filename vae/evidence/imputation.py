@@ -88,7 +88,7 @@ def log_likelihood_given_rest(
         S: Latents per value.
         seed: Of the noise.
         ids: Example ids, integers (N,), which address the noise; positions by default.
-        advance: Called with the number of columns done.
+        advance: Called with the number of rows done.
 
     Raises:
         ValueError: If S is below 1, or a value is not one that the likelihood is for.
@@ -96,26 +96,36 @@ def log_likelihood_given_rest(
     require_samples(S)
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
-    columns = []
-    for d in range(y.shape[1]):
-        parts = zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True)
-        columns.append(torch.cat([_given_rest(vae, rows, d, S, seed, some) for rows, some in parts]))
-        advance(1)
-    return torch.stack(columns, dim=1)
+    parts = []
+    for rows, some in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
+        noise = _noise(vae, rows, S, seed, some)
+        parts.append(torch.stack([_given_rest(vae, rows, d, noise) for d in range(y.shape[1])], dim=1))
+        advance(len(rows))
+    return torch.cat(parts)
 
 
-def _given_rest(vae: VAE, y: Tensor, d: int, S: int, seed: int, ids: Tensor) -> Tensor:
-    rest, alone = y.clone(), torch.full_like(y, torch.nan)
-    rest[:, d], alone[:, d] = torch.nan, y[:, d]
-    z, log_weights = _weighted(vae, rest, S, seed, ids)
-    found = (log_weights.log_softmax(dim=0) + paired(vae.generative, alone)(z)).logsumexp(dim=0)
+def _given_rest(vae: VAE, y: Tensor, d: int, noise: Tensor) -> Tensor:
+    """Of column d. What the decoder says of a draw serves for its weight and for the column both."""
+    others = [column for column in range(y.shape[1]) if column != d]
+    q = vae.inference(y.index_fill(1, torch.tensor([d], device=y.device), torch.nan))
+    of_weights, of_column = [], []
+    for z in q.transform(noise).split(paired(vae.generative, y).draws):
+        columns = vae.generative(z).log_prob_columns(y)
+        of_weights.append((columns[..., others].sum(dim=-1) + vae.prior().log_prob(z) - q.log_prob(z)).double())
+        of_column.append(columns[..., d])
+    found = (torch.cat(of_weights).log_softmax(dim=0) + torch.cat(of_column)).logsumexp(dim=0)
     return found.masked_fill(y[:, d].isnan(), torch.nan)
+
+
+def _noise(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
+    """Of rows (N, D), (S, N, K)."""
+    return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_dim, like=y)))
 
 
 def _weighted(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Latents (S, N, K) from q(z|y), and log weights (S, N), float64, that make them the posterior's."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
-    z = torch.cat([q.transform(noise) for noise in draws(seed, "imputation", ids, S, q.event_shape[0], like=y)])
+    z = q.transform(_noise(vae, y, S, seed, ids))
     return z, (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double()
 
 
