@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ruamel.yaml import YAML
+from typing_extensions import override
 
 from tests.clones import Repository, finished, on_server
 from tests.services import no_ssh_server, ssh_server
+from tests.workspace import ROOT
 
 
 class Origin(NamedTuple):
@@ -162,3 +169,52 @@ def test_an_experiment_travels(origin: Origin, states: States, folder: Remote, t
     clone.run("dvc", "pull")
     assert clone.outputs() == origin.outputs[states.newer]
     assert clone.repro() == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which it is served."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+
+
+def outputs_of(file: Path) -> Any:
+    return YAML(typ="safe").load(file)["outs"]
+
+
+def test_the_imports_of_mnist_download_their_files(site: tuple[Path, str], tmp_path: Path) -> None:
+    """As shipped, but for the address and what lies there; the record of a file of the named md5 stays as it was."""
+    repository = Repository(tmp_path / "repository")
+    raw = repository.folder / "data/raw/mnist"
+    raw.mkdir(parents=True)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        repository.run(*command)
+    named = set()
+    for shipped in (ROOT / "presets/mnist").glob("*.dvc"):
+        (output,) = outputs_of(shipped)
+        content = output["path"].encode()
+        (site[0] / output["path"]).write_bytes(content)
+        text = shipped.read_text().replace(f"{MNIST}/{output['path']}", f"{site[1]}/{output['path']}")
+        text = text.replace(output["md5"], hashlib.md5(content, usedforsecurity=False).hexdigest())
+        (raw / shipped.name).write_text(text.replace(str(output["size"]), str(len(content))))
+        before = outputs_of(raw / shipped.name)
+        repository.run("dvc", "update", f"data/raw/mnist/{shipped.name}")
+        assert (raw / output["path"]).read_bytes() == content
+        assert outputs_of(raw / shipped.name) == before
+        named.add(output["path"])
+    assert set(YAML(typ="safe").load(ROOT / "presets/mnist.yaml")["data"]["files"].values()) - {None} == named
