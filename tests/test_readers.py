@@ -132,13 +132,28 @@ def test_texts_come_back_as_they_were(rows: list[tuple[str, str]], separator: st
 
 def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:
     base.frame(VALUES[:4]).to_csv(tmp_path / "a.csv", index=False)
+    base.frame(VALUES[:4]).to_parquet(tmp_path / "a.parquet")
     np.save(tmp_path / "b.npy", VALUES[4:])
-    table, splits = read_table(data_of(tmp_path, files=Files(train="a.csv", test="b.npy")))
+    table, splits = read_table(data_of(tmp_path, files=Files(train="a.parquet", test="b.npy")))
     assert np.array_equal(table.astype(int), VALUES)
     assert splits == ["train"] * 4 + ["test"] * 3
     base.frame(VALUES[:, :5]).to_csv(tmp_path / "c.csv", index=False)
     with pytest.raises(InputError, match=r"data.files: .*c.csv has other columns than the first; it lacks '5'"):
         read_table(data_of(tmp_path, files=Files(train="a.csv", valid="c.csv")))
+
+
+@pytest.mark.parametrize("odd", ["texts", "dates", "none"])
+def test_a_column_is_of_one_kind_in_all_files(odd: str, tmp_path: Path) -> None:
+    """Of numbers, of texts or of dates; one without values goes with any."""
+    values = {"texts": ["1", "b"], "dates": pd.to_datetime(["2020-01-01", "2021-01-01"]), "none": [None, None]}[odd]
+    table = pd.DataFrame({"x": [1, 2], "n": [1.5, 2.5]})
+    for number, column in enumerate((table["n"], values, table["n"])):
+        table.assign(n=column).to_parquet(tmp_path / f"{number}.parquet")
+    if odd == "none":
+        assert read(tmp_path)["n"].tolist() == pytest.approx([1.5, 2.5, np.nan, np.nan, 1.5, 2.5], nan_ok=True)
+        return
+    with pytest.raises(InputError, match=rf"column 'n' holds numbers in one file and {odd} in another; write it alike in all"):
+        read(tmp_path)
 
 
 def zipped(content: bytes) -> bytes:

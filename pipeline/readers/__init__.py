@@ -21,6 +21,7 @@ from pipeline.readers.text import TabSeparated, Text
 from pipeline.schema import SPLITS
 from pipeline.sections import Data
 
+KINDS = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
 # the first that recognises a file reads it
 READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Images, TabSeparated, Text)
 
@@ -62,12 +63,25 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _read_batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
     first: list[str] = []
+    kinds: dict[str, str] = {}
     for source in sources(data):
         for batch in _batches(source, data):
             names = list(batch.columns)
             if names != (first := first or names):
                 raise InputError(f"data.files: {source.path} has other columns than the first; {_difference(names, first)}")
+            _check_kinds(batch, source.path, kinds)
             yield batch, source.split
+
+
+def _check_kinds(batch: pd.DataFrame, path: Path, kinds: dict[str, str]) -> None:
+    """Refuse a column of numbers in one file and of texts in another; what a column holds so far is in ``kinds``."""
+    for name, column in batch.items():
+        kind, known = KINDS.get(column.dtype.kind, "texts"), kinds.get(str(name))
+        if kind == known or not column.notna().any():
+            continue
+        if known is not None:
+            raise InputError(f"{path}: column {name!r} holds {known} in one file and {kind} in another; write it alike in all")
+        kinds[str(name)] = kind
 
 
 def sources(data: Data) -> list[Source]:

@@ -68,6 +68,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return _plain(kind.value_type)
     if pa.types.is_boolean(kind):
         return pa.int8()
-    if pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
         return pa.float64()
     return pa.timestamp("ms") if pa.types.is_date(kind) else kind
