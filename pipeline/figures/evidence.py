@@ -165,4 +165,6 @@ def extreme_rows(parts: Array, values: pd.DataFrame, labels: list[str], path: Pa
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)[:12]
+    if not isinstance(value, float):
+        return str(value)[:12]
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e8 else f"{value:.4g}"

@@ -99,11 +99,12 @@ def _edges(data: Array, samples: Array) -> Array:
 
 def pairs(data: pd.DataFrame, samples: pd.DataFrame, path: Path, most: int = 5) -> None:
     """Neighbouring columns against each other: test rows and as many samples."""
-    names = list(data.columns[:most])
+    names, rows = list(data.columns[:most]), min(len(data), len(samples))
     couples = list(pairwise(names))
+    data = data.sample(rows, random_state=0)  # not the first, as a file may be in some order
     figure, axes = new_figure(3 * len(couples) + 0.3, 3.2, 1, len(couples))
     for ax, (x, y) in zip(axes[0], couples, strict=True):
-        for table, colour, label in ((data, DATA, "test rows"), (samples[: len(data)], VAE, "samples")):
+        for table, colour, label in ((data, DATA, "test rows"), (samples[:rows], VAE, "samples")):
             ax.scatter(table[x], table[y], s=6, alpha=0.5, color=colour, label=label)
         ax.set(xlabel=x, ylabel=y)
     axes[0, 0].legend(frameon=False)
