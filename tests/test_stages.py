@@ -83,7 +83,7 @@ def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFr
 def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     frame, kind = finished
     history = pd.read_csv("results/train/history.csv")
-    quantities = [f"{split}_{name}" for split in ("train", "valid") for name in ("elbo", "reconstruction", "kl")]
+    quantities = [f"{split}_{name}" for split in ("train", "valid") for name in ("elbo", "reconstruction", "kl", "loss")]
     assert sorted(history.columns) == sorted(["epoch", "learning_rate", *quantities])
     assert list(history["epoch"]) == [0, 1]
     assert np.isfinite(history.to_numpy()).all()
@@ -93,7 +93,7 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     best = history.iloc[trained["best_epoch"]]
     assert best["valid_elbo"] == history["valid_elbo"].max()
     for split in ("train", "valid"):
-        assert trained[split] == {name: best[f"{split}_{name}"] for name in ("elbo", "reconstruction", "kl")}
+        assert trained[split] == {name: best[f"{split}_{name}"] for name in ("elbo", "reconstruction", "kl", "loss")}
 
     evaluated = metrics("evaluate")
     assert {"examples", "elbo", "reconstruction", "kl", "bits_per_dimension", "log_likelihood"} <= set(evaluated)

@@ -62,6 +62,10 @@ class DiagonalNormal(Independent[Normal]):
         """Log density of each column in nats, shape (..., D)."""
         return self.base_dist.log_prob(value)
 
+    def detach(self) -> DiagonalNormal:
+        """The same distribution, through whose parameters no gradient passes."""
+        return DiagonalNormal(self.mean.detach(), self._stddev.detach())
+
     def score(self, value: Tensor) -> Tensor:
         """The gradient of the log density by the value, shape (..., D)."""
         return (self.mean - value) / self._stddev.square()

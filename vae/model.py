@@ -23,11 +23,11 @@ from vae.hiding import hide
 from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
-from vae.objectives import ELBO, Objective, Terms
+from vae.objectives import DONE, ELBO, Objective, Terms, Values
 from vae.priors import StandardNormal
 from vae.registry import lookup
 from vae.resume import Snapshots
-from vae.training import QUANTITIES, History, Totals, Training, fit
+from vae.training import OF_RAW_DATA, QUANTITIES, History, Totals, Training, fit
 
 CHECKED = 2**16  # rows at a time
 
@@ -74,7 +74,7 @@ class VAE(pl.LightningModule):
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         shape: tuple[int, int, int] | None = None,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -135,8 +135,7 @@ class VAE(pl.LightningModule):
         self.training_settings = Training(**settings)
         rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
-        if S is not None:
-            self.objective = ELBO(S, self.objective.kl)
+        self.objective = self.objective.with_samples(S)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
         self._totals = {"train": Totals(), "valid": Totals()}
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
@@ -180,9 +179,9 @@ class VAE(pl.LightningModule):
         return lookup("estimator", ESTIMATORS, estimator)(self, self.as_rows(y), S, seed=seed).log_likelihood
 
     def make_objective(
-        self, y: ArrayLike | Tensor, y_var: float | None = None, S: int = 1
+        self, y: ArrayLike | Tensor, y_var: float | None = None, S: int | None = None
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The negative ELBO and its gradient, as functions of one flat parameter vector and the iteration number t.
+        """The loss, the negative ELBO by default, and its gradient, as functions of a flat parameter vector and iteration t.
 
         Both are means over rows. The noise is a function of t and of a row's position, the one that training draws for the
         batch of its step t, so for a fixed t (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`.
@@ -191,7 +190,7 @@ class VAE(pl.LightningModule):
         Args:
             y: Rows, shape (N, D).
             y_var: sigma_y^2 of the fixed-variance Gaussian, in place of the model's own.
-            S: Monte Carlo samples.
+            S: Monte Carlo samples; None keeps the objective's own number.
 
         Returns:
             ``objective(params, t=0)`` and ``gradient(params, t=0)``; `pack_weights` gives the current ``params``.
@@ -199,7 +198,7 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: If y_var is given and the likelihood has no fixed variance, or is not positive.
         """
-        rows, objective = self.as_rows(y), ELBO(S, self.objective.kl)
+        rows, objective = self.as_rows(y), self.objective.with_samples(S)
         fixed = self._fixed_variance(y_var)
 
         def variational_objective(params: Tensor, t: int = 0) -> Tensor:
@@ -294,9 +293,11 @@ class VAE(pl.LightningModule):
 
     # ---- Lightning
 
-    def forward(self, y: Tensor, objective: ELBO | None = None, noise: torch.Generator | None = None) -> Objective:
-        """The objective per row of ``y``."""
-        return (objective or self.objective)(self, y, noise)
+    def forward(
+        self, y: Tensor, objective: Objective | None = None, noise: torch.Generator | None = None, epoch: float = DONE
+    ) -> Values:
+        """The objective per row of ``y``, after so many epochs of training."""
+        return (objective or self.objective)(self, y, noise, epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch; the noise is a function of the seed and the global step.
@@ -329,9 +330,10 @@ class VAE(pl.LightningModule):
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
         rows, whole = self._shown(split, batch.rows, position)
-        objective = self(rows, None, self._noise(split, position, self.global_rank))
-        self._totals[split].add(*(getattr(objective, name)[whole] for name in QUANTITIES))
-        return objective.loss.sum()
+        epoch = position / self.trainer.num_training_batches if split == "train" else DONE
+        values = self(rows, None, self._noise(split, position, self.global_rank), epoch)
+        self._totals[split].add(*(getattr(values, name)[whole] for name in QUANTITIES))
+        return values.loss.sum()
 
     def _shown(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | slice]:
         """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
@@ -343,9 +345,8 @@ class VAE(pl.LightningModule):
         return hide(rows, settings.hide, self._noise("hide", position, self.global_rank))
 
     def _log(self, split: str) -> None:
-        elbo, reconstruction, kl = self._totals[split].means(self.trainer.strategy).tolist()
-        offset = self.log_jacobian[split]
-        values = {"elbo": elbo + offset, "reconstruction": reconstruction + offset, "kl": kl}
+        means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))
+        values = {name: mean + OF_RAW_DATA[name] * self.log_jacobian[split] for name, mean in means.items()}
         self.log_dict(
             {f"{split}/{name}": value for name, value in values.items()},
             on_step=False,

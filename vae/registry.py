@@ -61,14 +61,33 @@ LIKELIHOODS: dict[str, Entry] = {
     "continuous_bernoulli": Entry("ContinuousBernoulli"),
 }
 
+_SAMPLES = (int, Field(1, ge=1, description="Monte Carlo samples S per example"))
+_ELBO = {
+    "samples": _SAMPLES,
+    "kl": (Literal["monte_carlo", "closed_form"], Field("monte_carlo", description="how it is computed")),
+}
+_SCHEDULE = Literal["constant", "linear", "cyclic"]
+
 OBJECTIVES: dict[str, Entry] = {
-    "elbo": Entry(
-        "ELBO",
+    "elbo": Entry("ELBO", _ELBO),
+    "beta_elbo": Entry(
+        "BetaELBO",
         {
-            "samples": (int, Field(1, ge=1, description="Monte Carlo samples S per example")),
-            "kl": (Literal["monte_carlo", "closed_form"], Field("monte_carlo", description="how the KL is computed")),
+            **_ELBO,
+            "beta": (float, Field(1.0, ge=0, description="weight of the KL")),
+            "schedule": (_SCHEDULE, Field("constant", description="how the weight rises from 0")),
+            "epochs": (float, Field(10.0, gt=0, description="of a linear rise, or of a cycle")),
         },
     ),
+    "free_bits": Entry(
+        "FreeBits",
+        {
+            **_ELBO,
+            "nats": (float, Field(0.1, ge=0, description="that each group of latent dimensions has for free")),
+            "group": (int, Field(1, ge=1, description="latent dimensions in a group")),
+        },
+    ),
+    "sticking_the_landing": Entry("StickingTheLanding", {"samples": _SAMPLES}),
 }
 
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}

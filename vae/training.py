@@ -25,7 +25,8 @@ from vae.resume import BestEpoch, Saving, Snapshots
 if TYPE_CHECKING:
     from vae.model import VAE
 
-QUANTITIES = ("elbo", "reconstruction", "kl")
+OF_RAW_DATA = {"elbo": 1, "reconstruction": 1, "kl": 0, "loss": -1}  # how often log |dy/dx| is to be added
+QUANTITIES = tuple(OF_RAW_DATA)
 
 
 class DivergenceError(RuntimeError):
