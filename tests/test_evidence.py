@@ -61,7 +61,7 @@ def test_unbiased_on_the_natural_scale(name: str, K: int, D: int, variance: floa
     assert 4 * ratios.std() / np.sqrt(len(ratios)) < 0.02
 
 
-@pytest.mark.parametrize(("K", "D", "variance"), SIZES)
+@pytest.mark.parametrize(("K", "D", "variance"), [SIZES[0], pytest.param(*SIZES[1], marks=pytest.mark.slow), SIZES[2]])
 def test_prior_sampling_is_unbiased_on_the_natural_scale(K: int, D: int, variance: float) -> None:
     """As above; rows share their draws, so a replicate is a seed, and its ratio the mean over rows."""
     model = LinearGaussian(K, D, variance)
@@ -131,6 +131,7 @@ def test_the_monte_carlo_error_is_calibrated(S: int) -> None:
     assert found.log_likelihood.std().item() == pytest.approx(found.monte_carlo_error * np.sqrt(2000), rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_monte_carlo_error_of_prior_sampling_is_calibrated() -> None:
     """As above over 1,000 seeds, for the mean over rows with shared draws; to add the rows' own variances would be wrong."""
     model = LinearGaussian(1, 3, 2.0)

@@ -72,7 +72,10 @@ def ran(workspace: Path, kept: Path) -> Path:
     return workspace
 
 
-@pytest.fixture(params=KINDS)
+SLOW = pytest.param("images, latent of three", marks=pytest.mark.slow)  # others have images, zeros and ones, and latents
+
+
+@pytest.fixture(params=[*(kind for kind in KINDS if kind != "images, latent of three"), SLOW])
 def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFrame, str]:
     frame, name, changes = KINDS[request.param]
     run_all(workspace, frame, name, **changes)
