@@ -67,9 +67,9 @@ def child() -> None:
     """Prepare a file in this process; print what it took as JSON."""
     from pipeline.columns.passes import surveyed
     from pipeline.columns.store import store
-    from pipeline.prepare import prepare
     from pipeline.readers import read_blocks
     from pipeline.sections import Data
+    from pipeline.stages.prepare import prepare
 
     path, folder, limit = sys.argv[1:]
     data = Data.model_validate(

@@ -46,7 +46,7 @@ SETTINGS = {
     "evaluate.diagnostics_examples": 10,
     "evaluate.mixture_components": [1],
 }
-CODE = "from pipeline import evaluate, train; train.main(); evaluate.main()"
+CODE = "from pipeline.stages import evaluate, train; train.main(); evaluate.main()"
 COLD = "from pipeline import compute; compute.FUNCTIONS = (); "
 
 
@@ -85,7 +85,7 @@ def _prepared(folder: Path, changes: dict[str, object]) -> Path:
     for stage in stages["stages"].values():
         stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")]
     _write(yaml, workspace / "dvc.yaml", stages)
-    _run(workspace, "from pipeline import prepare; prepare.main()")
+    _run(workspace, "from pipeline.stages import prepare; prepare.main()")
     return workspace
 
 

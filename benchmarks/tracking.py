@@ -39,7 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS, LENGTHS = 60_000, (20, 100)
 TIMED = """
 import json, sys, time
-from pipeline import saved, tracking, train
+from pipeline import saved, tracking
+from pipeline.stages import train
 from vae import VAE
 
 with_both, marks = sys.argv[1], []
@@ -115,7 +116,7 @@ def _prepared(folder: Path, count: int) -> Path:
     for stage in stages["stages"].values():
         stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")]
     _write(folder / "dvc.yaml", stages)
-    _run(folder, "from pipeline import prepare; prepare.main()", "", tracking=False)
+    _run(folder, "from pipeline.stages import prepare; prepare.main()", "", tracking=False)
     return folder
 
 

@@ -16,10 +16,10 @@ from sklearn.impute import IterativeImputer
 from pipeline.moments import Array
 from pipeline.schema import Column, Schema
 from pipeline.sections import Imputation as Settings
-from vae import VAE
 from vae.bar import advancing
 from vae.evidence import Imputation, impute
 from vae.evidence.estimate import Advance
+from vae.latent_model import LatentModel
 
 MOST_PREDICTORS = 20  # of a column, in the IterativeImputer
 RELIABLE = 20  # effective samples, below which means and draws rest on little
@@ -29,7 +29,7 @@ Integers = NDArray[np.signedinteger]
 Filled = tuple[Array, Array]  # means (N, D) and draws (M, N, D), in raw numbers
 
 
-def fill(vae: VAE, schema: Schema, y: Array, index: Integers, settings: Settings, seed: int) -> pd.DataFrame:
+def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: Settings, seed: int) -> pd.DataFrame:
     """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
 
     Args:
@@ -61,7 +61,7 @@ DESCRIBED = [
 ]
 
 
-def _impute(vae: VAE, y: Array, ids: Integers, settings: Settings, seed: int) -> Imputation:
+def _impute(vae: LatentModel, y: Array, ids: Integers, settings: Settings, seed: int) -> Imputation:
     return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
 
 
@@ -87,7 +87,7 @@ def _raw_means(column: Column, means: Array, draws: Array) -> Array:
     return np.median(column.numbers(draws), axis=0)
 
 
-def quality(vae: VAE, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
+def quality(vae: LatentModel, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
     """Errors of hidden test values: hidden one by one at random, and whole columns at a time.
 
     Returns:
@@ -150,7 +150,7 @@ def crps(draws: Array, truth: Array) -> Array:
     return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
-def _by_vae(vae: VAE, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
+def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
     found = _impute(vae, holes, ids, settings, seed)
     draws, means = found.draws.numpy(), found.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]

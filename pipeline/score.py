@@ -28,9 +28,9 @@ from pipeline.row_files import writing
 from pipeline.schema import Schema, load_schema
 from pipeline.sections import Data
 from pipeline.stage import command
-from vae import VAE
 from vae.bar import progress_bar
 from vae.evidence import importance_sampling, log_likelihood_given_rest, reconstruction_by_column
+from vae.latent_model import LatentModel
 
 SUFFIXES = (".csv", ".parquet")
 ROWS = 1024  # at a time
@@ -84,7 +84,7 @@ class Scorer:
         parts: Whether the columns' parts are computed.
     """
 
-    vae: VAE
+    vae: LatentModel
     schema: Schema
     samples: int
     seed: int

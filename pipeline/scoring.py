@@ -20,7 +20,6 @@ from pipeline.pieces import Pieces
 from pipeline.schema import Schema
 from pipeline.scores import Annealed, Scores
 from pipeline.sections import Annealing as AnnealingParams
-from vae import VAE
 from vae.bar import progress_bar
 from vae.evidence import (
     Annealing,
@@ -39,13 +38,14 @@ from vae.evidence import (
 )
 from vae.evidence.estimate import rows_per_chunk
 from vae.evidence.importance import join
+from vae.latent_model import LatentModel
 from vae.noise import DRAWS_PER_BLOCK, generator
 
 Advance = Callable[[int], object]
 T = TypeVar("T")
 
 
-def chosen(vae: VAE, params: Params) -> list[str]:
+def chosen(vae: LatentModel, params: Params) -> list[str]:
     """The estimators asked for, or all that apply.
 
     Raises:
@@ -79,7 +79,7 @@ class Scoring:
     """
 
     def __init__(
-        self, vae: VAE, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
+        self, vae: LatentModel, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
     ) -> None:
         self.schema, self.pieces = schema, pieces
         self.vae, self.settings, self.seed = vae, params.evaluate, params.seed

@@ -6,13 +6,19 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 from pipeline.errors import InputError
 
 
-def run(name: str, summary: str, stage: Callable[[], None]) -> int:
-    """Run a stage as a command without arguments; see `command`."""
-    return command(name, argparse.ArgumentParser(description=summary), lambda arguments: stage())
+def run_stage(name: str, summary: str) -> int:
+    """Run the ``main`` of `pipeline.stages`' module of this name, which is loaded only after the command line is read."""
+    return run(name, summary, lambda: import_module(f"pipeline.stages.{name}").main())
+
+
+def run(name: str, summary: str, work: Callable[[], None]) -> int:
+    """Run a command without arguments; see `command`."""
+    return command(name, argparse.ArgumentParser(description=summary), lambda arguments: work())
 
 
 def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None]) -> int:

@@ -112,7 +112,7 @@ class Clone(Repository):
     def run_all(self, **environment: str) -> None:
         """All stages in one process, which is faster, without DVC, which is told of their outputs afterwards."""
         stages = "prepare, train, evaluate, generate"
-        self.run("python", "-c", f"from pipeline import {stages}\nfor stage in ({stages}): stage.main()", **environment)
+        self.run("python", "-c", f"from pipeline.stages import {stages}\nfor stage in ({stages}): stage.main()", **environment)
         self.run("dvc", "commit", "--force")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import prepare
 from pipeline.columns.cluster import ADDRESS
 from pipeline.errors import InputError
 from pipeline.files import md5
+from pipeline.stages import prepare
 from tests.test_program import COLUMNS, big_table
 from tests.workspace import write_params, write_table
 

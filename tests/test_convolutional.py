@@ -13,9 +13,9 @@ import pytest
 import torch
 from scipy.optimize import approx_fprime
 
-from pipeline import evaluate, generate, prepare, train
 from pipeline.errors import InputError
 from pipeline.schema import load_schema
+from pipeline.stages import evaluate, generate, prepare, train
 from tests.anchors import within_error
 from tests.workspace import write_params
 from vae import VAE

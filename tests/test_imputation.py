@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline import evaluate, prepare, train
 from pipeline.imputation import _iterative, crps
 from pipeline.schema import Column, Schema
+from pipeline.stages import evaluate, prepare, train
 from tests.anchors import LinearGaussian
 from tests.test_mixed import linear
 from tests.workspace import mixed_table, write_params, write_table

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import inspect, prepare
+from pipeline import inspect
 from pipeline.params import load_params
 from pipeline.schema import load_schema
 from pipeline.stage import command
+from pipeline.stages import prepare
 from tests.workspace import mixed_table, write_params, write_table
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from pipeline import check, clean, evaluate, job, prepare, summary, train
+from pipeline import check, clean, job, summary
 from pipeline.contents import lock_of
 from pipeline.errors import InputError
 from pipeline.files import from_yaml, md5, to_yaml
@@ -23,6 +23,7 @@ from pipeline.job import misrecorded
 from pipeline.records import current_records, declared, digest, load_lock, load_record
 from pipeline.saved import saved_folder
 from pipeline.stage import run
+from pipeline.stages import evaluate, prepare, train
 from tests.workspace import ROOT, write_params, write_pipeline, write_table
 
 
@@ -55,7 +56,7 @@ def test_inputs_that_change_meanwhile_end_the_stage(
     edit: Any, named: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start(workspace)
-    monkeypatch.setattr("pipeline.train.learning_curves", lambda *_: edit(workspace))
+    monkeypatch.setattr("pipeline.stages.train.learning_curves", lambda *_: edit(workspace))
     monkeypatch.setattr(sys, "argv", ["train"])
     assert run("train", "", train.main) == 1
     message = capsys.readouterr().err
@@ -85,7 +86,7 @@ def test_code_that_was_edited_while_the_process_loaded_it_ends_the_stage(
 def test_an_edit_of_what_a_stage_does_not_depend_on_is_nothing(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(workspace)
     change = {"evaluate.samples": 70}
-    monkeypatch.setattr("pipeline.train.learning_curves", lambda *_: write_params(workspace, **change))
+    monkeypatch.setattr("pipeline.stages.train.learning_curves", lambda *_: write_params(workspace, **change))
     train.main()
     assert "train" in current_records()
 
@@ -208,7 +209,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.train.learning_curves", full)
+    monkeypatch.setattr("pipeline.stages.train.learning_curves", full)
     monkeypatch.setattr(sys, "argv", ["train"])
     assert run("train", "", train.main) == 1
     assert "No space left on device; free some space and run again" in capsys.readouterr().err

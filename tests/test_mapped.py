@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline import prepare, train
+from pipeline.stages import prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import write_params, write_table
 from vae import mapped, model

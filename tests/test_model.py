@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, Architecture
-from vae.model import Generated
+from vae.latent_model import Generated
 from vae.posteriors import DiagonalGaussian
 from vae.storage import ModelFileError
 

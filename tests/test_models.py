@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import prepare, train
+from pipeline.building import build
 from pipeline.errors import InputError
-from pipeline.models import build, load_model
+from pipeline.models import load_model
 from pipeline.params import load_params
 from pipeline.schema import load_schema, load_split
+from pipeline.stages import prepare, train
 from tests.workspace import mixed_table, table, write_params, write_table
 from vae.encoding import Input
 from vae.evidence import importance_sampling, inference_gap

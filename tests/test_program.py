@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline import prepare
 from pipeline.columns import passes, store
 from pipeline.errors import InputError
 from pipeline.files import md5
 from pipeline.moments import CANDIDATES, Frequent, Moments, Range
 from pipeline.schema import SPLITS, Column, load_index, load_schema, load_split
+from pipeline.stages import prepare
 from tests.workspace import mixed_table, write_params, write_table
 
 ROWS = 500

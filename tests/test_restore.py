@@ -15,8 +15,9 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import evaluate, experiment, generate, prepare, publish, restore, train
+from pipeline import experiment, publish, restore
 from pipeline.errors import InputError
+from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.states import git_states
 from pipeline.verify import verify
 from tests.clones import IDENTITY, Repository, finished

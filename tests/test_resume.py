@@ -19,11 +19,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from pipeline import evaluate, prepare, train
 from pipeline.environment import facts
 from pipeline.pieces import Pieces, decoded, encoded
 from pipeline.records import declared, digest
 from pipeline.saved import Saved, forget, leftovers, remove, saved_folder
+from pipeline.stages import evaluate, prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import ROOT, write_params, write_table
 from vae import VAE

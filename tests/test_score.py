@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import prepare, score, train
+from pipeline import score
 from pipeline.errors import InputError
 from pipeline.models import load_model
 from pipeline.schema import SPLITS, load_index, load_schema, load_split
 from pipeline.stage import command
+from pipeline.stages import prepare, train
 from tests.workspace import BINARY, mixed_table, table, write_params, write_table
 from vae.evidence import importance_sampling
 

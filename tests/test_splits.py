@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline import prepare
 from pipeline.columns.passes import block_of
 from pipeline.errors import InputError
 from pipeline.schema import SPLITS, load_index, load_schema
 from pipeline.sections import Data, Fractions, SplitBy
 from pipeline.splits import Tally, split_rows
+from pipeline.stages import prepare
 from tests.workspace import table, write_params, write_table
 
 Index = dict[str, NDArray[np.int64]]

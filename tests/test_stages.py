@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import evaluate, generate, prepare, summary, train
+from pipeline import summary
 from pipeline.errors import InputError
 from pipeline.files import complete
 from pipeline.schema import Schema, load_index
 from pipeline.stage import run
+from pipeline.stages import evaluate, generate, prepare, train
 from tests.workspace import BINARY, ROOT, mixed_table, table, write_params, write_table
 from vae import VAE
 from vae.storage import ModelFileError

@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline import evaluate, generate, prepare, publish, store, tracking, train
+from pipeline import publish, store, tracking
 from pipeline.errors import InputError
 from pipeline.files import md5
 from pipeline.params import load_params
 from pipeline.records import declared, experiment_digest
 from pipeline.stage import command
+from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.store import reason
 from tests.clones import on_server
 from tests.mlflow_store import Shown

@@ -1,11 +1,10 @@
-"""The lecture's VAE as a LightningModule: fit, infer, generate, log_likelihood, make_objective, save and load."""
+"""The VAE as a LightningModule: the lecture's model with what trains it, fit and make_objective."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,50 +14,28 @@ from torch import Tensor
 from torch.func import functional_call, grad
 from typing_extensions import override
 
-from vae import flat, likelihoods, storage
+from vae import flat, likelihoods
 from vae.batches import Batch
-from vae.conditionals import Generative, Inference
-from vae.encoding import Input
 from vae.hiding import hide
+from vae.latent_model import LatentModel
 from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
-from vae.objectives import DONE, ELBO, Objective, Terms, Values
-from vae.priors import StandardNormal
-from vae.registry import lookup
+from vae.objectives import DONE, ELBO, Objective, Values
 from vae.resume import Snapshots
 from vae.training import OF_RAW_DATA, QUANTITIES, History, Totals, Training, fit
 
 CHECKED = 2**16  # rows at a time
 
 
-class Generated(NamedTuple):
-    """What the generative model draws: data y (N, D), their means f_w(z) (N, D), and the latents z (N, K)."""
-
-    y: Tensor
-    mean: Tensor
-    z: Tensor
-
-
-class VAE(pl.LightningModule):
-    """A variational autoencoder.
+class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
+    """A variational autoencoder: a `vae.latent_model.LatentModel`, whose arguments it takes, that is trained with Lightning.
 
     Args:
         generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
         inference_architecture: Layers of the inference network, likewise.
-        data_dim: Number of data columns D.
-        latent_dim: Number of latent dimensions K.
-        likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
-            ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
-        inputs: How each column goes into the inference network, see `vae.encoding.Input`; as it is by default.
-        shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
         objective: What training minimises; the ELBO by default.
-        seed: Seed of the initial weights.
-
-    Attributes:
-        inference: y -> q(z|y).
-        generative: z -> p(y|z).
-        prior: () -> p(z).
+        settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``seed``; see `LatentModel`.
 
     Raises:
         ValueError: If a dimension is below 1, or a name is unknown.
@@ -69,37 +46,13 @@ class VAE(pl.LightningModule):
         generative_architecture: Architecture | Mapping[str, Any],
         inference_architecture: Architecture | Mapping[str, Any],
         *,
-        data_dim: int,
-        latent_dim: int,
-        likelihood: str | Mapping[str, Any] = "gaussian",
-        inputs: Sequence[Input | Mapping[str, Any]] | None = None,
-        shape: tuple[int, int, int] | None = None,
         objective: Objective | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        for name, value in {"data_dim": data_dim, "latent_dim": latent_dim}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        self.card = storage.Card(
-            data_dim=data_dim,
-            latent_dim=latent_dim,
-            likelihood={"name": likelihood} if isinstance(likelihood, str) else dict(likelihood),
-            generative=Architecture.of(generative_architecture),
-            inference=Architecture.of(inference_architecture),
-            inputs=None if inputs is None else [Input.of(of) for of in inputs],
-            shape=shape,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.inference = Inference(self.card.inference, data_dim, latent_dim, self.card.inputs, self.card.shape)
-            self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood, self.card.shape)
-            self.prior = StandardNormal(latent_dim)
+        super().__init__(generative_architecture, inference_architecture, **settings)
         self.objective = objective or ELBO()
         self.training_settings = Training()
         self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
-
-    # ---- the lecture's methods
 
     def fit(
         self,
@@ -140,43 +93,6 @@ class VAE(pl.LightningModule):
         self._totals = {"train": Totals(), "valid": Totals()}
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
         return self
-
-    @torch.no_grad()
-    def infer(self, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
-        """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D)."""
-        q = self.inference(self.as_rows(y))
-        return q.mean, q.variance
-
-    @torch.no_grad()
-    def generate(self, N: int = 100, *, seed: int = 0, full: bool = False) -> Tensor | Generated:
-        """Draw N rows y ~ p(y|z), z ~ p(z), shape (N, D); with ``full=True`` also their means f_w(z) and the latents z.
-
-        Raises:
-            ValueError: If N is below 1.
-        """
-        if N < 1:
-            raise ValueError(f"N must be at least 1; got {N}")
-        noise = generator(seed, "generate", device=self.device)
-        z = self.prior().sample((N,), noise)
-        p = self.generative(z)
-        generated = Generated(p.sample(generator=noise), p.mean, z)
-        return generated if full else generated.y
-
-    def log_likelihood(self, y: ArrayLike | Tensor, S: int = 100, *, estimator: str = "prior", seed: int = 0) -> Tensor:
-        """Estimate log p(y) per row, shape (N,), float64, in nats.
-
-        Args:
-            y: Rows, shape (N, D).
-            S: Samples; memory does not grow with it.
-            estimator: ``"prior"``, the lecture's, ``"importance"``, or ``"annealed"`` with S chains; see `vae.evidence`.
-            seed: Of the noise.
-
-        Raises:
-            ValueError: If S is below 1 or the estimator is unknown.
-        """
-        from vae.evidence import ESTIMATORS  # here, so that a change to an estimator does not retrain
-
-        return lookup("estimator", ESTIMATORS, estimator)(self, self.as_rows(y), S, seed=seed).log_likelihood
 
     def make_objective(
         self, y: ArrayLike | Tensor, y_var: float | None = None, S: int | None = None
@@ -221,75 +137,6 @@ class VAE(pl.LightningModule):
         weights = flat.unpack(self, params)
         inference = {name: value for name, value in weights.items() if name.startswith("inference.")}
         return inference, {name: value for name, value in weights.items() if name not in inference}
-
-    def terms(self, y: ArrayLike | Tensor, S: int = 1, *, seed: int = 0) -> Terms:
-        """The three terms of the ELBO per row, from S draws of q(z|y), and the KL in closed form."""
-        return Terms(self, self.as_rows(y), S, generator(seed, "terms", device=self.device))
-
-    def as_rows(self, y: ArrayLike | Tensor, name: str = "y") -> Tensor:
-        """``y`` as a tensor (N, D) of the model's dtype on its device.
-
-        Raises:
-            ValueError: If the shape is wrong, or a value is not one that the likelihood is for.
-        """
-        rows = self._matrix(y, name)
-        likelihood = self.generative.likelihood
-        allowed = likelihood.allows(rows) & ~(rows.isnan() & ~self.inference.may_miss(rows))
-        if not allowed.all():
-            row, column = (~allowed).nonzero()[0].tolist()
-            rule = f"{likelihood.of(column).support.description} under the {type(likelihood.of(column)).__name__} likelihood"
-            raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
-        return rows
-
-    def _rows(self, y: ArrayLike | Tensor, checked: Callable[[Any], Tensor]) -> Tensor | Mapped:
-        """Checked rows (N, D): a tensor, or, if that would be too large, the memory-mapped array as it is."""
-        if not isinstance(y, np.memmap) or y.nbytes <= self.training_settings.memory_gib * 2**30:
-            return checked(y)
-        for first in range(0, len(y), CHECKED):
-            try:
-                checked(y[first : first + CHECKED])
-            except ValueError as error:
-                raise ValueError(f"{error}, counted from row {first:,} on") from None
-        return y
-
-    def _matrix(self, y: ArrayLike | Tensor, name: str) -> Tensor:
-        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self._float)
-        if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
-            raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
-        return rows
-
-    def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:
-        rows = self._matrix(y, "y")
-        if not ((rows >= 0) & (rows <= 1)).all():
-            raise ValueError(f"y must be probabilities, from 0 to 1, with binarize=True; got {rows.min():g} to {rows.max():g}")
-        self.as_rows((rows > 0.5).to(rows.dtype))
-        return rows
-
-    # ---- files
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` (weights) and ``model.json`` (everything else) into ``folder``."""
-        dtype = str(self._float).removeprefix("torch.")
-        storage.save(folder, self.card.model_copy(update={"dtype": dtype}), self.state_dict())
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """The model that `save` wrote. Executes no code from the files.
-
-        Raises:
-            ModelFileError: If a file is missing, damaged, or of another model.
-        """
-        card, weights = storage.load(folder)
-        dtype = getattr(torch, card.dtype)
-        try:
-            with torch.device("meta"):  # shapes only, so that a damaged file cannot ask for all memory
-                expected = cls(**card.arguments()).to(dtype).state_dict()
-        except (KeyError, TypeError, ValueError) as error:
-            raise storage.damaged_card(folder, error) from error
-        storage.check(folder, expected=expected, found=weights)
-        vae = cls(**card.arguments()).to(dtype)
-        vae.load_state_dict(weights)
-        return vae.eval()
 
     # ---- Lightning
 
@@ -357,9 +204,23 @@ class VAE(pl.LightningModule):
 
     # ---- helpers
 
-    @property
-    def _float(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+    def _rows(self, y: ArrayLike | Tensor, checked: Callable[[Any], Tensor]) -> Tensor | Mapped:
+        """Checked rows (N, D): a tensor, or, if that would be too large, the memory-mapped array as it is."""
+        if not isinstance(y, np.memmap) or y.nbytes <= self.training_settings.memory_gib * 2**30:
+            return checked(y)
+        for first in range(0, len(y), CHECKED):
+            try:
+                checked(y[first : first + CHECKED])
+            except ValueError as error:
+                raise ValueError(f"{error}, counted from row {first:,} on") from None
+        return y
+
+    def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:
+        rows = self._matrix(y, "y")
+        if not ((rows >= 0) & (rows <= 1)).all():
+            raise ValueError(f"y must be probabilities, from 0 to 1, with binarize=True; got {rows.min():g} to {rows.max():g}")
+        self.as_rows((rows > 0.5).to(rows.dtype))
+        return rows
 
     def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
         return generator(self.training_settings.seed, split, position, rank, device=self.device)
@@ -371,4 +232,4 @@ class VAE(pl.LightningModule):
             raise ValueError(f"y_var needs the likelihood 'gaussian'; this one is {self.card.likelihood['name']!r}")
         if not y_var > 0:
             raise ValueError(f"y_var must be greater than 0; got {y_var}")
-        return {"generative.likelihood.variance": torch.tensor(y_var, dtype=self._float, device=self.device)}
+        return {"generative.likelihood.variance": torch.tensor(y_var, dtype=self.dtype, device=self.device)}

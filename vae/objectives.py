@@ -18,7 +18,7 @@ from torch.distributions import kl_divergence
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 KL = Literal["monte_carlo", "closed_form"]
 Schedule = Literal["constant", "linear", "cyclic"]
@@ -34,7 +34,7 @@ class Terms:
         z: The draws, shape (S, N, K).
     """
 
-    def __init__(self, vae: VAE, y: Tensor, S: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None) -> None:
         self._vae, self._y = vae, y
         self.q = vae.inference(y)
         self.prior = vae.prior()
@@ -110,7 +110,7 @@ class Objective(ABC):
         _require(self.samples >= 1, "samples must be at least 1", self.samples)
 
     @abstractmethod
-    def __call__(self, vae: VAE, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         """Evaluate on rows ``y`` of shape (N, D), with noise from ``generator``, after so many epochs of training."""
 
     def with_samples(self, S: int | None) -> Self:
@@ -134,7 +134,7 @@ class ELBO(Objective):
         _require_one_of("kl", self.kl, KL)
 
     @override
-    def __call__(self, vae: VAE, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
         return Values(self._loss(terms, epoch), reconstruction - kl, reconstruction, kl)
@@ -222,7 +222,7 @@ class StickingTheLanding(Objective):
     """
 
     @override
-    def __call__(self, vae: VAE, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
         log_posterior = terms.q.detach().log_prob(terms.z).mean(dim=0)

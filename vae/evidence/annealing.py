@@ -17,11 +17,11 @@ from vae.evidence.tuning import tune_step_sizes
 from vae.evidence.weights import LogWeights
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 
 def annealed_importance_sampling(
-    vae: VAE,
+    vae: LatentModel,
     y: Tensor,
     S: int = 16,
     *,
@@ -55,7 +55,7 @@ def annealed_importance_sampling(
 
 
 def reverse_annealing(
-    vae: VAE,
+    vae: LatentModel,
     y: Tensor,
     z: Tensor,
     S: int = 16,
@@ -91,14 +91,14 @@ def reverse_annealing(
     return replace(inverse, log_likelihood=-inverse.log_likelihood, leave_one_out=-inverse.leave_one_out)
 
 
-def _tuned(vae: VAE, annealing: Annealing, seed: int) -> Annealing:
+def _tuned(vae: LatentModel, annealing: Annealing, seed: int) -> Annealing:
     ready = annealing.step_sizes or not annealing.ranges
     return annealing if ready else tune_step_sizes(vae, annealing=annealing, seed=seed)
 
 
 @torch.no_grad()
 def _run(
-    vae: VAE, y: Tensor, S: int, annealing: Annealing, seed: int, ids: Tensor, z: Tensor | None, advance: Advance
+    vae: LatentModel, y: Tensor, S: int, annealing: Annealing, seed: int, ids: Tensor, z: Tensor | None, advance: Advance
 ) -> Estimate:
     """Forward from the start, or in reverse from the latents z (N, K) with inverse weights."""
     chunk = rows_per_chunk(vae, S)

@@ -14,7 +14,7 @@ from vae.evidence.estimate import example_ids, require_samples, rows_per_chunk
 from vae.noise import DRAWS_PER_BLOCK, draws
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Bound:
 
 
 @torch.no_grad()
-def evidence_lower_bound(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
+def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
     """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)) in closed form (Kingma and Welling 2014, eq. 3).
 
     Args:
@@ -54,7 +54,7 @@ def evidence_lower_bound(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Ten
 
 
 @torch.no_grad()
-def reconstruction_by_column(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Tensor:
+def reconstruction_by_column(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Tensor:
     """E_q[log p(y_d|z)] of each column, (N, D), float64, in nats; 0 where a value is missing.
 
     A row's sum is the reconstruction of `evidence_lower_bound` with the same arguments, whose draws these are. It tells the
@@ -75,7 +75,7 @@ def reconstruction_by_column(vae: VAE, y: Tensor, S: int, *, seed: int = 0, ids:
     return torch.cat(parts)
 
 
-def _chunk(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+def _chunk(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     q = vae.inference(y)
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     log_likelihood = paired(vae.generative, y)

@@ -12,7 +12,7 @@ from vae.evidence.estimate import Advance, Estimate, MeanWithError, ignore, requ
 from vae.evidence.schedule import Annealing
 
 if TYPE_CHECKING:
-    from vae.model import VAE, Generated
+    from vae.latent_model import Generated, LatentModel
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,13 @@ class Bounds:
 
 
 def bidirectional_bounds(
-    vae: VAE, N: int = 100, S: int = 16, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
+    vae: LatentModel,
+    N: int = 100,
+    S: int = 16,
+    *,
+    annealing: Annealing | None = None,
+    seed: int = 0,
+    advance: Advance = ignore,
 ) -> Bounds:
     """Sandwich log p(y) of N simulated rows between forward and reverse annealing (Grosse, Ghahramani and Adams 2015).
 

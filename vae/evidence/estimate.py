@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 Advance = Callable[[int], object]
 LEAST_EFFECTIVE_SAMPLES = 10
@@ -114,7 +114,7 @@ def require_samples(S: int, name: str = "samples") -> None:
         raise ValueError(f"{name} must be at least 1; got {S}")
 
 
-def rows_per_chunk(vae: VAE, draws: int, budget: int = 2**21) -> int:
+def rows_per_chunk(vae: LatentModel, draws: int, budget: int = 2**21) -> int:
     """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
     card = vae.card
     layers = (of.widest(card.shape) for of in (card.generative, card.inference))

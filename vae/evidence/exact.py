@@ -14,7 +14,7 @@ from vae.evidence.quadrature import DIMENSIONS, quadrature
 from vae.likelihoods import Gaussian, LearnedGaussian
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Exact:
     reason: str = ""
 
 
-def exact_applies(vae: VAE) -> bool:
+def exact_applies(vae: LatentModel) -> bool:
     """Whether `exact` has an answer for this model."""
     return _is_linear_gaussian(vae) or vae.card.latent_dim in DIMENSIONS
 
 
 @torch.no_grad()
-def exact(vae: VAE, y: Tensor, *, advance: Advance = ignore) -> Exact:
+def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
     """log p(y), computed in float64.
 
     A model without hidden layers in the generative network and with a Gaussian likelihood is probabilistic PCA: y is normal
@@ -72,12 +72,12 @@ def exact(vae: VAE, y: Tensor, *, advance: Advance = ignore) -> Exact:
     return Exact(values, "quadrature", reason)
 
 
-def _is_linear_gaussian(vae: VAE) -> bool:
+def _is_linear_gaussian(vae: LatentModel) -> bool:
     card = vae.card.generative
     return not card.hidden and not card.channels and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
 
 
-def _in_float64(vae: VAE) -> VAE:
+def _in_float64(vae: LatentModel) -> LatentModel:
     if vae.dtype == torch.float64:
         return vae
     double = type(vae)(**vae.card.arguments()).double().to(vae.device)
@@ -85,7 +85,7 @@ def _in_float64(vae: VAE) -> VAE:
     return double
 
 
-def _linear_gaussian(vae: VAE) -> LowRankMultivariateNormal:
+def _linear_gaussian(vae: LatentModel) -> LowRankMultivariateNormal:
     layer, likelihood = vae.generative.network[0], vae.generative.likelihood
     assert isinstance(layer, nn.Linear)
     assert isinstance(likelihood, Gaussian | LearnedGaussian)

@@ -15,7 +15,7 @@ from vae.noise import DRAWS_PER_BLOCK, draws, per_example
 
 if TYPE_CHECKING:
     from vae.distributions import DiagonalNormal
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 DRAWS_PER_STEP = 8
 STEPS_PER_BLOCK = DRAWS_PER_BLOCK // DRAWS_PER_STEP
@@ -36,7 +36,7 @@ class Gap:
 
 
 def inference_gap(
-    vae: VAE,
+    vae: LatentModel,
     y: Tensor,
     log_likelihood: Tensor,
     *,
@@ -80,7 +80,7 @@ def inference_gap(
     return Gap(log_likelihood - best_elbo, best_elbo - torch.cat(amortised))
 
 
-def _optimise(vae: VAE, y: Tensor, features: Tensor, steps: int, seed: int, ids: Tensor) -> Tensor:
+def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: int, ids: Tensor) -> Tensor:
     features = features.clone().requires_grad_()
     optimizer = torch.optim.Adam([features], LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -98,7 +98,7 @@ def _optimise(vae: VAE, y: Tensor, features: Tensor, steps: int, seed: int, ids:
     return features.detach()
 
 
-def _elbo(vae: VAE, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
+def _elbo(vae: LatentModel, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
     q, log_likelihood = vae.inference.posterior(features), paired(vae.generative, y)
     total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
     for noise in draws(seed, "gap", ids, S, vae.card.latent_dim, like=y):

@@ -16,7 +16,7 @@ from vae.distributions import DiagonalNormal
 from vae.evidence.density import paired
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 Start = Literal["posterior", "prior"]
 
@@ -52,7 +52,7 @@ class Path:
         start: The density at beta = 0.
     """
 
-    def __init__(self, vae: VAE, y: Tensor, start: Start) -> None:
+    def __init__(self, vae: LatentModel, y: Tensor, start: Start) -> None:
         self.q: DiagonalNormal = vae.inference(y)
         self.prior: DiagonalNormal = vae.prior()
         self.start = (

@@ -15,12 +15,12 @@ from vae.evidence.weights import LogWeights, require_rungs
 from vae.noise import DRAWS_PER_BLOCK, draws
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 
 @torch.no_grad()
 def importance_sampling(
-    vae: VAE,
+    vae: LatentModel,
     y: Tensor,
     S: int,
     *,
@@ -77,7 +77,7 @@ def join(parts: Sequence[Estimate]) -> Estimate:
     return Estimate(**{f.name: of(f.name) for f in fields(Estimate)})  # type: ignore[arg-type]
 
 
-def _blocks(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> Iterator[Tensor]:
+def _blocks(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Iterator[Tensor]:
     """Log weights (S', N) of consecutive blocks of draws."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
     for noise in draws(seed, "importance", ids, S, q.event_shape[0], like=y):

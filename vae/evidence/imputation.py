@@ -14,7 +14,7 @@ from vae.evidence.estimate import Advance, example_ids, ignore, require_samples,
 from vae.noise import draws, generator
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Imputation:
 
 @torch.no_grad()
 def impute(
-    vae: VAE,
+    vae: LatentModel,
     y: Tensor,
     S: int = 1000,
     M: int = 100,
@@ -75,7 +75,7 @@ def impute(
 
 @torch.no_grad()
 def log_likelihood_given_rest(
-    vae: VAE, y: Tensor, S: int = 1000, *, seed: int = 0, ids: Tensor | None = None, advance: Advance = ignore
+    vae: LatentModel, y: Tensor, S: int = 1000, *, seed: int = 0, ids: Tensor | None = None, advance: Advance = ignore
 ) -> Tensor:
     """Log p(y_d | the other observed values) of each value, (N, D), float64, in nats; NaN where it is missing.
 
@@ -104,7 +104,7 @@ def log_likelihood_given_rest(
     return torch.cat(parts)
 
 
-def _given_rest(vae: VAE, y: Tensor, d: int, noise: Tensor) -> Tensor:
+def _given_rest(vae: LatentModel, y: Tensor, d: int, noise: Tensor) -> Tensor:
     """Of column d. What the decoder says of a draw serves for its weight and for the column both."""
     others = [column for column in range(y.shape[1]) if column != d]
     q = vae.inference(y.index_fill(1, torch.tensor([d], device=y.device), torch.nan))
@@ -117,19 +117,19 @@ def _given_rest(vae: VAE, y: Tensor, d: int, noise: Tensor) -> Tensor:
     return found.masked_fill(y[:, d].isnan(), torch.nan)
 
 
-def _noise(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
+def _noise(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
     """Of rows (N, D), (S, N, K)."""
     return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_dim, like=y)))
 
 
-def _weighted(vae: VAE, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+def _weighted(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Latents (S, N, K) from q(z|y), and log weights (S, N), float64, that make them the posterior's."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
     z = q.transform(_noise(vae, y, S, seed, ids))
     return z, (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double()
 
 
-def _impute(vae: VAE, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     z, log_weights = _weighted(vae, y, S, seed, ids)
     weights = log_weights.softmax(dim=0)
     missing = y.isnan()
@@ -145,7 +145,7 @@ def _impute(vae: VAE, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tupl
     )
 
 
-def _draw(vae: VAE, z: Tensor, weights: Tensor, M: int, noise: torch.Generator) -> Tensor:
+def _draw(vae: LatentModel, z: Tensor, weights: Tensor, M: int, noise: torch.Generator) -> Tensor:
     """M draws (M, D) of one row from its latents (S, K)."""
     chosen = torch.multinomial(weights, M, replacement=True, generator=noise)
     p: VectorDistribution = vae.generative(z[chosen])

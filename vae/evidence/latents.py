@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from vae.distributions import DiagonalNormal
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 THRESHOLDS = (0.001, 0.01, 0.1)
 GRID, LARGEST_GRID = 2001, 100_000  # points; more would be needed for components narrower than 1 / 25,000 of their range
@@ -45,7 +45,7 @@ class Latents:
 
 
 @torch.no_grad()
-def latent_usage(vae: VAE, y: Tensor) -> Latents:
+def latent_usage(vae: LatentModel, y: Tensor) -> Latents:
     """Which latent dimensions the model uses, and how far the aggregate posterior is from the prior, over rows y (N, D).
 
     Raises:

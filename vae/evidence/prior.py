@@ -15,14 +15,14 @@ from vae.evidence.weights import LogWeights
 from vae.noise import generator
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 DRAWS, ROWS = 1024, 1024  # of one matrix product
 LEAST_SAMPLES, NEAR_ONE = 10, 2.0  # when an effective sample size is worth a warning
 
 
 @torch.no_grad()
-def prior_sampling(vae: VAE, y: Tensor, S: int, *, seed: int = 0, advance: Advance = ignore) -> Estimate:
+def prior_sampling(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, advance: Advance = ignore) -> Estimate:
     """Log (1/S) sum_s p(y|z_s), z_s ~ p(z), by log-sum-exp (lecture #21, "Defining .log_likelihood").
 
     The S draws are shared by all examples, so the generative network runs S times, not N * S times, and for Gaussian and
@@ -68,7 +68,7 @@ def _warn_if_far_off(estimate: Estimate) -> None:
         )
 
 
-def _draws(vae: VAE, seed: int, block: int) -> Tensor:
+def _draws(vae: LatentModel, seed: int, block: int) -> Tensor:
     return vae.prior().sample((DRAWS,), generator(seed, "prior", block, device=vae.device))
 
 

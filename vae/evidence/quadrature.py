@@ -21,7 +21,7 @@ from vae.evidence.density import all_pairs, paired
 from vae.evidence.estimate import Advance
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 DIMENSIONS = (1, 2)
 TOLERANCE = 1e-8
@@ -54,7 +54,7 @@ class Mode(NamedTuple):
 
 
 @torch.no_grad()
-def quadrature(vae: VAE, y: Tensor, *, advance: Advance) -> Tensor:
+def quadrature(vae: LatentModel, y: Tensor, *, advance: Advance) -> Tensor:
     """log p(y) per row of y (N, D), shape (N,), for a model in float64; NaN where the sums do not settle."""
     modes = _modes(_LogJoint(vae, y))
     result = torch.full((len(y),), math.nan, dtype=y.dtype, device=y.device)
@@ -73,7 +73,7 @@ def quadrature(vae: VAE, y: Tensor, *, advance: Advance) -> Tensor:
     return result
 
 
-def _integral(vae: VAE, y: Tensor, modes: list[Mode], local: float, coarse: float) -> Tensor:
+def _integral(vae: LatentModel, y: Tensor, modes: list[Mode], local: float, coarse: float) -> Tensor:
     """Log of the sum of the windows' parts, each outside the windows before it, and of the rest, (N,)."""
     total = _outside(vae, y, modes, coarse)
     for number, mode in enumerate(modes):
@@ -84,7 +84,7 @@ def _integral(vae: VAE, y: Tensor, modes: list[Mode], local: float, coarse: floa
     return total
 
 
-def _inside(vae: VAE, y: Tensor, mode: Mode, earlier: list[Mode], spacing: float) -> Tensor:
+def _inside(vae: LatentModel, y: Tensor, mode: Mode, earlier: list[Mode], spacing: float) -> Tensor:
     """The integral within the window of a mode, log, (N,)."""
     prior, log_likelihood = vae.prior(), paired(vae.generative, y)
     u = _grid(LOCAL_REACH, spacing, mode.centre)
@@ -97,7 +97,7 @@ def _inside(vae: VAE, y: Tensor, mode: Mode, earlier: list[Mode], spacing: float
     return total + mode.centre.shape[1] * math.log(spacing) + torch.linalg.slogdet(mode.root).logabsdet
 
 
-def _outside(vae: VAE, y: Tensor, modes: list[Mode], spacing: float) -> Tensor:
+def _outside(vae: LatentModel, y: Tensor, modes: list[Mode], spacing: float) -> Tensor:
     """The integral outside all windows, log, (N,)."""
     total = torch.full((len(y),), -math.inf, dtype=y.dtype, device=y.device)
     for z, log_joint in _global_scores(vae, y, spacing):
@@ -113,12 +113,12 @@ def _log_outside(modes: list[Mode], z: Tensor) -> Tensor:
     return outside
 
 
-def _points(vae: VAE, N: int) -> int:
+def _points(vae: LatentModel, N: int) -> int:
     """Points that may be scored together for N rows."""
     return max(1, NUMBERS // (N * max(vae.card.data_dim, vae.card.generative.widest(vae.card.shape))))
 
 
-def _global_scores(vae: VAE, y: Tensor, spacing: float) -> Iterator[tuple[Tensor, Tensor]]:
+def _global_scores(vae: LatentModel, y: Tensor, spacing: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Points z (P, K) of the grid over the prior, and log p(y, z) (P, N) there."""
     prior, z = vae.prior(), _grid(REACH, spacing, vae.prior().mean)
     pairs = all_pairs(vae.generative, y, z)
@@ -136,7 +136,7 @@ def _grid(reach: float, spacing: float, like: Tensor) -> Tensor:
 class _LogJoint:
     """log p(y_n, z_n) for latents z (N, K)."""
 
-    def __init__(self, vae: VAE, y: Tensor) -> None:
+    def __init__(self, vae: LatentModel, y: Tensor) -> None:
         self.vae, self.y = vae, y
 
     def __call__(self, z: Tensor) -> Tensor:

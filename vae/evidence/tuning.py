@@ -15,7 +15,7 @@ from vae.evidence.schedule import Annealing, Noise
 from vae.noise import generator
 
 if TYPE_CHECKING:
-    from vae.model import VAE
+    from vae.latent_model import LatentModel
 
 ROWS, CHAINS, PASSES = 32, 4, 2
 LEAST_UPDATES = 20  # of each range's step size
@@ -24,7 +24,7 @@ TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 1.0
 
 @torch.no_grad()
 def tune_step_sizes(
-    vae: VAE, y: Tensor | None = None, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
+    vae: LatentModel, y: Tensor | None = None, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
 ) -> Annealing:
     """``annealing`` with step sizes that accept 80 % of the proposals in each range of temperatures, on pilot rows.
 
@@ -47,7 +47,7 @@ def tune_step_sizes(
     return replace(annealing, step_sizes=tuple(steps))
 
 
-def _adapt(vae: VAE, y: Tensor, annealing: Annealing, seed: int, stream: str) -> list[float]:
+def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> list[float]:
     """Step sizes by range: the geometric mean of those used while they follow the acceptance rate."""
     path = Path(vae, y, annealing.start)
     noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)

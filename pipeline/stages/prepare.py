@@ -1,0 +1,127 @@
+"""Read the raw table, find the kind of each column, split the rows, and write memory-mappable arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import add
+from pathlib import Path
+
+from pipeline.columns.cluster import ADDRESS, surveyed_by
+from pipeline.columns.coding import Plan
+from pipeline.columns.describe import check_trained, described, notes, repeated
+from pipeline.columns.guess import Guess
+from pipeline.columns.passes import Table, fitted, measured, planned, surveyed, transformed
+from pipeline.columns.program import MANY_TIES, Measured, Prepared, Program
+from pipeline.columns.store import Blocks, Store, store
+from pipeline.columns.writer import Writer
+from pipeline.errors import InputError
+from pipeline.files import PREPARED
+from pipeline.job import Job, running
+from pipeline.kinds import KINDS
+from pipeline.readers import check_files, format_of, read_blocks
+from pipeline.schema import Column, Reading, Schema
+from pipeline.schema_table import show
+from pipeline.sections import Data
+from pipeline.splits import split_columns
+
+
+def main() -> None:
+    """Run the stage."""
+    with running("prepare") as job:
+        _prepare(job)
+
+
+def _prepare(job: Job) -> None:
+    data = job.params.data
+    check_files(data)
+    with store(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
+        schema, kinds = prepare(table, data, job.params.seed, folder)
+        schema.save(folder)
+    _report(data, schema, {name: why for name, (_, why) in kinds.items()})
+
+
+@contextmanager
+def _read(data: Data, blocks: Store) -> Iterator[Table]:
+    """What ``data`` names: in the store, or with the workers of a Dask cluster if the environment has its address."""
+    if ADDRESS not in os.environ:
+        yield surveyed(read_blocks(data), data, blocks)
+        return
+    from dask.distributed import Client
+
+    with Client(os.environ[ADDRESS]) as client:
+        yield surveyed_by(client, data, blocks.folder)
+
+
+def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, dict[str, Guess]]:
+    """Write the arrays of a table to a folder.
+
+    Args:
+        table: That was read.
+        data: The params.
+        seed: Of the split and of all noise.
+        folder: For the arrays; it exists.
+
+    Returns:
+        The schema, and each column's kind with its reason.
+
+    Raises:
+        InputError: If the data is not as it should be.
+    """
+    blocks = table.store
+    program, kinds = planned(table, data, seed)
+    shape = _shape(data, program.plans)
+    found = measured(program, blocks)
+    columns = fitted(program, found, blocks)
+    check_trained(program, found)
+    columns, prepared, repetitions = _written(program, columns, found, blocks, folder)
+    schema = Schema(
+        columns=columns,
+        left_out=split_columns(data) | {name: why for name, (kind, why) in kinds.items() if kind not in KINDS},
+        format=format_of(data),
+        shape=shape,
+        units=data.units,
+        rows=program.splits.rows,
+        reading=Reading(
+            missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
+        ),
+        notes=[*notes(program, found, prepared, data), *repetitions],
+    )
+    return schema, kinds
+
+
+def _written(
+    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Blocks, folder: Path
+) -> tuple[list[Column], list[Prepared], list[str]]:
+    """Write the arrays; the columns with what came out of them, and that, and how many rows are in two splits."""
+    candidates = [of.frequent.above(MANY_TIES) for of in found]
+    probabilities = program.binarize is not None and program.binarize.dynamic
+    prepared: list[Prepared] = []
+    with Writer(folder, blocks.folder, program.splits.rows, len(columns), probabilities=probabilities) as writer:
+        for piece in transformed(program, columns, candidates, blocks):
+            writer.write(piece)
+            prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
+    made = [described(*of) for of in zip(program.plans, columns, prepared, strict=True)]
+    return made, prepared, list(repeated(writer.digests))
+
+
+def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:
+    if data.shape is None:
+        return None
+    height, width, channels = (*data.shape, 1)[:3]
+    if height * width * channels != len(plans):
+        raise InputError(
+            f"data.shape: {data.shape} needs {height * width * channels} columns, but {data.path} has {len(plans)} after "
+            "data.exclude; mend the shape, or set it to null for a table"
+        )
+    return height, width, channels
+
+
+def _report(data: Data, schema: Schema, why: Mapping[str, str]) -> None:
+    rows = ", ".join(f"{count} {split}" for split, count in schema.rows.items())
+    if schema.shape is None:
+        show(schema, why)
+    print(f"prepared {data.path}: {len(schema.columns)} columns; {rows} rows in {PREPARED}/")
+    for note in schema.notes:
+        print(f"  note: {note}")

@@ -1,0 +1,103 @@
+"""Fit the VAE on the training rows and keep the epoch with the best validation ELBO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
+
+from pipeline.building import build, hidden_share
+from pipeline.compute import use_threads
+from pipeline.environment import is_first_process
+from pipeline.figures.curves import learning_curves
+from pipeline.files import MODELS, write_json
+from pipeline.job import Job, running
+from pipeline.labels import STILL_IMPROVING, still_improving
+from pipeline.saved import Saved
+from pipeline.schema import Schema, load_probabilities, load_schema, load_split
+from pipeline.tracking import View
+from vae import VAE
+from vae.training import QUANTITIES, epoch_row
+
+ROWS = 2**16  # at a time
+
+
+def main() -> None:
+    """Run the stage."""
+    with running("train") as job:
+        schema = load_schema()
+        use_threads(job.params.threads)
+        vae = build(job.params, schema)
+        probabilities = load_probabilities()
+        vae.fit(
+            load_split("train") if probabilities is None else probabilities,
+            validation=load_split("valid"),
+            log_jacobian=(_mean_log_jacobian(schema, "train"), _mean_log_jacobian(schema, "valid")),
+            callbacks=[Live(job.view)],
+            snapshots=Snapshots(job.saved),
+            seed=job.params.seed,
+            binarize=probabilities is not None,
+            **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},
+        )
+        if is_first_process():
+            _write(vae, schema, job)
+
+
+class Live(Callback):
+    """Shows each epoch as it ends."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._view.log(epoch_row(trainer))
+
+
+class Snapshots:
+    """The saved state of the training, as `vae.resume.Snapshots`."""
+
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
+        self.due = saved.due
+
+    def load(self, check: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """The newest state that is intact and this model's."""
+        state = self._saved.load("training", check)
+        if state is not None and is_first_process():
+            print(f"going on after epoch {state['epoch']} of an earlier start", flush=True)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state."""
+        self._saved.save("training", state)
+
+
+def _mean_log_jacobian(schema: Schema, split: str) -> float:
+    y = load_split(split)
+    parts = [schema.log_jacobian(y[first : first + ROWS]).sum() for first in range(0, len(y), ROWS)]
+    return float(sum(parts) / len(y))
+
+
+def _write(vae: VAE, schema: Schema, job: Job) -> None:
+    history = pd.DataFrame(vae.history.rows)
+    best = history.iloc[int(history["valid_elbo"].argmax())]
+    metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}
+    for split in ("train", "valid"):
+        metrics[split] = {name: float(best[f"{split}_{name}"]) for name in QUANTITIES}
+    with job.outputs(MODELS) as (folder, models):
+        history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
+        write_json(folder / "metrics.json", metrics)
+        learning_curves(history, metrics["best_epoch"], folder / "curves.png")
+        vae.save(models)
+        schema.save(models)
+    print(
+        f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
+        f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"
+    )
+    if still_improving(metrics, vae.training_settings.max_epochs):
+        print(STILL_IMPROVING)
