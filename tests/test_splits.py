@@ -103,16 +103,16 @@ def test_every_stratum_has_its_share_of_every_split(strata: list[str], seed: int
 
 
 def test_strata_and_groups_are_drawn_evenly() -> None:
-    """Over 400 seeds each row is in the test rows as often as its share says.
+    """Over 150 seeds each row is in the test rows as often as its share says.
 
-    Of 30 counts of a binomial the largest deviation is beyond 4.8 standard deviations once in 20,000 times.
+    Of 30 counts of a binomial the largest deviation is beyond 4.8 standard deviations once in 8,000 times.
     """
     frame = pd.DataFrame({"a": range(30), "kind": ["a"] * 21 + ["b"] * 9})
     for by in (SplitBy(stratify="kind"), SplitBy(group="a"), None):
         counts = np.zeros(30)
-        for seed in range(400):
+        for seed in range(150):
             counts[split(frame, seed=seed, rows=11, split=by)["test"]] += 1
-        assert np.abs(counts - 80).max() < 4.8 * np.sqrt(400 * 0.2 * 0.8)
+        assert np.abs(counts - 30).max() < 4.8 * np.sqrt(150 * 0.2 * 0.8)
 
 
 def test_blocks_are_drawn_without_replacement() -> None:
