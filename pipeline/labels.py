@@ -23,7 +23,7 @@ def estimator_label(name: str, entry: Mapping[str, Any]) -> str:
 
 
 STILL_IMPROVING = (
-    "note: training stopped at train.max_epochs while the validation ELBO was still rising; raise it for a better model"
+    "note: training stopped at train.max_epochs while the validation bound was still rising; raise it for a better model"
 )
 
 

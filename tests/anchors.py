@@ -14,6 +14,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from vae import VAE, likelihoods
+from vae.objectives import Objective
 from vae.registry import LIKELIHOODS as REGISTRY
 
 # A correct estimate is off by more than this many standard errors with probability 6e-5 (two-sided). With fixed seeds a test
@@ -126,3 +127,22 @@ def rows_for(likelihood: dict[str, Any], N: int = 20, D: int = 4, seed: int = 1)
     }
     values = draws.get(support.name, lambda: rng.integers(0, largest + 1, size=(N, D)))()
     return torch.tensor(values, dtype=torch.float64)
+
+
+def central_differences(function: Any, w: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Fourth-order central differences."""
+    gradient = np.empty_like(w)
+    for i in range(len(w)):
+        shift = np.zeros_like(w)
+        shift[i] = step
+        near, far = function(w + shift) - function(w - shift), function(w + 2 * shift) - function(w - 2 * shift)
+        gradient[i] = (8 * near - far) / (12 * step)
+    return gradient
+
+
+def gradients_of(model: LinearGaussian, of: Objective, seeds: int) -> np.ndarray:
+    """Of so many draws of the noise, (seeds, parameters)."""
+    model.vae.objective = of
+    gradient = model.vae.make_objective(model.y)[1]
+    w = model.vae.pack_weights().numpy()
+    return np.stack([gradient(w, t) for t in range(seeds)])

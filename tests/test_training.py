@@ -14,7 +14,7 @@ from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.batches import Batches
 from vae.noise import draws, generator, per_example
-from vae.training import AcceleratorError, DivergenceError, Totals
+from vae.training import QUANTITIES, AcceleratorError, DivergenceError, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
 GAUSSIAN = {"name": "gaussian"}
@@ -40,7 +40,7 @@ def test_global_random_state_is_neither_used_nor_changed() -> None:
 def test_history_has_a_finite_row_per_epoch() -> None:
     rows = fitted().history.rows
     assert [row["epoch"] for row in rows] == [0, 1, 2]
-    splits = {f"{split}_{name}" for split in ("train", "valid") for name in ("elbo", "reconstruction", "kl", "loss")}
+    splits = {f"{split}_{name}" for split in ("train", "valid") for name in ("bound", "elbo", "reconstruction", "kl", "loss")}
     assert all(set(row) == splits | {"epoch", "learning_rate"} for row in rows)
     for row in rows:
         assert row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"])
@@ -91,6 +91,7 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
     vae = small_vae(GAUSSIAN).fit(rows_for(GAUSSIAN), **QUICK)
     assert set(vae.history.rows[0]) == {
         "epoch",
+        "train_bound",
         "train_elbo",
         "train_reconstruction",
         "train_kl",
@@ -217,9 +218,9 @@ class OneProcess:
 def test_totals_start_anew() -> None:
     totals = Totals()
     for _ in range(2):
-        totals.add(*[torch.tensor([1.0, 2.0])] * 4)
-        totals.add(*[torch.tensor([6.0])] * 4)
-        assert totals.means(OneProcess()).tolist() == [3.0] * 4
+        totals.add(*[torch.tensor([1.0, 2.0])] * len(QUANTITIES))
+        totals.add(*[torch.tensor([6.0])] * len(QUANTITIES))
+        assert totals.means(OneProcess()).tolist() == [3.0] * len(QUANTITIES)
 
 
 def test_noise_is_a_function_of_its_address() -> None:

@@ -65,7 +65,7 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
         snapshots: Snapshots | None = None,
         **settings: Any,
     ) -> Self:
-        """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation ELBO.
+        """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation bound.
 
         Args:
             y: Training rows; with ``binarize=True`` the probabilities that their values are 1.

@@ -10,7 +10,7 @@ from vae.bar import progress_bar
 
 
 class EpochProgress(Callback):
-    """Epochs done, time left, and the validation ELBO with its best value so far (training's, without validation)."""
+    """Epochs done, time left, and the validation bound with its best value so far (training's, without validation)."""
 
     def __init__(self) -> None:
         self._bar = progress_bar()
@@ -24,10 +24,10 @@ class EpochProgress(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        name = "valid/elbo" if "valid/elbo" in trainer.callback_metrics else "train/elbo"
-        elbo = trainer.callback_metrics[name].item()
-        self._best = max(self._best, elbo)
-        self._bar.update(self._task, advance=1, note=f"{name} {elbo:.2f}, best {self._best:.2f}")
+        name = "valid/bound" if "valid/bound" in trainer.callback_metrics else "train/bound"
+        bound = trainer.callback_metrics[name].item()
+        self._best = max(self._best, bound)
+        self._bar.update(self._task, advance=1, note=f"{name} {bound:.2f}, best {self._best:.2f}")
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -62,6 +62,7 @@ LIKELIHOODS: dict[str, Entry] = {
 }
 
 _SAMPLES = (int, Field(1, ge=1, description="Monte Carlo samples S per example"))
+_IMPORTANCE_SAMPLES = (int, Field(5, ge=1, description="importance samples K of a bound"))
 _ELBO = {
     "samples": _SAMPLES,
     "kl": (Literal["monte_carlo", "closed_form"], Field("monte_carlo", description="how it is computed")),
@@ -88,6 +89,15 @@ OBJECTIVES: dict[str, Entry] = {
         },
     ),
     "sticking_the_landing": Entry("StickingTheLanding", {"samples": _SAMPLES}),
+    "iwae": Entry("IWAE", {"samples": _IMPORTANCE_SAMPLES}),
+    "dreg": Entry("DReG", {"samples": _IMPORTANCE_SAMPLES}),
+    "piwae": Entry(
+        "PIWAE",
+        {
+            "samples": _IMPORTANCE_SAMPLES,
+            "averages": (int, Field(8, ge=1, description="bounds M per example, from M times K draws")),
+        },
+    ),
 }
 
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}

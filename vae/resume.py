@@ -36,20 +36,20 @@ class Snapshots(Protocol):
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the epoch with the best validation ELBO, and puts them into the model when training ends.
+    """Keeps the weights of the epoch with the best validation bound, and puts them into the model when training ends.
 
     Without validation the last epoch's stay.
     """
 
     def __init__(self) -> None:
-        self.elbo = float("-inf")
+        self.bound = float("-inf")
         self.weights: dict[str, Tensor] = {}
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        elbo = trainer.callback_metrics.get("valid/elbo")
-        if elbo is not None and elbo.item() > self.elbo:
-            self.elbo = elbo.item()
+        bound = trainer.callback_metrics.get("valid/bound")
+        if bound is not None and bound.item() > self.bound:
+            self.bound = bound.item()
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
     @override
@@ -63,11 +63,11 @@ class BestEpoch(Callback):
 
     @override
     def state_dict(self) -> State:
-        return {"elbo": self.elbo, "weights": self.weights}
+        return {"bound": self.bound, "weights": self.weights}
 
     @override
     def load_state_dict(self, state_dict: State) -> None:
-        self.elbo, self.weights = state_dict["elbo"], state_dict["weights"]
+        self.bound, self.weights = state_dict["bound"], state_dict["weights"]
 
 
 class Bridge(CheckpointIO):

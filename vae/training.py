@@ -25,7 +25,7 @@ from vae.resume import BestEpoch, Saving, Snapshots
 if TYPE_CHECKING:
     from vae.model import VAE
 
-OF_RAW_DATA = {"elbo": 1, "reconstruction": 1, "kl": 0, "loss": -1}  # how often log |dy/dx| is to be added
+OF_RAW_DATA = {"bound": 1, "elbo": 1, "reconstruction": 1, "kl": 0, "loss": -1}  # how often log |dy/dx| is to be added
 QUANTITIES = tuple(OF_RAW_DATA)
 
 
@@ -46,7 +46,7 @@ class Training:
         batch_size: Rows per optimiser step, over all devices.
         learning_rate: Of Adam.
         weight_decay: L2 penalty of Adam.
-        patience: Stop after this many epochs without a better validation ELBO; None never stops early.
+        patience: Stop after this many epochs without a better validation bound; None never stops early.
         gradient_clip_norm: Clip the gradient to this norm; None does not clip.
         accelerator, devices, precision: As in Lightning's Trainer.
         hide: Share of the rows of a step of which the model is given some values only, at random; needs a likelihood and
@@ -92,7 +92,7 @@ class Training:
 
 
 class History(Callback):
-    """A row per epoch: epoch, {train,valid}_{elbo,reconstruction,kl}, learning_rate.
+    """A row per epoch: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, learning_rate.
 
     Attributes:
         rows: The epochs so far, on every process.
@@ -154,7 +154,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     snapshots: Snapshots | None = None,
 ) -> History:
-    """Train ``vae`` in place and leave it with the weights of its best epoch by validation ELBO (the last, without one).
+    """Train ``vae`` in place and leave it with the weights of its best epoch by validation bound (the last, without one).
 
     Args:
         vae: The model.
@@ -199,7 +199,7 @@ def _restored(vae: VAE, history: History, best: BestEpoch, state: dict[str, Any]
 
 def _optional(training: Training, validation: Tensor | Mapped | None) -> Iterator[Callback]:
     if validation is not None and training.patience is not None:
-        yield EarlyStopping("valid/elbo", mode="max", patience=training.patience, check_finite=False)
+        yield EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False)
     if training.progress:
         yield EpochProgress()
 

@@ -1,4 +1,4 @@
-"""Fit the VAE on the training rows and keep the epoch with the best validation ELBO."""
+"""Fit the VAE on the training rows and keep the epoch with the best validation bound."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _mean_log_jacobian(schema: Schema, split: str) -> float:
 
 def _write(vae: VAE, schema: Schema, job: Job) -> None:
     history = pd.DataFrame(vae.history.rows)
-    best = history.iloc[int(history["valid_elbo"].argmax())]
+    best = history.iloc[int(history["valid_bound"].argmax())]
     metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}
     for split in ("train", "valid"):
         metrics[split] = {name: float(best[f"{split}_{name}"]) for name in QUANTITIES}

@@ -1,0 +1,150 @@
+"""The lecture's three terms, and what an objective makes of them.
+
+ELBO(y) = E_q[log p(y|z)] - E_q[log q(z|y)] + E_q[log p(z)], each term by S samples z_s ~ q(z|y) (lecture #21; the log of
+the third term, lost there, is restored).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+if TYPE_CHECKING:
+    from vae.latent_model import LatentModel
+
+KL = Literal["monte_carlo", "closed_form"]
+DONE = math.inf  # epochs of training, after any schedule's end
+
+
+class Terms:
+    """The terms of the ELBO for rows y of shape (N, D), from S shared draws z_s ~ q(z|y). All are in nats.
+
+    Attributes:
+        q: q(z|y), batch shape (N,), event shape (K,).
+        prior: p(z).
+        z: The draws, shape (S, N, K).
+    """
+
+    def __init__(self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None) -> None:
+        self._vae, self._y = vae, y
+        self.q = vae.inference(y)
+        self.prior = vae.prior()
+        self.z = self.q.rsample((S,), generator)
+
+    @cached_property
+    def log_likelihood_of_draws(self) -> Tensor:
+        """log p(y|z_s), (S, N)."""
+        return self._vae.generative(self.z).log_prob(self._y)
+
+    @cached_property
+    def log_posterior_of_draws(self) -> Tensor:
+        """log q(z_s|y), (S, N)."""
+        return self.q.log_prob(self.z)
+
+    @cached_property
+    def log_prior_of_draws(self) -> Tensor:
+        """log p(z_s), (S, N)."""
+        return self.prior.log_prob(self.z)
+
+    @cached_property
+    def log_likelihood(self) -> Tensor:
+        """E_q[log p(y|z)], also called reconstruction, (N,)."""
+        return self.log_likelihood_of_draws.mean(dim=0)
+
+    @cached_property
+    def log_posterior(self) -> Tensor:
+        """E_q[log q(z|y)], (N,)."""
+        return self.log_posterior_of_draws.mean(dim=0)
+
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """E_q[log p(z)], (N,)."""
+        return self.log_prior_of_draws.mean(dim=0)
+
+    @property
+    def monte_carlo(self) -> Tensor:
+        """KL(q(z|y) || p(z)) by the same draws, (N,)."""
+        return self.log_posterior - self.log_prior
+
+    @property
+    def closed_form(self) -> Tensor:
+        """KL(q(z|y) || p(z)) exactly, (N,).
+
+        Raises:
+            NotImplementedError: If torch knows no closed form for this pair of distributions.
+        """
+        return kl_divergence(self.q, self.prior)
+
+    def kl_columns(self, how: KL) -> Tensor:
+        """The part of each latent dimension in the KL, (N, K), where q and the prior factorise over them."""
+        if how == "closed_form":
+            return kl_divergence(self.q.base_dist, self.prior.base_dist)
+        return (self.q.log_prob_columns(self.z) - self.prior.log_prob_columns(self.z)).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What an objective returns, per example, each of shape (N,), in nats.
+
+    Attributes:
+        loss: What training minimises.
+        bound: The lower bound of log p(y) by which epochs are compared: the ELBO, or an importance-weighted bound.
+        elbo: The evidence lower bound, whatever the loss is.
+        reconstruction: E_q[log p(y|z)].
+        kl: E_q[log q(z|y) - log p(z)]; elbo = reconstruction - kl.
+    """
+
+    loss: Tensor
+    bound: Tensor
+    elbo: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+    @classmethod
+    def of(cls, loss: Tensor, reconstruction: Tensor, kl: Tensor, bound: Tensor | None = None) -> Self:
+        """With the ELBO that reconstruction and KL make, which is the bound if there is no other."""
+        elbo = reconstruction - kl
+        return cls(loss, elbo if bound is None else bound, elbo, reconstruction, kl)
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What training minimises, by Monte Carlo.
+
+    Args:
+        samples: Monte Carlo samples S per example.
+
+    Raises:
+        ValueError: If an option is out of its range; the message names it.
+    """
+
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 1, "samples must be at least 1", self.samples)
+
+    @abstractmethod
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+        """Evaluate on rows ``y`` of shape (N, D), with noise from ``generator``, after so many epochs of training."""
+
+    def with_samples(self, S: int | None) -> Self:
+        """The same with S samples; None changes nothing."""
+        return self if S is None else replace(self, samples=S)
+
+
+def require(holds: bool, rule: str, value: object) -> None:
+    """Refuse an option that breaks a rule."""
+    if not holds:
+        raise ValueError(f"{rule}; got {value!r}")
+
+
+def require_one_of(name: str, value: object, names: object) -> None:
+    """Refuse an option that is none of the names of a ``Literal``."""
+    require(value in get_args(names), f"{name} must be one of {', '.join(get_args(names))}", value)

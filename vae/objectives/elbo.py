@@ -1,0 +1,128 @@
+"""The evidence lower bound, and what is made of it to train better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from vae.objectives.base import DONE, KL, Objective, Terms, Values, require, require_one_of
+
+if TYPE_CHECKING:
+    from vae.latent_model import LatentModel
+
+Schedule = Literal["constant", "linear", "cyclic"]
+
+
+@dataclass(frozen=True)
+class ELBO(Objective):
+    """The negative evidence lower bound.
+
+    Args:
+        samples: Monte Carlo samples S per example.
+        kl: ``"monte_carlo"`` for the lecture's three sampled terms, ``"closed_form"`` for the exact KL to the prior.
+    """
+
+    kl: KL = "monte_carlo"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("kl", self.kl, KL)
+
+    @override
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+        terms = Terms(vae, y, self.samples, generator)
+        reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
+        return Values.of(self._loss(terms, epoch), reconstruction, kl)
+
+    def _loss(self, terms: Terms, epoch: float) -> Tensor:
+        return getattr(terms, self.kl) - terms.log_likelihood
+
+
+@dataclass(frozen=True)
+class BetaELBO(ELBO):
+    """beta-VAE: KL * beta - reconstruction (Higgins et al. 2017), with beta rising from 0 if there is a schedule.
+
+    beta > 1 gives latents closer to the prior and worse reconstructions; only beta = 1 is a bound of log p(y).
+
+    Args:
+        samples: Monte Carlo samples S per example.
+        kl: As in `ELBO`.
+        beta: Weight of the KL, once it has risen.
+        schedule: ``"constant"``; ``"linear"``, rising for ``epochs`` epochs (Bowman et al. 2016); or ``"cyclic"``, in every
+            ``epochs`` epochs rising for the first half and staying for the second (Fu et al. 2019).
+        epochs: Of the schedule.
+    """
+
+    beta: float = 1.0
+    schedule: Schedule = "constant"
+    epochs: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.beta >= 0, "beta must be at least 0", self.beta)
+        require(self.epochs > 0, "epochs must be greater than 0", self.epochs)
+        require_one_of("schedule", self.schedule, Schedule)
+
+    def weight(self, epoch: float) -> float:
+        """beta after so many epochs, of which the current one may be a fraction."""
+        if self.schedule == "constant" or epoch == DONE:
+            return self.beta
+        if self.schedule == "linear":
+            return self.beta * min(1.0, epoch / self.epochs)
+        return self.beta * min(1.0, 2 * (epoch % self.epochs) / self.epochs)
+
+    @override
+    def _loss(self, terms: Terms, epoch: float) -> Tensor:
+        return self.weight(epoch) * getattr(terms, self.kl) - terms.log_likelihood
+
+
+@dataclass(frozen=True)
+class FreeBits(ELBO):
+    """The KL of each group of latent dimensions counts from ``nats`` on (Kingma et al. 2016, "IAF", eq. 15).
+
+    The loss is sum_g max(nats, mean_n KL_g(y_n)) - reconstruction, with the mean over the batch, or a process's share of it.
+    Below ``nats`` a group is free, so that training does not begin by switching latents off.
+
+    Args:
+        samples: Monte Carlo samples S per example.
+        kl: As in `ELBO`.
+        nats: That each group has for free.
+        group: Latent dimensions in a group, neighbours; the last group may be smaller.
+    """
+
+    nats: float = 0.1
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.nats >= 0, "nats must be at least 0", self.nats)
+        require(self.group >= 1, "group must be at least 1", self.group)
+
+    @override
+    def _loss(self, terms: Terms, epoch: float) -> Tensor:
+        groups = terms.kl_columns(self.kl).mean(dim=0).split(self.group)
+        return sum(part.sum().clamp(min=self.nats) for part in groups) - terms.log_likelihood
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(Objective):
+    """The negative ELBO, its gradient without the score of q (Roeder, Wu and Duvenaud 2017).
+
+    E_q[grad_v log q_v(z|y)] = 0, so leaving it out changes no expectation, and the nearer q is to the posterior, the less
+    variance is left of the inference network's gradient: none where they are equal. The KL is that of the same draws. Right
+    for the ELBO only: an importance-weighted bound would be biased, and has `DReG`.
+
+    Args:
+        samples: Monte Carlo samples S per example.
+    """
+
+    @override
+    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
+        terms = Terms(vae, y, self.samples, generator)
+        reconstruction, kl = terms.log_likelihood, terms.monte_carlo
+        log_posterior = terms.q.detach().log_prob(terms.z).mean(dim=0)
+        return Values.of(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)
