@@ -16,6 +16,7 @@ from pipeline.sections import Model
 from vae import VAE, objectives
 from vae.likelihoods import Likelihood
 from vae.registry import LIKELIHOODS, OBJECTIVES
+from vae.registry import build as build_named
 
 FITTING: dict[Kind, str] = {
     "continuous": "gaussian_per_dimension or student_t",
@@ -38,21 +39,30 @@ def build(params: Params, schema: Schema) -> VAE:
     gaps = schema.has_missing or hidden_share(params, schema) > 0
     _refuse_library(params.model, gaps=gaps)
     _refuse_convolutions(params.model, schema, gaps=gaps)
-    objective = params.train.objective.model_dump()
-    entry = OBJECTIVES[objective.pop("name")]
-    vae = VAE(
-        params.model.generative.model_dump(),
-        params.model.inference.model_dump(),
-        data_dim=len(schema.columns),
-        latent_dim=params.model.latent_dim,
-        likelihood=likelihood(params.model, schema, gaps=gaps),
-        inputs=inputs(schema, gaps=gaps),
-        shape=schema.shape,
-        objective=entry.build(objectives, **objective),
-        seed=params.seed,
-    )
+    vae = _model(params, schema, gaps=gaps)
     _refuse_unsuitable(vae.generative.likelihood, schema, params)
     return vae
+
+
+def _model(params: Params, schema: Schema, *, gaps: bool) -> VAE:
+    model = params.model
+    named = likelihood(model, schema, gaps=gaps)
+    try:
+        return VAE(
+            model.generative.model_dump(),
+            model.inference.model_dump(),
+            data_dim=len(schema.columns),
+            latent_dim=model.latent_dim,
+            likelihood=named,
+            inputs=inputs(schema, gaps=gaps),
+            shape=schema.shape,
+            prior=model.prior.model_dump(),
+            posterior=model.posterior.model_dump(),
+            objective=build_named("objective", OBJECTIVES, objectives, params.train.objective.model_dump()),
+            seed=params.seed,
+        )
+    except ValueError as error:  # parts that do not go together
+        raise InputError(f"model and train.objective: {error}") from error
 
 
 def _refuse_library(model: Model, *, gaps: bool) -> None:

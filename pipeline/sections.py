@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from pipeline.kinds import AnyKind
-from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, Entry
+from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, Entry
 
 Transformation = Literal["none", "standardize", "log", "quantile"]
 
@@ -164,6 +164,8 @@ class Model(Section):
 
     latent_dim: int = Field(ge=1)
     likelihood: _choice(LIKELIHOODS, Mixed)  # type: ignore[valid-type]
+    prior: _choice(PRIORS) = Field({"name": "standard_normal"}, validate_default=True)  # type: ignore[valid-type]
+    posterior: _choice(POSTERIORS) = Field({"name": "diagonal_gaussian"}, validate_default=True)  # type: ignore[valid-type]
     generative: Network
     inference: Network
 

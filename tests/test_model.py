@@ -55,7 +55,7 @@ def test_infer_gives_variances_not_standard_deviations() -> None:
 def test_posterior_standard_deviations_grow_linearly_above_one() -> None:
     """And are exponential, to full relative precision, below; value and slope agree where the two meet."""
     f = torch.tensor([-40.0, -1.0, 0.0, 3.0, 30.0], requires_grad=True)
-    stddev = DiagonalGaussian()(torch.stack([f, f], dim=-1)).stddev[:, 0]
+    stddev = DiagonalGaussian(1)(torch.stack([f, f], dim=-1)).stddev[:, 0]
     torch.testing.assert_close(stddev, torch.tensor([np.exp(-40.0), np.exp(-1.0), 1.0, 4.0, 31.0], dtype=torch.float32))
     (slope,) = torch.autograd.grad(stddev.sum(), f)
     torch.testing.assert_close(slope, torch.tensor([np.exp(-40.0), np.exp(-1.0), 1.0, 1.0, 1.0], dtype=torch.float32))

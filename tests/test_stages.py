@@ -45,16 +45,32 @@ def metrics(stage: str) -> dict[str, Any]:
     return json.loads(Path(f"results/{stage}/metrics.json").read_text())
 
 
+SAMPLED = {"train.objective": {"name": "elbo"}}
+FULL = {"name": "full_covariance_gaussian"}
+VAMP = {"name": "vamp", "components": 3}
+FLOW = {"name": "flow", "transforms": 1, "hidden": [8]}
 KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
     "continuous csv": (table(), "table.csv", {}),
-    "integer parquet": (table("integer"), "table.parquet", {"data.dequantize": 1}),
-    "binary": (table("binary"), "table.csv", BINARY),
+    "integer parquet": (table("integer"), "table.parquet", {"data.dequantize": 1, "model.posterior": FULL, **SAMPLED}),
+    "binary": (
+        table("binary"),
+        "table.csv",
+        {**BINARY, "model.prior": {"name": "gaussian_mixture", "components": 3}, **SAMPLED},
+    ),
     "images": (table("integer"), "table.csv", {"data.dequantize": 1, "data.shape": [2, 2]}),
     "images, latent of three": (table("binary"), "table.csv", {**BINARY, "data.shape": [2, 2], "model.latent_dim": 3}),
     "one column, one latent": (table()[["a"]], "table.csv", {"model.latent_dim": 1}),
     "mixed": (mixed_table(), "table.tsv", {"model.likelihood": {"name": "mixed"}}),
-    "mixed, with gaps": (mixed_table(gaps=True), "table.csv.gz", {"model.likelihood": {"name": "mixed"}}),
-    "numbers with gaps": (table().mask(table() > 99.5), "table.parquet", {}),
+    "mixed, with gaps": (
+        mixed_table(gaps=True),
+        "table.csv.gz",
+        {"model.likelihood": {"name": "mixed"}, "model.prior": VAMP, **SAMPLED},
+    ),
+    "numbers with gaps": (
+        table().mask(table() > 99.5),
+        "table.parquet",
+        {"model.prior": FLOW, "model.posterior": FLOW, **SAMPLED},
+    ),
 }
 
 

@@ -77,7 +77,7 @@ def test_one_finished_run_with_the_contracts_names(workspace: Path, shown: Shown
     (run,) = shown.runs()
     assert run.info.status == "FINISHED"
     quantities = {f"{split}/{name}" for split in ("train", "valid", "test") for name in ("elbo", "reconstruction", "kl")}
-    quantities |= {"train/loss", "valid/loss"}
+    quantities |= {f"{split}/{name}" for split in ("train", "valid") for name in ("loss", "bound")}
     expected = quantities | {"learning_rate", "test/log_likelihood", "test/log_likelihood_se"}
     expected |= {"test/baseline_gaussian", "test/baseline_mixture", "test/trusted", "test/ladder"}
     expected |= {f"test/{name}{suffix}" for name in ("prior", "importance", "annealed", "bounds") for suffix in ("", "_se")}

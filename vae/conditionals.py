@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae import likelihoods
+from vae import likelihoods, posteriors
 from vae.convolutional import Decoder, Encoder
 from vae.distributions import DiagonalNormal, VectorDistribution
 from vae.encoding import Encoding, Input
+from vae.latent_distributions import FullNormal, LatentDistribution
 from vae.networks import Architecture, Feedforward, Shape
-from vae.posteriors import DiagonalGaussian
-from vae.registry import LIKELIHOODS, lookup
+from vae.registry import LIKELIHOODS, POSTERIORS, build
+
+Posterior = DiagonalNormal | FullNormal | LatentDistribution
+DIAGONAL: Mapping[str, Any] = {"name": "diagonal_gaussian"}
 
 
 class Inference(nn.Module):
@@ -27,6 +30,11 @@ class Inference(nn.Module):
         latent_dim: Number of latent dimensions K.
         inputs: How each column goes in; as it is by default.
         shape: Of the image that a row is, for a convolutional architecture.
+        posterior: Name and options of q(z|y), an entry of `vae.registry.POSTERIORS`.
+
+    Attributes:
+        posterior: Makes q(z|y) of what the network returns.
+        width: Numbers that the network gets of a row.
 
     Raises:
         ValueError: If there are not D inputs, or the architecture is not for such data.
@@ -39,28 +47,33 @@ class Inference(nn.Module):
         latent_dim: int,
         inputs: Sequence[Input] | None = None,
         shape: Shape | None = None,
+        posterior: Mapping[str, Any] = DIAGONAL,
     ) -> None:
         super().__init__()
         if inputs is not None and len(inputs) != data_dim:
             raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
         self.encoding = None if inputs is None else Encoding(inputs)
-        width = data_dim if self.encoding is None else self.encoding.width
-        outputs = DiagonalGaussian.features * latent_dim
+        self.width = data_dim if self.encoding is None else self.encoding.width
+        self.posterior = build("posterior", POSTERIORS, posteriors, posterior, latent_dim)
         self.network: Any
         if architecture.channels:
-            self.network = Encoder(architecture, image_shape(shape, width), outputs)
+            self.network = Encoder(architecture, image_shape(shape, self.width), self.posterior.features)
         else:
-            self.network = Feedforward(architecture, width, outputs)
-        self.posterior = DiagonalGaussian()
+            self.network = Feedforward(architecture, self.width, self.posterior.features)
 
-    def forward(self, y: Tensor) -> DiagonalNormal:
+    def forward(self, y: Tensor) -> Posterior:
         """q(z|y) for y of shape (..., D)."""
-        return self.posterior(self.features(y))
+        q: Posterior = self.posterior(self.features(y))
+        return q
 
     def features(self, y: Tensor) -> Tensor:
         """What the network makes of y, of which `posterior` makes q(z|y)."""
-        features: Tensor = self.network(y if self.encoding is None else self.encoding(y))
+        features: Tensor = self.network(self.encode(y))
         return features
+
+    def encode(self, y: Tensor) -> Tensor:
+        """What the network gets of y (..., D), (..., `width`)."""
+        return y if self.encoding is None else self.encoding(y)
 
     def may_miss(self, y: Tensor) -> Tensor:
         """Whether each column of y (..., D) may be missing, shape (D,)."""
@@ -121,9 +134,7 @@ def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihood
     Raises:
         ValueError: If a name is unknown, or an option out of its range.
     """
-    options = dict(likelihood)
-    name = options.pop("name")
-    if name != "mixed":
-        built: likelihoods.Likelihood = lookup("likelihood", LIKELIHOODS, name).build(likelihoods, data_dim, **options)
-        return built
-    return likelihoods.Mixed(data_dim, options["columns"], build_likelihood)
+    if likelihood["name"] == "mixed":
+        return likelihoods.Mixed(data_dim, likelihood["columns"], build_likelihood)
+    built: likelihoods.Likelihood = build("likelihood", LIKELIHOODS, likelihoods, likelihood, data_dim)
+    return built

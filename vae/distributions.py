@@ -62,6 +62,11 @@ class DiagonalNormal(Independent[Normal]):
         """Log density of each column in nats, shape (..., D)."""
         return self.base_dist.log_prob(value)
 
+    @property
+    def extent(self) -> tuple[Tensor, Tensor]:
+        """Centre and scale (..., D) of a box: what is more than 9 scales from the centre has a mass of e^-40 or less."""
+        return self.mean, self.stddev
+
     def detach(self) -> DiagonalNormal:
         """The same distribution, through whose parameters no gradient passes."""
         return DiagonalNormal(self.mean.detach(), self._stddev.detach())

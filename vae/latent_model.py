@@ -11,14 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from vae import storage
+from vae import priors, storage
 from vae.conditionals import Generative, Inference
 from vae.encoding import Input
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import Terms
-from vae.priors import StandardNormal
-from vae.registry import lookup
+from vae.registry import PRIORS, build, lookup
 
 
 class Generated(NamedTuple):
@@ -41,6 +40,8 @@ class LatentModel(nn.Module):
             ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
         inputs: How each column goes into the inference network, see `vae.encoding.Input`; as it is by default.
         shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
+        prior: A name in `vae.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
+        posterior: A name in `vae.registry.POSTERIORS`, likewise: the family of q(z|y).
         seed: Seed of the initial weights.
 
     Attributes:
@@ -62,30 +63,44 @@ class LatentModel(nn.Module):
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         shape: tuple[int, int, int] | None = None,
+        prior: str | Mapping[str, Any] = "standard_normal",
+        posterior: str | Mapping[str, Any] = "diagonal_gaussian",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.initialized = False  # by the first rows that it is trained on
         for name, value in {"data_dim": data_dim, "latent_dim": latent_dim}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         self.card = storage.Card(
             data_dim=data_dim,
             latent_dim=latent_dim,
-            likelihood={"name": likelihood} if isinstance(likelihood, str) else dict(likelihood),
+            likelihood=_named(likelihood),
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
             inputs=None if inputs is None else [Input.of(of) for of in inputs],
             shape=shape,
+            prior=_named(prior),
+            posterior=_named(posterior),
         )
+        card = self.card
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.inference = Inference(self.card.inference, data_dim, latent_dim, self.card.inputs, self.card.shape)
-            self.generative = Generative(self.card.generative, latent_dim, data_dim, self.card.likelihood, self.card.shape)
-            self.prior = StandardNormal(latent_dim)
+            self.inference = Inference(card.inference, data_dim, latent_dim, card.inputs, card.shape, card.posterior)
+            self.generative = Generative(card.generative, latent_dim, data_dim, card.likelihood, card.shape)
+            self.prior = build("prior", PRIORS, priors, card.prior, self.inference, latent_dim)
+
+    @property
+    def has_closed_form_kl(self) -> bool:
+        """Whether KL(q(z|y) || p(z)) is known exactly: both are normal, and the prior's covariance is diagonal."""
+        return bool(self.inference.posterior.normal and self.prior.normal)
 
     @torch.no_grad()
     def infer(self, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
-        """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D)."""
+        """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D).
+
+        Those of a flow are means over 256 fixed draws.
+        """
         q = self.inference(self.as_rows(y))
         return q.mean, q.variance
 
@@ -169,6 +184,7 @@ class LatentModel(nn.Module):
         storage.check(folder, expected=expected, found=weights)
         vae = cls(**card.arguments()).to(dtype)
         vae.load_state_dict(weights)
+        vae.initialized = True
         return vae.eval()
 
     @property
@@ -180,3 +196,8 @@ class LatentModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights, and of the rows that `as_rows` gives."""
         return next(self.parameters()).dtype
+
+
+def _named(of: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A name alone stands for a mapping with all options left open."""
+    return {"name": of} if isinstance(of, str) else dict(of)

@@ -26,6 +26,7 @@ from vae.resume import Snapshots
 from vae.training import OF_RAW_DATA, QUANTITIES, History, Totals, Training, fit
 
 CHECKED = 2**16  # rows at a time
+FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
 
 
 class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
@@ -35,10 +36,11 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
         generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
         inference_architecture: Layers of the inference network, likewise.
         objective: What training minimises; the ELBO by default.
-        settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``seed``; see `LatentModel`.
+        settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``prior``, ``posterior``, ``seed``; see
+            `LatentModel`.
 
     Raises:
-        ValueError: If a dimension is below 1, or a name is unknown.
+        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
         self.objective = objective or ELBO()
+        self.objective.check(self)
         self.training_settings = Training()
         self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
 
@@ -89,8 +92,10 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
         rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         self.objective = self.objective.with_samples(S)
+        self.objective.check(self)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
         self._totals = {"train": Totals(), "valid": Totals()}
+        self._initialize(rows)
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
         return self
 
@@ -115,6 +120,7 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
             ValueError: If y_var is given and the likelihood has no fixed variance, or is not positive.
         """
         rows, objective = self.as_rows(y), self.objective.with_samples(S)
+        objective.check(self)
         fixed = self._fixed_variance(y_var)
 
         def variational_objective(params: Tensor, t: int = 0) -> Tensor:
@@ -214,6 +220,16 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
             except ValueError as error:
                 raise ValueError(f"{error}, counted from row {first:,} on") from None
         return y
+
+    @torch.no_grad()
+    def _initialize(self, rows: Tensor | Mapped) -> None:
+        """Let a prior begin where the training rows are, once: what is learned stays when `fit` goes on."""
+        if not self.initialized and hasattr(self.prior, "initialize"):
+            order = torch.randperm(len(rows), generator=generator(self.training_settings.seed, "first rows"))
+            chosen = order[:FIRST_ROWS]
+            some = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
+            self.prior.initialize(some.to(self.device, self.dtype))
+        self.initialized = True
 
     def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:
         rows = self._matrix(y, "y")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -100,6 +100,29 @@ OBJECTIVES: dict[str, Entry] = {
     ),
 }
 
+_COMPONENTS = (int, Field(10, ge=1, description="components M"))
+_PSEUDO_INPUTS = (int, Field(100, ge=1, description="pseudo-inputs M, each a component"))
+_FLOW = {
+    "transforms": (int, Field(3, ge=1, description="couplings one after the other")),
+    "hidden": (
+        list[Annotated[int, Field(ge=1)]],
+        Field([64, 64], min_length=1, description="widths of the network of each coupling"),
+    ),
+}
+
+PRIORS: dict[str, Entry] = {
+    "standard_normal": Entry("StandardNormal"),
+    "gaussian_mixture": Entry("GaussianMixture", {"components": _COMPONENTS}),
+    "vamp": Entry("VampPrior", {"components": _PSEUDO_INPUTS}),
+    "flow": Entry("FlowPrior", _FLOW),
+}
+
+POSTERIORS: dict[str, Entry] = {
+    "diagonal_gaussian": Entry("DiagonalGaussian"),
+    "full_covariance_gaussian": Entry("FullCovarianceGaussian"),
+    "flow": Entry("FlowPosterior", {**_FLOW, "context": (int, Field(16, ge=1, description="numbers that it gets of a row"))}),
+}
+
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}
 
 
@@ -112,3 +135,14 @@ def lookup(family: str, entries: Mapping[str, Any], name: str) -> Any:
     if name not in entries:
         raise ValueError(f"{family} must be one of {', '.join(sorted(entries))}; got {name!r}")
     return entries[name]
+
+
+def build(family: str, entries: Mapping[str, Entry], module: ModuleType, of: Mapping[str, Any], *args: Any) -> Any:
+    """The class called ``of["name"]``, constructed with its other options.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    options = dict(of)
+    entry: Entry = lookup(family, entries, options.pop("name"))
+    return entry.build(module, *args, **options)

@@ -41,6 +41,8 @@ class Card(BaseModel):
     inference: Architecture
     inputs: list[Input] | None = None
     shape: tuple[int, int, int] | None = None
+    prior: dict[str, Any] = {"name": "standard_normal"}
+    posterior: dict[str, Any] = {"name": "diagonal_gaussian"}
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `VAE`."""
@@ -52,6 +54,8 @@ class Card(BaseModel):
             "likelihood": self.likelihood,
             "inputs": self.inputs,
             "shape": self.shape,
+            "prior": self.prior,
+            "posterior": self.posterior,
         }
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from vae.evidence.density import paired
 from vae.evidence.estimate import example_ids, require_samples, rows_per_chunk
+from vae.latent_distributions import exact_kl
 from vae.noise import DRAWS_PER_BLOCK, draws
 
 if TYPE_CHECKING:
+    from vae.conditionals import Posterior
     from vae.latent_model import LatentModel
 
 
@@ -32,7 +34,10 @@ class Bound:
 
 @torch.no_grad()
 def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
-    """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)) in closed form (Kingma and Welling 2014, eq. 3).
+    """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)).
+
+    The KL is in closed form (Kingma and Welling 2014, eq. 3); where there is none, it is the mean of log q(z_s|y) - log p(z_s)
+    over the same draws.
 
     Args:
         vae: The model.
@@ -77,8 +82,17 @@ def reconstruction_by_column(vae: LatentModel, y: Tensor, S: int, *, seed: int =
 
 def _chunk(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
     q = vae.inference(y)
-    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    log_likelihood = paired(vae.generative, y)
-    for noise in draws(seed, "bound", ids, S, q.event_shape[0], like=y):
-        total += log_likelihood(q.transform(noise)).sum(dim=0, dtype=torch.float64)
-    return total / S, kl_divergence(q, vae.prior()).double()
+    return parts_of_bound(vae, q, y, draws(seed, "bound", ids, S, q.event_shape[0], like=y))
+
+
+def parts_of_bound(vae: LatentModel, q: Posterior, y: Tensor, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """E_q[log p(y|z)] and KL(q || p(z)) of rows y (N, D), each (N,), by blocks (S', N, K) of noise that q makes draws of."""
+    prior, log_likelihood, count = vae.prior(), paired(vae.generative, y), 0
+    reconstruction, kl = torch.zeros(2, len(y), dtype=torch.float64, device=y.device)
+    for noise in blocks:
+        z = q.transform(noise)
+        count += len(z)
+        reconstruction += log_likelihood(z).sum(dim=0, dtype=torch.float64)
+        if not vae.has_closed_form_kl:
+            kl += (q.log_prob(z) - prior.log_prob(z)).sum(dim=0, dtype=torch.float64)
+    return reconstruction / count, exact_kl(q, prior).double() if vae.has_closed_form_kl else kl / count

@@ -118,7 +118,7 @@ def rows_per_chunk(vae: LatentModel, draws: int, budget: int = 2**21) -> int:
     """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
     card = vae.card
     layers = (of.widest(card.shape) for of in (card.generative, card.inference))
-    widest = max(card.data_dim, card.latent_dim, *layers)
+    widest = max(card.data_dim, vae.prior.widest, vae.inference.posterior.widest, *layers)
     return max(1, budget // (draws * widest))
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
+from vae.distributions import DiagonalNormal
 from vae.evidence.estimate import Advance, ignore
 from vae.evidence.quadrature import DIMENSIONS, quadrature
+from vae.latent_distributions import NormalMixture
 from vae.likelihoods import Gaussian, LearnedGaussian
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class Exact:
 
 def exact_applies(vae: LatentModel) -> bool:
     """Whether `exact` has an answer for this model."""
-    return _is_linear_gaussian(vae) or vae.card.latent_dim in DIMENSIONS
+    smooth = vae.prior.normal or vae.prior.mixture
+    return bool(smooth and (_is_linear_gaussian(vae) or vae.card.latent_dim in DIMENSIONS))
 
 
 @torch.no_grad()
@@ -43,7 +46,8 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
 
     A model without hidden layers in the generative network and with a Gaussian likelihood is probabilistic PCA: y is normal
     with mean b and covariance W W' + diag(variance) (Tipping and Bishop 1999, eq. 4). With one or two latent dimensions the
-    integral of p(y|z) p(z) is a sum over grids, doubled until it changes by less than 1e-8 (see `quadrature`).
+    integral of p(y|z) p(z) is a sum over grids, doubled until it changes by less than 1e-8 (see `quadrature`). With a mixture
+    of normal distributions as prior, PCA's density is a mixture too.
 
     Args:
         vae: The model.
@@ -57,13 +61,14 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
     if not exact_applies(vae):
         hidden = list(vae.card.generative.hidden)
         raise ValueError(
-            "an exact log-likelihood needs latent_dim 1 or 2, or a Gaussian likelihood and a generative network without "
-            f"hidden layers; got latent_dim {vae.card.latent_dim}, {vae.card.likelihood['name']!r} and hidden {hidden}"
+            "an exact log-likelihood needs latent_dim 1 or 2, or a Gaussian likelihood, a generative network without hidden "
+            f"layers; and a prior that is normal or a mixture; got prior {vae.card.prior['name']!r}, latent_dim "
+            f"{vae.card.latent_dim}, {vae.card.likelihood['name']!r} and hidden {hidden}"
         )
     double = _in_float64(vae)
     if _is_linear_gaussian(vae):
         advance(len(y))
-        return Exact(_linear_gaussian(double).log_prob(y.double()), "closed form")
+        return Exact(_linear_gaussian(double, y.double()), "closed form")
     values = quadrature(double, y.double(), advance=advance)
     missing = int(values.isnan().sum())
     reason = (
@@ -85,8 +90,16 @@ def _in_float64(vae: LatentModel) -> LatentModel:
     return double
 
 
-def _linear_gaussian(vae: LatentModel) -> LowRankMultivariateNormal:
-    layer, likelihood = vae.generative.network[0], vae.generative.likelihood
+def _linear_gaussian(vae: LatentModel, y: Tensor) -> Tensor:
+    """log p(y) per row: each normal component of the prior makes one of y."""
+    layer, likelihood, prior = vae.generative.network[0], vae.generative.likelihood, vae.prior()
     assert isinstance(layer, nn.Linear)
     assert isinstance(likelihood, Gaussian | LearnedGaussian)
-    return LowRankMultivariateNormal(layer.bias, layer.weight, likelihood.variance.expand(len(layer.bias)))
+    if isinstance(prior, DiagonalNormal):
+        prior = NormalMixture(prior.mean.new_zeros(1), prior.mean[None], prior.stddev[None])
+    variance = likelihood.variance.expand(len(layer.bias))
+    parts = [
+        log_weight + LowRankMultivariateNormal(layer(mean), layer.weight * stddev, variance).log_prob(y)
+        for log_weight, mean, stddev in zip(prior.log_weights, prior.means, prior.stddevs, strict=True)
+    ]
+    return torch.stack(parts).logsumexp(dim=0)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from vae.evidence.bound import parts_of_bound
 from vae.evidence.density import paired
 from vae.evidence.estimate import Advance, example_ids, ignore, rows_per_chunk
+from vae.latent_distributions import exact_kl
 from vae.noise import DRAWS_PER_BLOCK, draws, per_example
 
 if TYPE_CHECKING:
-    from vae.distributions import DiagonalNormal
+    from vae.conditionals import Posterior
     from vae.latent_model import LatentModel
 
 DRAWS_PER_STEP = 8
@@ -90,8 +91,10 @@ def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: i
         if not position:
             noise = per_example(seed, "local optimum", ids, block, (DRAWS_PER_BLOCK, vae.card.latent_dim), like=y)
         draws = noise[position * DRAWS_PER_STEP : (position + 1) * DRAWS_PER_STEP]
-        q: DiagonalNormal = vae.inference.posterior(features)
-        loss = -(log_likelihood(q.transform(draws)).mean(dim=0) - kl_divergence(q, prior)).sum()
+        q: Posterior = vae.inference.posterior(features)
+        z = q.transform(draws)
+        kl = exact_kl(q, prior) if vae.has_closed_form_kl else (q.log_prob(z) - prior.log_prob(z)).mean(dim=0)
+        loss = -(log_likelihood(z).mean(dim=0) - kl).sum()
         (features.grad,) = torch.autograd.grad(loss, features)
         optimizer.step()
         schedule.step()
@@ -99,8 +102,6 @@ def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: i
 
 
 def _elbo(vae: LatentModel, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
-    q, log_likelihood = vae.inference.posterior(features), paired(vae.generative, y)
-    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-    for noise in draws(seed, "gap", ids, S, vae.card.latent_dim, like=y):
-        total += log_likelihood(q.transform(noise)).sum(dim=0, dtype=torch.float64)
-    return total / S - kl_divergence(q, vae.prior()).double()
+    blocks = draws(seed, "gap", ids, S, vae.card.latent_dim, like=y)
+    reconstruction, kl = parts_of_bound(vae, vae.inference.posterior(features), y, blocks)
+    return reconstruction - kl

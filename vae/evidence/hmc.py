@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vae.conditionals import Posterior
 from vae.distributions import DiagonalNormal
 from vae.evidence.density import paired
+from vae.latent_distributions import LatentDistribution
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
 Start = Literal["posterior", "prior"]
+Prior = DiagonalNormal | LatentDistribution
 
 
 class Point(NamedTuple):
@@ -49,13 +52,14 @@ class Path:
 
     Attributes:
         q: q(z|y).
-        start: The density at beta = 0.
+        start: The density at beta = 0: q, or the normal distribution with the prior's means and variances, which is the prior
+            itself where that is normal.
     """
 
     def __init__(self, vae: LatentModel, y: Tensor, start: Start) -> None:
-        self.q: DiagonalNormal = vae.inference(y)
-        self.prior: DiagonalNormal = vae.prior()
-        self.start = (
+        self.q: Posterior = vae.inference(y)
+        self.prior: Prior = vae.prior()
+        self.start: Posterior = (
             self.q
             if start == "posterior"
             else DiagonalNormal(self.prior.mean.expand_as(self.q.mean), self.prior.stddev.expand_as(self.q.stddev))

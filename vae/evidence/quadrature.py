@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 DIMENSIONS = (1, 2)
 TOLERANCE = 1e-8
-REACH = 9.0  # the prior's density beyond is e^-40 of its peak
+REACH = 9.0  # of the grid over the prior, in its scale: a normal density beyond is e^-40 of its peak
 WINDOW, EDGE, LOCAL_REACH = 9.0, 0.5, 13.0  # of the window, in standard deviations of the mode's curvature
-LEVELS = {  # spacings of the local grid in those standard deviations, and of the global grid in units of z
+LEVELS = {  # spacings of the local grid in those standard deviations, and of the global grid in the prior's scale
     1: [(2.0**-level, 2.0 ** -(8 + level)) for level in range(1, 8)],
     2: [(2.0**-level, 2.0 ** -(2 + level)) for level in range(1, 5)],
 }
 NEWTON_STEPS, LEAST_CURVATURE = 50, 0.25
-START_SPACING = {1: 2.0**-9, 2: 2.0**-4}  # of the grid on which modes are looked for, in units of z
+START_SPACING = {1: 2.0**-9, 2: 2.0**-4}  # of the grid on which modes are looked for, likewise
 STARTS = 8  # places to look for modes from, beside q's mean
 NUMBERS = 2**22  # in the widest tensor: 32 MiB
 
@@ -102,7 +102,7 @@ def _outside(vae: LatentModel, y: Tensor, modes: list[Mode], spacing: float) -> 
     total = torch.full((len(y),), -math.inf, dtype=y.dtype, device=y.device)
     for z, log_joint in _global_scores(vae, y, spacing):
         total = torch.logaddexp(total, (log_joint + _log_outside(modes, z[:, None])).logsumexp(dim=0))
-    return total + vae.card.latent_dim * math.log(spacing)
+    return total + vae.card.latent_dim * math.log(spacing) + vae.prior().extent[1].log().sum()
 
 
 def _log_outside(modes: list[Mode], z: Tensor) -> Tensor:
@@ -120,10 +120,16 @@ def _points(vae: LatentModel, N: int) -> int:
 
 def _global_scores(vae: LatentModel, y: Tensor, spacing: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Points z (P, K) of the grid over the prior, and log p(y, z) (P, N) there."""
-    prior, z = vae.prior(), _grid(REACH, spacing, vae.prior().mean)
+    prior, z = vae.prior(), _over_prior(vae, spacing)
     pairs = all_pairs(vae.generative, y, z)
     for some in z.split(min(_points(vae, 1), max(1, NUMBERS // (8 * len(y))))):
         yield some, pairs.at(some)(slice(None)) + pairs.offset + prior.log_prob(some)[:, None]
+
+
+def _over_prior(vae: LatentModel, spacing: float) -> Tensor:
+    """Points (P, K) of a grid over the box that holds the prior, the spacing in units of its scale."""
+    centre, scale = vae.prior().extent
+    return centre + scale * _grid(REACH, spacing, centre)
 
 
 def _grid(reach: float, spacing: float, like: Tensor) -> Tensor:
@@ -186,7 +192,7 @@ def _starts(log_joint: _LogJoint) -> list[Tensor]:
     """
     vae, y = log_joint.vae, log_joint.y
     spacing, K = START_SPACING[vae.card.latent_dim], vae.card.latent_dim
-    grid = _grid(REACH, spacing, vae.prior().mean)
+    grid = _over_prior(vae, spacing)
     side = round(len(grid) ** (1 / K))
     tops = []
     for some in y.split(max(1, NUMBERS // len(grid))):

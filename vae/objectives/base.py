@@ -78,7 +78,7 @@ class Terms:
         """KL(q(z|y) || p(z)) exactly, (N,).
 
         Raises:
-            NotImplementedError: If torch knows no closed form for this pair of distributions.
+            NotImplementedError: If there is no closed form for this pair of distributions.
         """
         return kl_divergence(self.q, self.prior)
 
@@ -133,6 +133,13 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         """Evaluate on rows ``y`` of shape (N, D), with noise from ``generator``, after so many epochs of training."""
+
+    def check(self, vae: LatentModel) -> None:  # noqa: B027  # most are for all models
+        """Refuse models that it is not for.
+
+        Raises:
+            ValueError: Naming what the model has, and the remedy.
+        """
 
     def with_samples(self, S: int | None) -> Self:
         """The same with S samples; None changes nothing."""

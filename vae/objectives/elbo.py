@@ -33,6 +33,12 @@ class ELBO(Objective):
         require_one_of("kl", self.kl, KL)
 
     @override
+    def check(self, vae: LatentModel) -> None:
+        """The KL has a closed form between normal distributions only."""
+        if self.kl == "closed_form" and not vae.has_closed_form_kl:
+            raise ValueError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
+
+    @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
@@ -103,6 +109,16 @@ class FreeBits(ELBO):
         require(self.group >= 1, "group must be at least 1", self.group)
 
     @override
+    def check(self, vae: LatentModel) -> None:
+        """The KL is a sum over latent dimensions only where they are independent under both q and the prior."""
+        if not (vae.inference.posterior.factorizes and vae.prior.normal):
+            raise ValueError(
+                f"free bits are of single latent dimensions, whose KL is not defined with {_pair(vae)}: set posterior to "
+                "'diagonal_gaussian' and prior to 'standard_normal', or take another objective such as 'beta_elbo'"
+            )
+        super().check(vae)
+
+    @override
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         groups = terms.kl_columns(self.kl).mean(dim=0).split(self.group)
         return sum(part.sum().clamp(min=self.nats) for part in groups) - terms.log_likelihood
@@ -126,3 +142,7 @@ class StickingTheLanding(Objective):
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
         log_posterior = terms.q.detach().log_prob(terms.z).mean(dim=0)
         return Values.of(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)
+
+
+def _pair(vae: LatentModel) -> str:
+    return f"posterior {vae.card.posterior['name']!r} and prior {vae.card.prior['name']!r}"
