@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from pipeline.kinds import AnyKind
-from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, Entry
+from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, SCHEDULES, Entry
 
 Transformation = Literal["none", "standardize", "log", "quantile"]
 
@@ -177,6 +177,9 @@ class Train(Section):
     max_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    schedule: Literal[SCHEDULES] = "constant"  # type: ignore[valid-type]
+    adam_epsilon: float = Field(1e-8, gt=0)
+    ema_decay: float | None = Field(None, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     patience: int | None = Field(None, ge=1)
     gradient_clip_norm: float | None = Field(None, gt=0)

@@ -14,7 +14,9 @@ from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.batches import Batches
 from vae.noise import draws, generator, per_example
-from vae.training import QUANTITIES, AcceleratorError, DivergenceError, Totals
+from vae.objectives import Values
+from vae.totals import TOGETHER, Totals
+from vae.training import AcceleratorError, DivergenceError
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
 GAUSSIAN = {"name": "gaussian"}
@@ -139,11 +141,10 @@ def test_divergence_stops_and_names_the_epoch() -> None:
 
 
 class Interrupt(pl.Callback):
-    """Ctrl-C in the second batch."""
+    """Ctrl-C after the first stretch of batches."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 1:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
 
 def test_an_interrupted_fit_leaves_nothing_behind() -> None:
@@ -215,12 +216,17 @@ class OneProcess:
         return tensor
 
 
-def test_totals_start_anew() -> None:
+@pytest.mark.parametrize("batches", [2, TOGETHER, 2 * TOGETHER + 1])
+def test_totals_count_rows_and_start_anew(batches: int) -> None:
     totals = Totals()
     for _ in range(2):
-        totals.add(*[torch.tensor([1.0, 2.0])] * len(QUANTITIES))
-        totals.add(*[torch.tensor([6.0])] * len(QUANTITIES))
-        assert totals.means(OneProcess()).tolist() == [3.0] * len(QUANTITIES)
+        expected = []
+        for number in range(batches):
+            loss = torch.arange(3.0)[: 1 + number % 3] + number
+            totals.add(Values(loss, 2 * loss, loss), torch.tensor([True, False, True])[: len(loss)])
+            expected += loss[::2].tolist()
+        mean = np.mean(expected)
+        np.testing.assert_allclose(totals.means(OneProcess()), [mean, mean, 2 * mean, mean, mean], rtol=1e-12)
 
 
 def test_noise_is_a_function_of_its_address() -> None:

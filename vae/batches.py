@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._order().split(self.batch_size):
-            yield Batch(self.y[self._share(rows)], len(rows))
+            yield Batch(self.y.index_select(0, self._share(rows)), len(rows))
 
     def _order(self) -> Tensor:
         if self.seed is None:
@@ -64,3 +65,47 @@ class Batches:
 
     def _share(self, rows: Tensor) -> Tensor:
         return rows if self.processes == 1 else rows[self.rank :: self.processes]
+
+
+class Stretch:
+    """Batches that follow one another, read as they are asked for.
+
+    Args:
+        batches: Of the epoch, from the first of the stretch on.
+        first: Its number in the epoch.
+        count: Of the batches in the stretch.
+        steps: Batches in the epoch.
+    """
+
+    def __init__(self, batches: Iterator[Batch], first: int, count: int, steps: int) -> None:
+        self._batches, self.first, self.steps = islice(batches, count), first, steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+
+class Stretches:
+    """An epoch in stretches of batches, which Lightning takes for batches.
+
+    Args:
+        batches: The epoch's batches.
+        length: Batches in a stretch; the last may have fewer.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, batches: Batches, length: int) -> None:
+        self.batches, self.length = batches, length
+
+    @property
+    def sampler(self) -> Batches:
+        """Where Lightning looks for `set_epoch`."""
+        return self.batches
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batches) / self.length)
+
+    def __iter__(self) -> Iterator[Stretch]:
+        batches, steps = iter(self.batches), len(self.batches)
+        for first in range(0, steps, self.length):
+            yield Stretch(batches, first, min(self.length, steps - first), steps)

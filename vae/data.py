@@ -6,9 +6,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vae.batches import Batches
+from vae.batches import Batches, Stretches
 from vae.mapped import Mapped, Pooled
 
+STRETCH = 64  # steps between two calls by Lightning
 LARGE_BATCH = 1024  # rows of a validation batch at least, as nothing is stored for a gradient
 
 
@@ -37,9 +38,9 @@ class Rows(pl.LightningDataModule):
         like = torch.empty(0, dtype=self.dtype, device=device)
         return Pooled(y, batch_size, seed, like=like, rank=place[0], processes=place[1])
 
-    def train_dataloader(self) -> Batches:
-        """Shuffled training batches."""
-        return self._batches(self.y, self.batch_size, self.seed)
+    def train_dataloader(self) -> Stretches:
+        """Shuffled training batches, in stretches."""
+        return Stretches(self._batches(self.y, self.batch_size, self.seed), STRETCH)
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Validation batches in the order of the rows."""

@@ -31,6 +31,17 @@ def unpack(module: nn.Module, params: Tensor) -> Weights:
     return dict(zip(names, values, strict=True))
 
 
+def gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The gradient of a scalar ``function`` of a flat tensor and t by its first argument."""
+
+    def of(params: Tensor, t: int = 0) -> Tensor:
+        at = params.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(function(at, t), at)[0]
+
+    return of
+
+
 def numpy_too(function: Callable[..., Tensor], like: Tensor) -> Callable[..., Any]:
     """``function`` of a flat tensor and t, which also takes a numpy vector and then returns numpy.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import cast
@@ -12,9 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, MultivariateNormal, kl_divergence, register_kl
 from typing_extensions import override
 
-from vae.distributions import DiagonalNormal, Shape
-
-LOG_2_PI = math.log(2 * math.pi)
+from vae.distributions import LOG_2_PI, DiagonalNormal, Shape
 
 
 def normal_log_prob(noise: Tensor) -> Tensor:

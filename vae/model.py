@@ -11,25 +11,23 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.func import functional_call, grad
-from typing_extensions import override
+from torch.func import functional_call
 
 from vae import flat, likelihoods
-from vae.batches import Batch
-from vae.hiding import hide
 from vae.latent_model import LatentModel
 from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import DONE, ELBO, Objective, Values
 from vae.resume import Snapshots
-from vae.training import OF_RAW_DATA, QUANTITIES, History, Totals, Training, fit
+from vae.steps import Steps
+from vae.training import History, Training, fit
 
 CHECKED = 2**16  # rows at a time
 FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
 
 
-class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
+class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
     """A variational autoencoder: a `vae.latent_model.LatentModel`, whose arguments it takes, that is trained with Lightning.
 
     Args:
@@ -94,7 +92,7 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
         self.objective = self.objective.with_samples(S)
         self.objective.check(self)
         self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
-        self._totals = {"train": Totals(), "valid": Totals()}
+        self.begin()
         self._initialize(rows)
         self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
         return self
@@ -128,7 +126,7 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
             weights = {**inference, **generative, **fixed}
             return functional_call(self, weights, (rows, objective, self._noise("train", t))).loss.mean()
 
-        return flat.numpy_too(variational_objective, rows), flat.numpy_too(grad(variational_objective), rows)
+        return flat.numpy_too(variational_objective, rows), flat.numpy_too(flat.gradient(variational_objective), rows)
 
     def pack_weights(self) -> Tensor:
         """All parameters as one flat vector: inference weights v, then generative weights w."""
@@ -151,62 +149,6 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
     ) -> Values:
         """The objective per row of ``y``, after so many epochs of training."""
         return (objective or self.objective)(self, y, noise, epoch)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of a batch; the noise is a function of the seed and the global step.
-
-        Lightning averages gradients over processes, so each gives its share of the sum over the whole batch.
-        """
-        return self._step("train", batch, self.global_step) * (self.trainer.world_size / batch.size)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same noise in every epoch, so that epochs are compared on equal terms."""
-        self._step("valid", batch, batch_idx)
-
-    @override
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.trainer.is_last_batch:  # in on_train_epoch_end it would come after the callbacks that read it
-            self._log("train")
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        self._log("valid")
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, fused where the precision allows it."""
-        settings = self.training_settings
-        fused = str(self.trainer.precision).endswith("true")
-        return torch.optim.Adam(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
-
-    def _step(self, split: str, batch: Batch, position: int) -> Tensor:
-        """The loss summed over this process's rows of the batch."""
-        if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
-            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
-        rows, whole = self._shown(split, batch.rows, position)
-        epoch = position / self.trainer.num_training_batches if split == "train" else DONE
-        values = self(rows, None, self._noise(split, position, self.global_rank), epoch)
-        self._totals[split].add(*(getattr(values, name)[whole] for name in QUANTITIES))
-        return values.loss.sum()
-
-    def _shown(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | slice]:
-        """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
-        settings = self.training_settings
-        if split == "train" and settings.binarize:
-            rows = torch.bernoulli(rows, generator=self._noise("binarize", position, self.global_rank))
-        if split != "train" or not settings.hide:
-            return rows, slice(None)
-        return hide(rows, settings.hide, self._noise("hide", position, self.global_rank))
-
-    def _log(self, split: str) -> None:
-        means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))
-        values = {name: mean + OF_RAW_DATA[name] * self.log_jacobian[split] for name, mean in means.items()}
-        self.log_dict(
-            {f"{split}/{name}": value for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=True,
-        )
 
     # ---- helpers
 
@@ -237,9 +179,6 @@ class VAE(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype
             raise ValueError(f"y must be probabilities, from 0 to 1, with binarize=True; got {rows.min():g} to {rows.max():g}")
         self.as_rows((rows > 0.5).to(rows.dtype))
         return rows
-
-    def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
-        return generator(self.training_settings.seed, split, position, rank, device=self.device)
 
     def _fixed_variance(self, y_var: float | None) -> flat.Weights:
         if y_var is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vae.distributions import DiagonalNormal
+from vae.distributions import DiagonalNormal, UnitNormal
 from vae.flows import Flow, Transported
 from vae.latent_distributions import NormalMixture
 from vae.noise import generator
@@ -38,9 +38,9 @@ class StandardNormal(nn.Module):
         self.register_buffer("mean", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("stddev", torch.ones(latent_dim), persistent=False)
 
-    def forward(self) -> DiagonalNormal:
+    def forward(self) -> UnitNormal:
         """p(z), with event shape (K,)."""
-        return DiagonalNormal(self.mean, self.stddev)
+        return UnitNormal(self.mean, self.stddev)
 
 
 class GaussianMixture(nn.Module):

@@ -17,16 +17,16 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
+from vae import schedules
+from vae.averaging import Average
 from vae.data import Rows
 from vae.mapped import Mapped
 from vae.progress import EpochProgress
+from vae.registry import SCHEDULES
 from vae.resume import BestEpoch, Saving, Snapshots
 
 if TYPE_CHECKING:
     from vae.model import VAE
-
-OF_RAW_DATA = {"bound": 1, "elbo": 1, "reconstruction": 1, "kl": 0, "loss": -1}  # how often log |dy/dx| is to be added
-QUANTITIES = tuple(OF_RAW_DATA)
 
 
 class DivergenceError(RuntimeError):
@@ -44,7 +44,10 @@ class Training:
     Attributes:
         max_epochs: Passes over the training rows at most.
         batch_size: Rows per optimiser step, over all devices.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam, at first.
+        schedule: How the learning rate goes on, a name in `vae.registry.SCHEDULES`.
+        adam_epsilon: Added to the root of the second moment; Burda et al. (2016) have 1e-4.
+        ema_decay: Of an exponential moving average of the weights, which is validated and kept in their place; None has none.
         weight_decay: L2 penalty of Adam.
         patience: Stop after this many epochs without a better validation bound; None never stops early.
         gradient_clip_norm: Clip the gradient to this norm; None does not clip.
@@ -63,6 +66,9 @@ class Training:
     max_epochs: int = 100
     batch_size: int = 64
     learning_rate: float = 1e-3
+    schedule: str = "constant"
+    adam_epsilon: float = 1e-8
+    ema_decay: float | None = None
     weight_decay: float = 0.0
     patience: int | None = None
     gradient_clip_norm: float | None = None
@@ -78,17 +84,25 @@ class Training:
 
     def __post_init__(self) -> None:
         at_least_one = ("max_epochs", "batch_size", "devices", "patience")
-        positive = ("learning_rate", "gradient_clip_norm", "memory_gib")
+        positive = ("learning_rate", "adam_epsilon", "gradient_clip_norm", "memory_gib")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
         for names, allowed, rule in (
             (at_least_one, lambda value: value >= 1, "at least 1"),
             (positive, lambda value: value > 0, "greater than 0"),
             (("weight_decay",), lambda value: value >= 0, "at least 0"),
             (("hide",), lambda value: 0 <= value <= 1, "from 0 to 1"),
+            (("ema_decay",), lambda value: 0 <= value < 1, "from 0 to below 1"),
         ):
             for name in names:
                 value = getattr(self, name)
                 if value is not None and not allowed(value):
                     raise ValueError(f"{name} must be {rule}; got {value}")
+
+    def learning_rate_after(self, epoch: float) -> float:
+        """The learning rate after so many epochs."""
+        factor: float = getattr(schedules, self.schedule)(epoch / self.max_epochs)
+        return self.learning_rate * factor
 
 
 class History(Callback):
@@ -128,24 +142,6 @@ def epoch_row(trainer: pl.Trainer) -> dict[str, float]:
     return {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
 
 
-class Totals:
-    """Sums of per-example quantities over an epoch, so that a smaller last batch counts by its rows."""
-
-    def __init__(self) -> None:
-        self._sums = torch.zeros(len(QUANTITIES) + 1, dtype=torch.float64)
-
-    def add(self, *values: Tensor) -> None:
-        """Add the `QUANTITIES`, each of shape (N,)."""
-        sums = torch.stack([value.detach().sum(dtype=torch.float64) for value in values])
-        self._sums = self._sums.to(sums.device) + torch.cat([sums, sums.new_tensor([len(values[0])])])
-
-    def means(self, strategy: pl.strategies.Strategy) -> Tensor:
-        """Means of the `QUANTITIES` over the rows of all processes; starts anew."""
-        sums = strategy.reduce(self._sums.to(strategy.root_device), reduce_op="sum")
-        self._sums = torch.zeros_like(self._sums)
-        return sums[:-1] / sums[-1]
-
-
 def fit(
     vae: VAE,
     y: Tensor | Mapped,
@@ -169,13 +165,14 @@ def fit(
         AcceleratorError: If the accelerator, devices or precision are not available.
     """
     history, best = History(), BestEpoch()
+    vae.average = Average(training.ema_decay) if training.ema_decay is not None else None
     saving = Saving(snapshots) if snapshots else None
     state = saving.load(vae, best) if saving else None
     if state and state["finished"]:
         return _restored(vae, history, best, state)
     vae.train()
     with _tidy():
-        chosen = [history, *callbacks, best, *_optional(training, validation)]
+        chosen = [history, *callbacks, best, *_optional(training, validation), *filter(None, [vae.average])]
         trainer = _trainer(training, chosen, saving, validates=validation is not None)
         data = Rows(y, validation, training.batch_size, training.seed, next(vae.parameters()).dtype)
         try:
@@ -208,7 +205,6 @@ def _trainer(training: Training, callbacks: list[Callback], saving: Saving | Non
     try:
         return pl.Trainer(
             max_epochs=training.max_epochs,
-            gradient_clip_val=training.gradient_clip_norm,
             accelerator=training.accelerator,
             devices=training.devices,
             precision=training.precision,  # type: ignore[arg-type]

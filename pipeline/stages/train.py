@@ -21,7 +21,8 @@ from pipeline.saved import Saved
 from pipeline.schema import Schema, load_probabilities, load_schema, load_split
 from pipeline.tracking import View
 from vae import VAE
-from vae.training import QUANTITIES, epoch_row
+from vae.totals import QUANTITIES
+from vae.training import epoch_row
 
 ROWS = 2**16  # at a time
 

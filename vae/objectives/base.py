@@ -68,12 +68,12 @@ class Terms:
         """E_q[log p(z)], (N,)."""
         return self.log_prior_of_draws.mean(dim=0)
 
-    @property
+    @cached_property
     def monte_carlo(self) -> Tensor:
         """KL(q(z|y) || p(z)) by the same draws, (N,)."""
         return self.log_posterior - self.log_prior
 
-    @property
+    @cached_property
     def closed_form(self) -> Tensor:
         """KL(q(z|y) || p(z)) exactly, (N,).
 
@@ -95,23 +95,25 @@ class Values:
 
     Attributes:
         loss: What training minimises.
-        bound: The lower bound of log p(y) by which epochs are compared: the ELBO, or an importance-weighted bound.
-        elbo: The evidence lower bound, whatever the loss is.
         reconstruction: E_q[log p(y|z)].
-        kl: E_q[log q(z|y) - log p(z)]; elbo = reconstruction - kl.
+        kl: E_q[log q(z|y) - log p(z)].
+        tighter: An importance-weighted bound of log p(y), where there is one.
     """
 
     loss: Tensor
-    bound: Tensor
-    elbo: Tensor
     reconstruction: Tensor
     kl: Tensor
+    tighter: Tensor | None = None
 
-    @classmethod
-    def of(cls, loss: Tensor, reconstruction: Tensor, kl: Tensor, bound: Tensor | None = None) -> Self:
-        """With the ELBO that reconstruction and KL make, which is the bound if there is no other."""
-        elbo = reconstruction - kl
-        return cls(loss, elbo if bound is None else bound, elbo, reconstruction, kl)
+    @property
+    def elbo(self) -> Tensor:
+        """The evidence lower bound, whatever the loss is."""
+        return self.reconstruction - self.kl
+
+    @property
+    def bound(self) -> Tensor:
+        """The lower bound of log p(y) by which epochs are compared: the ELBO, or an importance-weighted bound."""
+        return self.elbo if self.tighter is None else self.tighter
 
 
 @dataclass(frozen=True)

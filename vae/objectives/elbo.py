@@ -42,7 +42,7 @@ class ELBO(Objective):
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
-        return Values.of(self._loss(terms, epoch), reconstruction, kl)
+        return Values(self._loss(terms, epoch), reconstruction, kl)
 
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         return getattr(terms, self.kl) - terms.log_likelihood
@@ -141,7 +141,7 @@ class StickingTheLanding(Objective):
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
         log_posterior = terms.q.detach().log_prob(terms.z).mean(dim=0)
-        return Values.of(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)
+        return Values(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)
 
 
 def _pair(vae: LatentModel) -> str:

@@ -34,7 +34,7 @@ class IWAE(Objective):
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self._draws, generator)
         bound = self._bound(terms.log_likelihood_of_draws + terms.log_prior_of_draws - terms.log_posterior_of_draws)
-        return Values.of(self._loss(terms, bound), terms.log_likelihood, terms.monte_carlo, bound)
+        return Values(self._loss(terms, bound), terms.log_likelihood, terms.monte_carlo, bound)
 
     @property
     def _draws(self) -> int:

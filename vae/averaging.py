@@ -1,0 +1,67 @@
+"""An exponential moving average of the weights: often better than the last ones, whose steps are noisy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from typing_extensions import override
+
+
+class Average(Callback):
+    """The average, and its exchange for the weights while a model is validated and kept.
+
+    After t steps it is decay * (average after t - 1) + (1 - decay) * weights; at first it is the weights that training begins
+    with (Polyak and Juditsky 1992; Kingma and Ba 2015, section 7.2).
+
+    Args:
+        decay: From 0, no average, to below 1.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self._step = get_ema_multi_avg_fn(decay)
+        self._average: list[Tensor] = []
+
+    def update(self, weights: Sequence[nn.Parameter]) -> None:
+        """After a step of the optimiser."""
+        with torch.no_grad():
+            self._step(self._average, [weight.detach() for weight in weights], 0)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        began = self._average or list(pl_module.parameters())
+        self._average = [weight.detach().clone().to(pl_module.device) for weight in began]
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._exchange(pl_module)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if any(trainer.num_val_batches):
+            self._exchange(pl_module)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not any(trainer.num_val_batches):
+            self._exchange(pl_module)
+
+    @torch.no_grad()
+    def _exchange(self, module: pl.LightningModule) -> None:
+        for weight, average in zip(module.parameters(), self._average, strict=True):
+            kept = weight.detach().clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self._average}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._average = state_dict["average"]

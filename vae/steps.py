@@ -1,0 +1,154 @@
+"""What Lightning calls while it trains a VAE: the steps of the optimiser, validation, and what is logged of both.
+
+Lightning's loop, called for each step of a small model, takes as long as the step itself. So it is given stretches of many
+batches, and `Steps.training_step` takes all steps of one. Noise, learning rate and schedules are functions of the step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from typing_extensions import override
+
+from vae.averaging import Average
+from vae.batches import Batch, Stretch
+from vae.hiding import hide
+from vae.noise import generator
+from vae.objectives import DONE, Objective, Values
+from vae.totals import OF_RAW_DATA, QUANTITIES, Totals
+
+if TYPE_CHECKING:
+    from vae.training import Training
+
+
+class Steps(pl.LightningModule):
+    """The optimiser's steps of a model that has an ``objective``.
+
+    Attributes:
+        objective: What training minimises.
+        training_settings: How to train.
+        log_jacobian: Mean log |dy/dx| of each split, added to what is logged so that it is in nats of the raw data.
+        average: Of the weights, if there is one.
+    """
+
+    objective: Objective
+    training_settings: Training
+    log_jacobian: dict[str, float]
+    average: Average | None = None
+    automatic_optimization = False
+
+    def begin(self) -> None:
+        """Forget what an earlier fit has added up."""
+        self._totals = {"train": Totals(), "valid": Totals()}
+
+    def training_step(self, stretch: Stretch, batch_idx: int) -> None:
+        """The steps of a stretch; the noise is a function of the seed and the step's number."""
+        optimizer, first = self.optimizers(), self.trainer.current_epoch * stretch.steps + stretch.first
+        assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
+        self._set_learning_rate(optimizer.optimizer, first / stretch.steps)
+        for step, batch in enumerate(stretch, first):
+            for parameter in self._weights:
+                parameter.grad = None
+            self._descend(self._mean_loss(batch, step, step / stretch.steps), optimizer)
+        self._count(step + 1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same noise in every epoch, so that epochs are compared on equal terms."""
+        self._values("valid", batch.rows, batch_idx, DONE)
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # in on_train_epoch_end it would come after the callbacks that read it
+            self._log("train")
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._log("valid")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, fused where gradients need no scaling."""
+        settings = self.training_settings
+        self._weights: list[nn.Parameter] = list(self.parameters())
+        self._scaled = self.trainer.precision == "16-mixed"
+        self._half = self._scaled or self.trainer.precision == "bf16-mixed"
+        self._direct = self.trainer.world_size == 1 and not self._scaled
+        return torch.optim.Adam(
+            self._weights,
+            lr=settings.learning_rate,
+            eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay,
+            fused=not self._scaled,
+        )
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient, whose scale is right by now."""
+        if (limit := self.training_settings.gradient_clip_norm) is not None:
+            clip_grad_norm_(self._weights, limit)
+
+    # ---- a step
+
+    def _mean_loss(self, batch: Batch, step: int, epoch: float) -> Tensor:
+        """The loss averaged over the batch.
+
+        Lightning averages gradients over processes, so each gives its share of the sum over the whole batch.
+        """
+        if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
+            return torch.stack([parameter.sum() for parameter in self._weights]).sum() * 0.0
+        loss = self._values("train", batch.rows, step, epoch).loss
+        return loss.sum() * (self.trainer.world_size / batch.size)
+
+    def _descend(self, loss: Tensor, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
+        """One step: by Lightning, if it has to average over processes or to scale; otherwise without the detour."""
+        if self._direct:
+            loss.backward()
+            self.on_before_optimizer_step(optimizer.optimizer)
+            optimizer.optimizer.step()
+        else:
+            self.manual_backward(loss)
+            optimizer.step()
+        if self.average is not None:
+            self.average.update(self._weights)
+        if self._half:  # otherwise the next step would use the half-precision copies of these weights
+            torch.clear_autocast_cache()
+
+    def _count(self, steps: int) -> None:
+        """Tell Lightning, which counts its own steps only."""
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = steps
+
+    def _values(self, split: str, rows: Tensor, position: int, epoch: float) -> Values:
+        rows, whole = self._shown(split, rows, position)
+        values: Values = self(rows, None, self._noise(split, position, self.global_rank), epoch)
+        self._totals[split].add(values, whole)
+        return values
+
+    def _shown(self, split: str, rows: Tensor, position: int) -> tuple[Tensor, Tensor | None]:
+        """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
+        settings = self.training_settings
+        if split == "train" and settings.binarize:
+            rows = torch.bernoulli(rows, generator=self._noise("binarize", position, self.global_rank))
+        if split != "train" or not settings.hide:
+            return rows, None
+        return hide(rows, settings.hide, self._noise("hide", position, self.global_rank))
+
+    def _set_learning_rate(self, optimizer: torch.optim.Optimizer, epoch: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.training_settings.learning_rate_after(epoch)
+
+    def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
+        return generator(self.training_settings.seed, split, position, rank, device=self.device)
+
+    def _log(self, split: str) -> None:
+        means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))
+        values = {name: mean + OF_RAW_DATA[name] * self.log_jacobian[split] for name, mean in means.items()}
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=True,
+        )
