@@ -73,15 +73,14 @@ class Steps(pl.LightningModule):
         """Adam, fused where gradients need no scaling."""
         settings = self.training_settings
         self._weights: list[nn.Parameter] = list(self.parameters())
-        self._scaled = self.trainer.precision == "16-mixed"
-        self._half = self._scaled or self.trainer.precision == "bf16-mixed"
-        self._direct = self.trainer.world_size == 1 and not self._scaled
+        scaled = self.trainer.precision == "16-mixed"
+        self._direct = self.trainer.world_size == 1 and not scaled
         return torch.optim.Adam(
             self._weights,
             lr=settings.learning_rate,
             eps=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
-            fused=not self._scaled,
+            fused=not scaled,
         )
 
     @override
@@ -113,8 +112,6 @@ class Steps(pl.LightningModule):
             optimizer.step()
         if self.average is not None:
             self.average.update(self._weights)
-        if self._half:  # otherwise the next step would use the half-precision copies of these weights
-            torch.clear_autocast_cache()
 
     def _count(self, steps: int) -> None:
         """Tell Lightning, which counts its own steps only."""
