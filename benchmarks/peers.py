@@ -21,8 +21,27 @@ def pythae_installed() -> bool:
     return find_spec("pythae") is not None
 
 
+class LogVariances(nn.Module):
+    """A network whose second half of outputs, log standard deviations, is doubled."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Means and log variances."""
+        mean, log_stddev = self.network(y).chunk(2, dim=-1)
+        return torch.cat([mean, 2 * log_stddev], dim=-1)
+
+
 def pythae(vae: VAE) -> Any:
     """Pythae's VAE around the networks of ``vae``."""
+    encoder, decoder = LogVariances(vae.inference.network), vae.generative.network
+    return pythae_model(encoder, decoder, vae.card.data_dim, vae.card.latent_dim).eval()
+
+
+def pythae_model(encoder: nn.Module, decoder: nn.Module, data_dim: int, latent_dim: int) -> Any:
+    """Pythae's VAE around two networks: y -> means and log variances, z -> logits."""
     models, networks = import_module("pythae.models"), import_module("pythae.models.nn")
     BaseEncoder: Any = networks.BaseEncoder
     BaseDecoder: Any = networks.BaseDecoder
@@ -31,24 +50,24 @@ def pythae(vae: VAE) -> Any:
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network = vae.inference.network
+            self.network = encoder
 
         def forward(self, y: Tensor) -> object:
-            mean, log_stddev = self.network(y).chunk(2, dim=-1)
-            return output(embedding=mean, log_covariance=2 * log_stddev)
+            mean, log_variance = self.network(y).chunk(2, dim=-1)
+            return output(embedding=mean, log_covariance=log_variance)
 
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.network = vae.generative.network
+            self.network = decoder
 
         def forward(self, z: Tensor) -> object:
             return output(reconstruction=self.network(z).sigmoid())
 
     config = models.VAEConfig(
-        input_dim=(vae.card.data_dim,), latent_dim=vae.card.latent_dim, reconstruction_loss="bce", uses_default_encoder=False
+        input_dim=(data_dim,), latent_dim=latent_dim, reconstruction_loss="bce", uses_default_encoder=False
     )
-    return models.VAE(config, encoder=Encoder(), decoder=Decoder()).eval()
+    return models.VAE(config, encoder=Encoder(), decoder=Decoder())
 
 
 @torch.no_grad()

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,14 +26,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 import numpy as np
-import pandas as pd
-from ruamel.yaml import YAML
 
-from benchmarks.harness import HIDDEN, LATENT, random_rows
 from benchmarks.report import Report
-from pipeline.files import from_yaml
+from benchmarks.workspace import change, prepared, run
 
-ROOT = Path(__file__).resolve().parents[1]
 ROWS, LENGTHS = 60_000, (20, 100)
 TIMED = """
 import json, sys, time
@@ -62,7 +56,7 @@ def main() -> int:
     arguments = _arguments()
     rows, epochs, seeds = (ROWS // 5, 8, (1,)) if arguments.quick else (ROWS, arguments.epochs, (1, 2, 3))
     with tempfile.TemporaryDirectory(prefix="evidence-") as name:
-        folder = _prepared(Path(name), rows)
+        folder = prepared(Path(name), rows, {"batch_size": 100, "max_epochs": 2})
         first = _around(_marks(folder, 2, "always", 0))
         with_both, alone = (
             np.median([_around(_marks(folder, 2, case, seed)) for seed in seeds]) for case in ("always", "never")
@@ -101,39 +95,13 @@ def _around(marks: Sequence[float]) -> float:
     return (first - start) + (end - second) - (second - first)
 
 
-def _prepared(folder: Path, count: int) -> Path:
-    """A workspace with so many training rows, prepared."""
-    rows = random_rows(count + 2000).numpy().astype("int8")
-    (folder / "data/raw").mkdir(parents=True)
-    pd.DataFrame(rows, columns=[f"p{i}" for i in range(rows.shape[1])]).to_parquet(folder / "data/raw/rows.parquet")
-    params = from_yaml((ROOT / "params.yaml").read_text())
-    params["data"] |= {"path": "data/raw/rows.parquet", "exclude": [], "shape": [28, 28], "dequantize": None, "scale": "none"}
-    params["data"]["fractions"] = {"train": count / len(rows), "valid": 1000 / len(rows), "test": 1000 / len(rows)}
-    params["model"] |= {"latent_dim": LATENT, "likelihood": {"name": "bernoulli"}, "generative": HIDDEN, "inference": HIDDEN}
-    params["train"] |= {"patience": None, "batch_size": 100, "max_epochs": 2}
-    _write(folder / "params.yaml", params)
-    stages = from_yaml((ROOT / "dvc.yaml").read_text())
-    for stage in stages["stages"].values():
-        stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")]
-    _write(folder / "dvc.yaml", stages)
-    _run(folder, "from pipeline.stages import prepare; prepare.main()", "", tracking=False)
-    return folder
-
-
-def _write(path: Path, content: object) -> None:
-    with path.open("w") as file:
-        YAML(typ="safe", pure=True).dump(content, file)
-
-
 def _marks(folder: Path, epochs: int, with_both: str, seed: int) -> list[float]:
     """When training began, each of its epochs began, and it ended. Each seed is another experiment."""
     for left in (".evidence/saved", "models", "results/train"):
         shutil.rmtree(folder / left, ignore_errors=True)
-    params = from_yaml((folder / "params.yaml").read_text())
-    params["seed"], params["train"]["max_epochs"] = seed, epochs
-    _write(folder / "params.yaml", params)
+    change(folder, seed, max_epochs=epochs)
     before = _points(folder)
-    output = _run(folder, TIMED, with_both, tracking=with_both != "never")
+    output = run(folder, TIMED, with_both, tracking=with_both != "never")
     assert (_points(folder) > before) == (with_both != "never"), "the run is shown if it is asked for"
     assert bool(list(folder.glob(".evidence/saved/train-*/*.state"))) == (with_both != "never"), "so is the state saved"
     marks: list[float] = json.loads(output.splitlines()[-1])
@@ -146,16 +114,6 @@ def _points(folder: Path) -> int:
         return 0
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         return int(database.execute("select count(*) from metrics").fetchone()[0])
-
-
-def _run(folder: Path, code: str, argument: str, *, tracking: bool) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
-    environment |= {"EVIDENCE_TRACKING": "on" if tracking else "off"}
-    command = [sys.executable, "-W", "ignore", "-c", code, argument]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    return done.stdout
 
 
 def _arguments() -> argparse.Namespace:

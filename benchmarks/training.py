@@ -1,0 +1,181 @@
+"""Speed of training beside a loop written by hand, the matrix products alone, and pythae's trainer.
+
+    python benchmarks/training.py [--quick] [--json FILE] [--mnist FOLDER] [--topics speed target variants cost]
+
+The model is 784-200-200-50 and back, binary pixels, Adam, float32, two threads. ``speed``: the stage `train` as `dvc repro`
+runs it, with validation, diagnostics, the saved state, the record and the live MLflow view, on 60,000 rows; before each of its
+epochs the same process runs an epoch of the loop, of the products and of pythae, so that a slow minute slows all of them, and
+medians over epochs are compared. ``target``: seconds to a validation ELBO of -100 nats on MNIST, whose IDX files are in
+FOLDER. ``variants``: bfloat16 and torch.compile beside the default. ``cost``: how the time of an epoch grows. Names that end
+in ``_ratio`` compare with a peer: above 1 is better than the peer.
+
+About half an hour on two cores; ``--quick`` gives a rough answer within a minute. Pythae is optional: see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
+
+import numpy as np
+
+from benchmarks import training_cost, training_target, training_variants
+from benchmarks.peers import pythae_installed
+from benchmarks.report import Report
+from benchmarks.workspace import change, prepared, run
+
+TOPICS = ("speed", "target", "variants", "cost")
+TIMED = """
+import json, sys, tempfile, time
+from pathlib import Path
+
+import torch
+
+from benchmarks.loops import Loop, Products
+from benchmarks.pythae_training import PythaeTraining
+from pipeline.schema import load_split
+from pipeline.stages import train
+from vae import VAE
+
+batch_size, samples, with_pythae = json.loads(sys.argv[1])
+rows, held_out = (torch.from_numpy(load_split(split)).float() for split in ("train", "valid"))
+others = {"loop": Loop(rows, batch_size, samples), "products": Products(len(rows), batch_size, samples)}
+if with_pythae:
+    others["pythae"] = PythaeTraining(rows, held_out, batch_size, Path(tempfile.mkdtemp()))
+seconds = {name: [] for name in [*others, "ours"]}
+since = None
+
+def before_an_epoch(self):
+    global since
+    now = time.perf_counter()
+    if since is not None:
+        seconds["ours"].append(now - since)
+    for name, other in others.items():
+        begin = time.perf_counter()
+        other.epoch()
+        seconds[name].append(time.perf_counter() - begin)
+    since = time.perf_counter()
+
+VAE.on_train_epoch_start = before_an_epoch
+train.main()
+print(json.dumps(seconds))
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setting of the training: rows of the table, batch, K of IWAE or the ELBO, and epochs that are timed."""
+
+    rows: int
+    batch_size: int
+    samples: int | None
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        """As in the JSON file."""
+        return f"batch{self.batch_size}" + (f"_iwae{self.samples}" if self.samples else "")
+
+    @property
+    def objective(self) -> dict[str, Any]:
+        """``train.objective``."""
+        return {"name": "iwae", "samples": self.samples} if self.samples else {"name": "elbo", "kl": "closed_form"}
+
+
+CASES = (
+    Case(60_000, 20, None, 9),
+    Case(60_000, 100, None, 9),
+    Case(60_000, 512, None, 11),
+    Case(12_000, 20, 5, 7),
+    Case(12_000, 100, 5, 9),
+    Case(12_000, 512, 5, 9),
+    Case(3_000, 20, 50, 7),
+    Case(3_000, 100, 50, 7),
+    Case(3_000, 512, 50, 7),
+)
+QUICK = (Case(6_000, 20, None, 4), Case(6_000, 100, None, 4), Case(6_000, 512, None, 4), Case(1_000, 100, 50, 3))
+
+
+def main() -> int:
+    """Print the tables."""
+    arguments, report = _arguments(), Report()
+    for topic in arguments.topics:
+        for line in MEASURES[topic](report, arguments):
+            report.say(line)
+    if arguments.json:
+        report.write(arguments.json)
+    return 0
+
+
+def _speed(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
+    lines = []
+    for case in QUICK if arguments.quick else CASES:
+        seconds = _medians(case, with_pythae=case.samples is None and pythae_installed())
+        ratios = {peer: value / seconds["ours"] for peer, value in seconds.items() if peer != "ours"}
+        for peer in ("loop", "pythae"):
+            if peer in ratios:
+                report.add(f"{case.name}_{peer}_ratio", ratios[peer])
+        report.add(f"{case.name}_times_products", 1 / ratios["products"])
+        report.add(f"{case.name}_rows_per_second", case.rows / seconds["ours"])
+        lines.append(_line(case, seconds["ours"], ratios))
+    columns = ["", "rows a second", "times the loop", "times pythae", "its time in products", "the loop's"]
+    report.table("Training as dvc repro runs it, medians over epochs", columns, lines)
+    if not pythae_installed():
+        yield "pythae is not installed"
+
+
+def _line(case: Case, seconds: float, ratios: Mapping[str, float]) -> list[str]:
+    of = "ELBO" if case.samples is None else f"IWAE, K = {case.samples}"
+    pythae = f"{ratios['pythae']:.2f}" if "pythae" in ratios else ""
+    own, loop = 1 / ratios["products"], ratios["loop"] / ratios["products"]
+    rate = f"{case.rows / seconds:,.0f}"
+    return [f"{of}, batches of {case.batch_size}", rate, f"{ratios['loop']:.2f}", pythae, f"{own:.2f}", f"{loop:.2f}"]
+
+
+def _medians(case: Case, *, with_pythae: bool) -> dict[str, float]:
+    """Seconds of an epoch, after a first that is not counted."""
+    with tempfile.TemporaryDirectory(prefix="evidence-") as name:
+        folder = prepared(Path(name), case.rows, {"batch_size": case.batch_size, "max_epochs": case.epochs + 2})
+        change(folder, objective=case.objective)
+        output = run(folder, TIMED, json.dumps([case.batch_size, case.samples, with_pythae]), tracking=True)
+    seconds: dict[str, list[float]] = json.loads(output.splitlines()[-1])
+    return {who: float(np.median(times[1:])) for who, times in seconds.items()}
+
+
+def _target(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
+    if arguments.mnist is None:
+        yield "the time to a target needs --mnist FOLDER"
+        return
+    yield from training_target.measure(report, arguments.mnist, quick=arguments.quick)
+
+
+def _variants(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
+    yield from training_variants.measure(report, quick=arguments.quick)
+
+
+def _cost(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
+    yield from training_cost.measure(report, quick=arguments.quick)
+
+
+MEASURES = {"speed": _speed, "target": _target, "variants": _variants, "cost": _cost}
+
+
+def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--mnist", type=Path)
+    parser.add_argument("--topics", nargs="+", choices=TOPICS, default=TOPICS)
+    return parser.parse_args(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
