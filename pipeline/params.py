@@ -89,6 +89,9 @@ def _conflicts(content: Any) -> Iterator[str]:
             "model.likelihood.name: bernoulli needs values in {0, 1}: set data.dequantize: null, and data.binarize to a "
             "threshold, static or dynamic, unless the data is binary already"
         )
+    for name in ("generative", "inference"):
+        if _at(content, "model", name).get("norm") == "batch" and _at(content, "train").get("devices", 1) != 1:
+            yield f"model.{name}.norm: batch needs whole batches on one device: set train.devices to 1, or norm to layer"
 
 
 def _at(content: Any, *steps: str) -> Mapping[str, Any]:

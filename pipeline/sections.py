@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from pipeline.kinds import AnyKind
-from vae.registry import ACTIVATIONS, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, SCHEDULES, Entry
+from vae.registry import ACTIVATIONS, LIKELIHOODS, NORMS, OBJECTIVES, POSTERIORS, PRIORS, SCHEDULES, Entry, idle_option
 
 Transformation = Literal["none", "standardize", "log", "quantile"]
 
@@ -136,11 +136,16 @@ class Network(Section):
     activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # type: ignore[valid-type]
     channels: list[Annotated[int, Field(ge=1)]] = []
     residual_blocks: int = Field(0, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    norm: Literal[tuple(NORMS)] = "none"  # type: ignore[valid-type]
+    residual: bool = False
 
     @model_validator(mode="after")
     def _with_convolutions(self) -> Self:
         if self.residual_blocks and not self.channels:
             raise ValueError(f"residual_blocks follow convolutions: set channels, or 0; got {self.residual_blocks}")
+        if problem := idle_option(self.hidden, self.channels, self.dropout, self.norm, self.residual):
+            raise ValueError(problem)
         return self
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from typing_extensions import override
 
-from vae.networks import Architecture, Feedforward, Shape, activation
+from vae.networks import Architecture, Feedforward, Shape, between
 
 
 class Encoder(nn.Module):
@@ -29,7 +29,8 @@ class Encoder(nn.Module):
         maps = (shape[2], *architecture.channels)
         layers: list[nn.Module] = []
         for before, after in pairwise(maps):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), activation(architecture)]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=architecture.biased)]
+            layers += between(architecture, after, maps=True)
             layers += [Residual(architecture, after) for _ in range(architecture.residual_blocks)]
         self.convolutions = nn.Sequential(*layers)
         height, width = architecture.sizes(shape)[-1]
@@ -65,12 +66,14 @@ class Decoder(nn.Module):
         height, width = self.sizes[0]
         self.input = Feedforward(architecture, input_dim, self.maps[0] * height * width)
         outputs = (*self.maps[1:], features * shape[2])
-        steps = [self._step(architecture, *widths) for widths in zip(self.maps, outputs, strict=True)]
+        biased = [architecture.biased] * (len(outputs) - 1) + [True]
+        steps = [self._step(architecture, *of) for of in zip(self.maps, outputs, biased, strict=True)]
         self.before, self.convolutions = (nn.ModuleList(layers) for layers in zip(*steps, strict=True))
 
-    def _step(self, architecture: Architecture, before: int, after: int) -> tuple[nn.Module, nn.Module]:
+    def _step(self, architecture: Architecture, before: int, after: int, biased: bool) -> tuple[nn.Module, nn.Module]:
         blocks = [Residual(architecture, before) for _ in range(architecture.residual_blocks)]
-        return nn.Sequential(activation(architecture), *blocks), nn.Conv2d(before, after, 3, padding=1)
+        first = nn.Sequential(*between(architecture, before, maps=True), *blocks)
+        return first, nn.Conv2d(before, after, 3, padding=1, bias=biased)
 
     @override
     def forward(self, z: Tensor) -> Tensor:
@@ -87,8 +90,9 @@ class Residual(nn.Module):
 
     def __init__(self, architecture: Architecture, channels: int) -> None:
         super().__init__()
-        convolutions = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
-        self.layers = nn.Sequential(activation(architecture), convolutions[0], activation(architecture), convolutions[1])
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1, bias=architecture.biased) for _ in range(2)]
+        steps = [[*between(architecture, channels, maps=True), convolution] for convolution in convolutions]
+        self.layers = nn.Sequential(*(layer for step in steps for layer in step))
 
     @override
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from vae import flat, likelihoods
 from vae.latent_model import LatentModel
+from vae.layers import BatchNorm, Step, active_layers, during
 from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
@@ -50,6 +51,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         **settings: Any,
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
+        self._active = active_layers(self)
         self.objective = objective or ELBO()
         self.objective.check(self)
         self.training_settings = Training()
@@ -82,11 +84,12 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
             The fitted model itself; ``history`` has its epochs.
 
         Raises:
-            ValueError: If rows are not finite or of the wrong shape.
+            ValueError: If rows are not finite or of the wrong shape, or batch norm is to be on several devices.
             DivergenceError: If the loss becomes infinite or NaN.
             AcceleratorError: If the accelerator asked for is not there.
         """
         self.training_settings = Training(**settings)
+        self._refuse_apart()
         rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         self.objective = self.objective.with_samples(S)
@@ -104,7 +107,8 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
 
         Both are means over rows. The noise is a function of t and of a row's position, the one that training draws for the
         batch of its step t, so for a fixed t (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`.
-        Numpy in, numpy out; torch likewise.
+        Numpy in, numpy out; torch likewise. Dropout and batch norm do what they do in training in training mode, as before the
+        first fit; `eval` and `train` change it. Running means and variances stay as they are.
 
         Args:
             y: Rows, shape (N, D).
@@ -147,8 +151,9 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
     def forward(
         self, y: Tensor, objective: Objective | None = None, noise: torch.Generator | None = None, epoch: float = DONE
     ) -> Values:
-        """The objective per row of ``y``, after so many epochs of training."""
-        return (objective or self.objective)(self, y, noise, epoch)
+        """The objective per row of ``y``, after so many epochs of training; in training mode a step of it."""
+        with during(Step(noise), self._active):
+            return (objective or self.objective)(self, y, noise, epoch)
 
     # ---- helpers
 
@@ -162,6 +167,14 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
             except ValueError as error:
                 raise ValueError(f"{error}, counted from row {first:,} on") from None
         return y
+
+    def _refuse_apart(self) -> None:
+        """Batch norm by each process's share of a batch would make the model depend on the number of processes."""
+        devices = self.training_settings.devices
+        if devices > 1 and any(isinstance(layer, BatchNorm) for layer in self._active):
+            raise ValueError(
+                f"devices must be 1 with norm 'batch', which needs a whole batch; got {devices}: set norm to 'layer'"
+            )
 
     @torch.no_grad()
     def _initialize(self, rows: Tensor | Mapped) -> None:

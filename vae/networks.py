@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vae.registry import ACTIVATIONS, lookup
+from vae import layers
+from vae.registry import ACTIVATIONS, NORMS, idle_option, lookup
 
 Shape = tuple[int, int, int]  # height, width and channels of an image
 
@@ -26,18 +27,25 @@ class Architecture:
         activation: A name in `vae.registry.ACTIVATIONS`.
         channels: Of the convolutions, from the image on, each of which halves height and width; none by default.
         residual_blocks: After each convolution.
+        dropout: Probability with which a number between layers, of maps a channel, is dropped in training.
+        norm: Before each activation, a name in `vae.registry.NORMS`.
+        residual: Whether a fully connected layer adds to what it gets, where it is as wide as the hidden layer before it.
 
     Raises:
-        ValueError: If a width is below 1 or the activation is unknown.
+        ValueError: If a width is below 1, a name is unknown, or an option is out of its range or has no layer to act on.
     """
 
     hidden: tuple[int, ...] = (128,)
     activation: str = "tanh"
     channels: tuple[int, ...] = ()
     residual_blocks: int = 0
+    dropout: float = 0.0
+    norm: str = "none"
+    residual: bool = False
 
     def __post_init__(self) -> None:
         lookup("activation", ACTIVATIONS, self.activation)
+        lookup("norm", NORMS, self.norm)
         for name, what in (("hidden", "hidden widths"), ("channels", "channels")):
             widths = tuple(getattr(self, name))
             object.__setattr__(self, name, widths)
@@ -45,6 +53,15 @@ class Architecture:
                 raise ValueError(f"{what} must be at least 1; got {list(widths)}")
         if self.residual_blocks < 0 or (self.residual_blocks and not self.channels):
             raise ValueError(f"residual_blocks must be 0, or more where there are channels; got {self.residual_blocks}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be from 0 to below 1; got {self.dropout}")
+        if problem := idle_option(self.hidden, self.channels, self.dropout, self.norm, self.residual):
+            raise ValueError(problem)
+
+    @property
+    def biased(self) -> bool:
+        """Whether layers before a norm have a bias: batch norm would take it away again."""
+        return self.norm != "batch"
 
     def sizes(self, shape: Shape) -> list[tuple[int, int]]:
         """Height and width of an image, and after each convolution."""
@@ -65,9 +82,13 @@ class Architecture:
         return architecture if isinstance(architecture, Architecture) else cls(**dict(architecture))
 
 
-def activation(architecture: Architecture) -> nn.Module:
-    """The activation between layers."""
-    made: nn.Module = getattr(nn, ACTIVATIONS[architecture.activation])()
+def between(architecture: Architecture, width: int, *, maps: bool = False) -> list[nn.Module]:
+    """What stands between a layer of so many outputs, or channels of maps, and the next: norm, activation, dropout."""
+    made: list[nn.Module] = [getattr(nn, ACTIVATIONS[architecture.activation])()]
+    if names := NORMS[architecture.norm]:
+        made.insert(0, getattr(layers, names[maps])(width))
+    if architecture.dropout:
+        made.append(layers.MapDropout(architecture.dropout) if maps else layers.Dropout(architecture.dropout))
     return made
 
 
@@ -79,10 +100,11 @@ class Feedforward(nn.Sequential):
 
     def __init__(self, architecture: Architecture, input_dim: int, output_dim: int) -> None:
         widths = (input_dim, *architecture.hidden)
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), activation(architecture)]
-        super().__init__(*layers, nn.Linear(widths[-1], output_dim))
+        made: list[nn.Module] = []
+        for number, (before, after) in enumerate(pairwise(widths)):
+            layer = [nn.Linear(before, after, bias=architecture.biased), *between(architecture, after)]
+            made += [layers.Skip(*layer)] if architecture.residual and number and before == after else layer
+        super().__init__(*made, nn.Linear(widths[-1], output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply all layers."""

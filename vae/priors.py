@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vae.distributions import DiagonalNormal, UnitNormal
 from vae.flows import Flow, Transported
 from vae.latent_distributions import NormalMixture
+from vae.layers import active_layers, during
 from vae.noise import generator
 from vae.posteriors import DiagonalGaussian, as_stddev
 
@@ -94,12 +95,14 @@ class VampPrior(nn.Module):
             )
         self.widest = 2 * components
         self._inference = (inference,)  # in a tuple, as its weights are the model's already
+        self._active = active_layers(inference)
         self.pseudo_inputs = nn.Parameter(torch.randn(components, inference.width))
 
     def forward(self) -> NormalMixture:
         """p(z), with event shape (K,)."""
         inference, count = self._inference[0], len(self.pseudo_inputs)
-        q: DiagonalNormal = inference.posterior(inference.network(self.pseudo_inputs))
+        with during(None, self._active):  # p(z) is not random, nor pseudo-inputs a part of the batch
+            q: DiagonalNormal = inference.posterior(inference.network(self.pseudo_inputs))
         uniform = torch.full((count,), 1 / count, dtype=q.mean.dtype, device=q.mean.device)
         return NormalMixture(uniform.log(), q.mean, q.stddev)
 

@@ -7,7 +7,8 @@ that checking parameters stays fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType, ModuleType
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -126,6 +127,28 @@ POSTERIORS: dict[str, Entry] = {
 SCHEDULES = ("constant", "cosine", "burda")  # of the learning rate: functions in `vae.schedules`
 
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}
+NORMS: dict[str, tuple[str, str] | None] = {  # of vectors, of maps
+    "none": None,
+    "batch": ("BatchNorm", "MapBatchNorm"),
+    "layer": ("LayerNorm", "MapLayerNorm"),
+}
+
+
+def idle_option(hidden: Sequence[int], channels: Sequence[int], dropout: float, norm: str, residual: bool) -> str | None:
+    """What is wrong with an option of a network that has no layer to act on; None if each has."""
+    widths = list(hidden)
+    if (dropout or norm != "none") and not (widths or channels):
+        return "norm and dropout stand between layers: set hidden or channels, or leave them out; got hidden []"
+    if norm == "layer" and 1 in widths:
+        return (
+            f"norm 'layer' makes a lone number 0: set hidden to widths of 2 or more, or norm to 'batch'; got hidden {widths}"
+        )
+    if residual and not any(one == other for one, other in pairwise(widths)):
+        return (
+            "residual is for neighbouring hidden layers of equal width, as in [200, 200]: make two equal, or set residual to "
+            f"false; got hidden {widths}"
+        )
+    return None
 
 
 def lookup(family: str, entries: Mapping[str, Any], name: str) -> Any:
