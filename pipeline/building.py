@@ -59,6 +59,7 @@ def _model(params: Params, schema: Schema, *, gaps: bool) -> VAE:
             prior=model.prior.model_dump(),
             posterior=model.posterior.model_dump(),
             objective=build_named("objective", OBJECTIVES, objectives, params.train.objective.model_dump()),
+            output_bias=model.output_bias,
             seed=params.seed,
         )
     except ValueError as error:  # parts that do not go together

@@ -173,6 +173,7 @@ class Model(Section):
     posterior: _choice(POSTERIORS) = Field({"name": "diagonal_gaussian"}, validate_default=True)  # type: ignore[valid-type]
     generative: Network
     inference: Network
+    output_bias: Literal["data", "random"] = "data"
 
 
 class Train(Section):

@@ -19,6 +19,7 @@ from vae.registry import LIKELIHOODS, POSTERIORS, build
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
 DIAGONAL: Mapping[str, Any] = {"name": "diagonal_gaussian"}
+FIRST_VALUES = 2**25  # that decide the output's bias: 256 MiB
 
 
 class Inference(nn.Module):
@@ -112,6 +113,16 @@ class Generative(nn.Module):
     def forward(self, z: Tensor) -> VectorDistribution:
         """p(y|z) for z of shape (..., K)."""
         return self.likelihood(self.network(z))
+
+    @torch.no_grad()
+    def initialize(self, y: Tensor) -> None:
+        """Set the output's bias so that p(y|z) begins near the distribution of each column of rows y (N, D), whatever z is.
+
+        As Burda et al. (2016) did for Bernoulli data. All pixels of a channel together, where the network is convolutional.
+        """
+        some = y[: max(1, FIRST_VALUES // y.shape[1])].cpu().double()
+        bias = self.network.last.bias
+        bias.copy_(self.likelihood.initial_outputs(self.network.pooled(some)))
 
 
 def image_shape(shape: Shape | None, width: int) -> Shape:

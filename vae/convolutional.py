@@ -84,6 +84,15 @@ class Decoder(nn.Module):
         images = maps.reshape(len(maps), self.features, self.shape[2], *self.shape[:2]).permute(0, 1, 3, 4, 2)
         return images.reshape(*z.shape[:-1], -1).to(z.dtype)
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose bias `pooled` rows decide."""
+        return self.convolutions[-1]
+
+    def pooled(self, y: Tensor) -> Tensor:
+        """Images y (N, H * W * C) as rows (N * H * W, C): a channel has one output bias for all pixels."""
+        return y.reshape(-1, self.shape[2])
+
 
 class Residual(nn.Module):
     """x + two convolutions of it (He et al. 2016, "Identity mappings in deep residual networks")."""

@@ -26,6 +26,7 @@ from vae.training import History, Training, fit
 
 CHECKED = 2**16  # rows at a time
 FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
+OUTPUT_BIASES = ("data", "random")
 
 
 class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
@@ -35,6 +36,8 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
         inference_architecture: Layers of the inference network, likewise.
         objective: What training minimises; the ELBO by default.
+        output_bias: Where the bias of the generative network's last layer begins: with ``"data"`` the first fit sets it by the
+            training rows, see `Generative.initialize`; with ``"random"`` it stays as random as other weights.
         settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``prior``, ``posterior``, ``seed``; see
             `LatentModel`.
 
@@ -48,9 +51,13 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         inference_architecture: Architecture | Mapping[str, Any],
         *,
         objective: Objective | None = None,
+        output_bias: str = "data",
         **settings: Any,
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
+        if output_bias not in OUTPUT_BIASES:
+            raise ValueError(f"output_bias must be one of {', '.join(OUTPUT_BIASES)}; got {output_bias!r}")
+        self.output_bias = output_bias
         self._active = active_layers(self)
         self.objective = objective or ELBO()
         self.objective.check(self)
@@ -178,12 +185,15 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
 
     @torch.no_grad()
     def _initialize(self, rows: Tensor | Mapped) -> None:
-        """Let a prior begin where the training rows are, once: what is learned stays when `fit` goes on."""
-        if not self.initialized and hasattr(self.prior, "initialize"):
+        """Let prior and output begin where the training rows are, once: what is learned stays when `fit` goes on."""
+        starts = [self.prior.initialize] if hasattr(self.prior, "initialize") else []
+        starts += [self.generative.initialize] if self.output_bias == "data" else []
+        if not self.initialized and starts:
             order = torch.randperm(len(rows), generator=generator(self.training_settings.seed, "first rows"))
             chosen = order[:FIRST_ROWS]
             some = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
-            self.prior.initialize(some.to(self.device, self.dtype))
+            for start in starts:
+                start(some.to(self.device, self.dtype))
         self.initialized = True
 
     def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:

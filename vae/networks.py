@@ -109,3 +109,12 @@ class Feedforward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Apply all layers."""
         return super().forward(x).to(x.dtype)
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose bias `pooled` rows decide."""
+        return self[-1]
+
+    def pooled(self, y: Tensor) -> Tensor:
+        """Rows y (N, D) such that each column has an output bias of its own: themselves."""
+        return y

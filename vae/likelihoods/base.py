@@ -14,6 +14,8 @@ from vae.supports import REAL, Support
 
 Measure = Literal["density", "probability", "both"]
 UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1
+LEAST_EXCESS = 1e-3  # over a floor, at first
+LARGEST_OUTPUT = 1e30  # that a network begins with
 
 
 class Likelihood(nn.Module, ABC):
@@ -39,6 +41,19 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def forward(self, f: Tensor) -> VectorDistribution:
         """p(y|z) from the network output ``f`` of shape (..., features * D)."""
+
+    @torch.no_grad()
+    def initial_outputs(self, y: Tensor) -> Tensor:
+        """Outputs (features * D,) whose distribution is near that of each column of rows y (N, D), by moments.
+
+        Learned parameters stay as they are. Missing values do not count; a column that has no other gets 0.
+        """
+        outputs = self._by_moments(y)
+        return outputs.nan_to_num(0.0).clamp(-LARGEST_OUTPUT, LARGEST_OUTPUT)
+
+    @abstractmethod
+    def _by_moments(self, y: Tensor) -> Tensor:
+        """Outputs (features * D,); anything for a column without values, and maybe infinite."""
 
     def outputs(self, data_dim: int) -> int:
         """Network outputs needed in all."""
@@ -78,6 +93,18 @@ class Positive(nn.Module):
 def above(floor: float, f: Tensor) -> Tensor:
     """Real numbers mapped to numbers greater than ``floor``."""
     return floor + softplus(f)
+
+
+def under(floor: float, value: Tensor) -> Tensor:
+    """The inverse of `above`; a value that is no greater than the floor becomes one that is, a little."""
+    excess = (value - floor).clamp_min(LEAST_EXCESS)
+    return excess + (-(-excess).expm1()).log()
+
+
+def of_columns(parameter: Tensor, y: Tensor) -> Tensor:
+    """A likelihood's numbers (D, ...) for each column of y; where those are pooled, as pixels are, their mean for all."""
+    parameter = parameter.to(y)
+    return parameter if len(parameter) == y.shape[1] else parameter.mean(dim=0, keepdim=True)
 
 
 def require_positive(name: str, value: float) -> None:

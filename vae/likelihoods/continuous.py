@@ -14,9 +14,11 @@ from typing_extensions import override
 
 from vae.distributions import Columns
 from vae.draws import draw, uniform
-from vae.likelihoods.base import Likelihood, Positive, above
+from vae.likelihoods import moments
+from vae.likelihoods.base import Likelihood, Positive, above, under
 from vae.supports import CLOSED_UNIT, POSITIVE, UNIT
 
+LEAST_MEAN = 1e-35  # of gamma densities to begin with, of which float32 has the inverse
 LEAST_CONCENTRATION = 1e-2  # of beta densities, which float32 cannot tell from 0 and 1 below
 
 
@@ -40,6 +42,10 @@ class StudentT(Likelihood):
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchStudentT(self.degrees(), f, self.scale(), validate_args=False))
 
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return y.nanmedian(dim=0).values  # which outliers do not move
+
 
 class LogNormal(Likelihood):
     """log y ~ N(f_w(z), diag(scale^2)) for y > 0, with a scale learned for each column.
@@ -61,6 +67,10 @@ class LogNormal(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchLogNormal(f, self.scale(), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return y.log().nanmean(dim=0)
 
 
 class Gamma(Likelihood):
@@ -87,6 +97,10 @@ class Gamma(Likelihood):
         shape = self.shape().expand(f.shape)
         return Columns(TorchGamma(shape, shape * (-f).exp(), validate_args=False))
 
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.log_mean(y, LEAST_MEAN)
+
 
 class Beta(Likelihood):
     """Beta(a, b) of shares strictly between 0 and 1, with both concentrations from the network."""
@@ -97,6 +111,10 @@ class Beta(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(_beta(*self.split(f)))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return torch.cat([under(LEAST_CONCENTRATION, part) for part in moments.concentrations(y)])
 
 
 class ZeroOneInflatedBeta(Likelihood):
@@ -113,6 +131,13 @@ class ZeroOneInflatedBeta(Likelihood):
     def forward(self, f: Tensor) -> Columns:
         a, b, *logits = self.split(f)
         return Columns(Inflated(_beta(a, b), torch.stack(logits, dim=-1)))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        inside = (y > 0) & (y < 1)
+        shares = [moments.share(part, y).clamp_min(moments.LEAST) for part in (y <= 0, y >= 1, inside)]
+        between = moments.concentrations(y.masked_fill(~inside, torch.nan))
+        return torch.cat([*(under(LEAST_CONCENTRATION, part) for part in between), *(part.log() for part in shares)])
 
 
 class Inflated(Distribution):

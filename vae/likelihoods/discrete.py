@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from vae.distributions import Columns, IndependentBernoulli
 from vae.draws import draw, uniform
-from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, Positive, require_levels, require_positive
+from vae.likelihoods import moments
+from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, Positive, of_columns, require_levels, require_positive
 from vae.supports import BINARY, COUNT, whole_numbers
 
 MIN_DISPERSION = 1e-3  # floor of the concentration r of negative binomials: the variance is mean + mean^2 / r
@@ -29,6 +30,10 @@ class Bernoulli(Likelihood):
     @override
     def forward(self, f: Tensor) -> IndependentBernoulli:
         return IndependentBernoulli(f)
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.logit(y.nanmean(dim=0))
 
 
 class Categorical(Likelihood):
@@ -52,6 +57,11 @@ class Categorical(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(Levels(logits=torch.stack(self.split(f), dim=-1), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        least = moments.LEAST / self.features
+        return moments.frequencies(y, self.features).clamp_min(least).log().T.flatten()
 
 
 class Ordinal(Likelihood):
@@ -88,6 +98,12 @@ class Ordinal(Likelihood):
         below = torch.cat([above.new_full((*above.shape[:-1], 1), -torch.inf), above], dim=-1)
         above = torch.cat([above, above.new_full((*above.shape[:-1], 1), torch.inf)], dim=-1)
         return Columns(Levels(logits=log_sigmoid_difference(above, below), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        thresholds = of_columns(self.thresholds, y)
+        cumulative = moments.frequencies(y, thresholds.shape[1] + 1).cumsum(dim=1)
+        return moments.location(thresholds, cumulative[:, :-1])
 
 
 class Levels(TorchCategorical):
@@ -132,6 +148,10 @@ class Binomial(Likelihood):
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchBinomial(self.trials, logits=f, validate_args=False))
 
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.logit(y.nanmean(dim=0) / self.trials.to(y))
+
 
 class Poisson(Likelihood):
     """Poisson(exp(f_w(z)))."""
@@ -142,6 +162,10 @@ class Poisson(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchPoisson(f.exp(), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.log_mean(y)
 
 
 class NegativeBinomial(Likelihood):
@@ -157,6 +181,10 @@ class NegativeBinomial(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(_negative_binomial(f, self.concentration()))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.log_mean(y)
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
@@ -192,6 +220,11 @@ class ZeroInflatedNegativeBinomial(Likelihood):
         if self.library is None:
             return Columns(ZeroInflated(_negative_binomial(log_mean, self.concentration()), zero))
         return Columns(LibrarySized(log_softmax(log_mean, dim=-1), self.concentration(), zero, self.library))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        log_mean, zero = moments.zero_inflation(y)
+        return torch.cat([log_mean, zero.logit()])
 
 
 class ZeroInflated(Distribution):

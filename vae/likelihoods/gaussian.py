@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from vae.distributions import DiagonalNormal
-from vae.likelihoods.base import Likelihood, above, require_positive
+from vae.likelihoods import moments
+from vae.likelihoods.base import Likelihood, above, require_positive, under
 
 
 class Gaussian(Likelihood):
@@ -31,6 +32,10 @@ class Gaussian(Likelihood):
     @override
     def forward(self, f: Tensor) -> DiagonalNormal:
         return DiagonalNormal(f, self.variance.sqrt())
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return y.nanmean(dim=0)
 
 
 class LearnedGaussian(Likelihood):
@@ -59,6 +64,10 @@ class LearnedGaussian(Likelihood):
     def forward(self, f: Tensor) -> DiagonalNormal:
         return DiagonalNormal(f, self.variance.sqrt())
 
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return y.nanmean(dim=0)
+
 
 class PerDimensionGaussian(LearnedGaussian):
     """N(y; f_w(z), diag(variance)), with one learned variance per column."""
@@ -86,3 +95,8 @@ class HeteroscedasticGaussian(Likelihood):
     def forward(self, f: Tensor) -> DiagonalNormal:
         mean, raw = self.split(f)
         return DiagonalNormal(mean, above(self.min_variance, raw).sqrt())
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        spread = moments.variance(y).clamp_min(moments.LEAST_VARIANCE)
+        return torch.cat([y.nanmean(dim=0), under(self.min_variance, spread)])

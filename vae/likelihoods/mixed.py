@@ -58,6 +58,10 @@ class Mixed(Likelihood):
         return MixedColumns([part(output) for part, output in parts], self)
 
     @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return torch.cat([part.initial_outputs(values) for part, values in self.parted(y)])
+
+    @override
     def allows(self, y: Tensor) -> Tensor:
         return self.joined([part.allows(values) | values.isnan() for part, values in self.parted(y)])
 

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from vae.distributions import Columns
 from vae.draws import draw, uniform
-from vae.likelihoods.base import Likelihood, Positive, require_levels
+from vae.likelihoods import moments
+from vae.likelihoods.base import Likelihood, Positive, of_columns, require_levels
 from vae.likelihoods.discrete import log_sigmoid_difference
 from vae.supports import CLOSED_UNIT, whole_numbers
 
@@ -40,6 +41,13 @@ class DiscretizedLogistic(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(BinnedLogistic(f, self.scale(), self.levels))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        scale = of_columns(self.scale(), y)
+        edges = torch.arange(1, self.levels).to(y) / self.levels - 0.5
+        cumulative = moments.frequencies(y, self.levels).cumsum(dim=1)
+        return scale * moments.location(edges / scale[:, None], cumulative[:, :-1])
 
 
 class BinnedLogistic(Distribution):
@@ -94,3 +102,7 @@ class ContinuousBernoulli(Likelihood):
     @override
     def forward(self, f: Tensor) -> Columns:
         return Columns(TorchContinuousBernoulli(logits=f, validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.continuous_logit(y)
