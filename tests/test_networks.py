@@ -153,6 +153,20 @@ def test_whole_channels_of_maps_are_dropped() -> None:
     assert len(y[:, :, 0, 0].unique(dim=0)) == 20
 
 
+def test_norms_stand_before_activations_and_dropout_behind_them() -> None:
+    vae = made(EVERYTHING, convolutional=True)
+    encoder, decoder = vae.inference.network, vae.generative.network
+    step = ["MapBatchNorm", "SiLU", "MapDropout"]
+    for layers, names in (
+        (encoder.convolutions, 2 * ["Conv2d", *step, "Residual"]),
+        (encoder.convolutions[4].layers, 2 * [*step, "Conv2d"]),
+        (decoder.before[1], [*step, "Residual"]),
+        (encoder.output, ["Linear", "BatchNorm", "SiLU", "Dropout", "Skip", "Linear"]),
+        (encoder.output[4], ["Linear", "BatchNorm", "SiLU", "Dropout"]),
+    ):
+        assert [type(layer).__name__ for layer in layers] == names
+
+
 # ---- models
 
 
@@ -175,16 +189,20 @@ def test_gradients_reach_every_parameter(options: dict[str, Any], convolutional:
 @by_kind
 @by_options
 def test_the_objective_and_its_gradient(options: dict[str, Any], convolutional: bool) -> None:
-    """In training mode: a function of t, by differences in 3 directions, which leaves running statistics and global noise."""
+    """In both modes: a function of t, by differences in 3 directions, which leaves running statistics and global noise."""
     vae = made(options, convolutional=convolutional)
     objective, gradient = vae.make_objective(rows_of(7), S=2)
     w, before, noise = vae.pack_weights().numpy(), copy.deepcopy(vae.state_dict()), torch.random.get_rng_state()
-    directions = np.random.default_rng(0).normal(size=(3, len(w)))
-    expected = central_differences(lambda of: objective(w + of @ directions), np.zeros(3), 1e-4)
-    found = directions @ gradient(w)
-    assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)
-    assert objective(w) == objective(w)
-    assert objective(w) != objective(w, t=1)
+    directions, values = np.random.default_rng(0).normal(size=(3, len(w))), []
+    for training in (True, False):
+        vae.train(training)
+        expected = central_differences(lambda of: objective(w + of @ directions), np.zeros(3), 1e-4)
+        found = directions @ gradient(w)
+        assert np.linalg.norm(found - expected) < 1e-6 * np.linalg.norm(expected)
+        assert objective(w) == objective(w)
+        assert objective(w) != objective(w, t=1)
+        values.append(objective(w).item())
+    assert (values[0] == values[1]) == (vae._active == ())
     assert equal(vae.state_dict(), before)
     assert torch.equal(noise, torch.random.get_rng_state())
 
@@ -207,10 +225,11 @@ def test_training_minimises_that_objective(options: dict[str, Any]) -> None:
     assert losses == [pytest.approx(objective(vae.pack_weights().numpy()).item(), rel=1e-9)]
 
 
+@by_kind
 @by_options
-def test_rows_are_estimated_each_for_itself(options: dict[str, Any]) -> None:
+def test_rows_are_estimated_each_for_itself(options: dict[str, Any], convolutional: bool) -> None:
     """And always alike, even in training mode; only a step of the training draws dropout or follows the statistics."""
-    vae, y = fitted(made(options)), rows_of(6)
+    vae, y = fitted(made(options, convolutional=convolutional)), rows_of(6)
     state = copy.deepcopy(vae.state_dict())
     with torch.no_grad():
         z = vae.inference(y).mean.expand(3, 6, 2)
