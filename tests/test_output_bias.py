@@ -137,7 +137,8 @@ def test_zeros_and_mean_of_inflated_counts() -> None:
     """With r = 1: 30 % zeros beside geometric ones of mean 4, of which as many are 0."""
     counts = np.random.default_rng(0).geometric(1 / 5, 200_000) - 1.0
     counts[:60_000] = 0
-    log_mean, zero = initial(counts[:, None].tolist(), name="zero_inflated_negative_binomial")
+    module = built({"name": "zero_inflated_negative_binomial"}, 1)
+    log_mean, zero = module.initial_outputs(torch.from_numpy(counts)[:, None]).tolist()
     assert math.exp(log_mean) == pytest.approx(4, rel=0.02)
     assert 1 / (1 + math.exp(-zero)) == pytest.approx(0.3, abs=0.01)
 
