@@ -90,8 +90,11 @@ def _conflicts(content: Any) -> Iterator[str]:
             "threshold, static or dynamic, unless the data is binary already"
         )
     for name in ("generative", "inference"):
-        if _at(content, "model", name).get("norm") == "batch" and _at(content, "train").get("devices", 1) != 1:
-            yield f"model.{name}.norm: batch needs whole batches on one device: set train.devices to 1, or norm to layer"
+        if _at(content, "model", name).get("norm") == "batch":
+            if _at(content, "train").get("devices", 1) != 1:
+                yield f"model.{name}.norm: batch needs whole batches on one device: set train.devices to 1, or norm to layer"
+            if _at(content, "train").get("ema_decay") is not None:
+                yield f"model.{name}.norm: batch has no averaged statistics: set train.ema_decay to null, or norm to layer"
 
 
 def _at(content: Any, *steps: str) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.params import check_params
 from tests.anchors import SIGMAS, central_differences, rows_for
+from tests.test_objectives import record
 from tests.test_resume import Memory
 from tests.workspace import params_with
 from vae import VAE
@@ -208,15 +209,11 @@ def test_the_objective_and_its_gradient(options: dict[str, Any], convolutional: 
 
 
 @by_options
-def test_training_minimises_that_objective(options: dict[str, Any]) -> None:
+def test_training_minimises_that_objective(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of step 0, with its very dropout; and validation is in evaluation mode, with what the step made of the statistics."""
-    vae, y, losses = made(options), rows_of(12), []
-
-    class Recorder(pl.Callback):
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            losses.append(outputs["loss"].item())
-
-    vae.fit(y, validation=y, seed=5, callbacks=[Recorder()], **{**QUICK, "max_epochs": 1, "learning_rate": 1e-300})
+    vae, y = made(options), rows_of(12)
+    losses, _ = record(vae, monkeypatch)
+    vae.fit(y, validation=y, seed=5, **{**QUICK, "max_epochs": 1, "learning_rate": 1e-300})
     with torch.no_grad():
         expected = vae.objective(vae, y, generator(5, "valid", 0, 0)).elbo.mean().item()
     assert vae.history.rows[0]["valid_elbo"] == pytest.approx(expected)  # in float32
@@ -339,15 +336,24 @@ def test_options_without_an_effect_are_refused(options: dict[str, Any], message:
         ({"hidden": [], "norm": "batch"}, "model.generative: norm and dropout stand between layers: set hidden"),
         ({"residual": True}, r"model.generative: residual is for neighbouring hidden layers .*; got hidden \[96, 256\]"),
         ({"norm": "batch"}, "model.generative.norm: batch needs whole batches on one device: set train.devices to 1, or norm"),
+        (
+            {"norm": "batch"},
+            "model.generative.norm: batch has no averaged statistics: set train.ema_decay to null",
+        ),
     ],
 )
 def test_params_are_checked(changes: dict[str, Any], message: str) -> None:
     good = {"hidden": [96, 96], "dropout": 0.1, "norm": "layer", "residual": True}
     assert check_params(params_with({"model.generative": good})).model.generative.model_dump().items() >= good.items()
     with pytest.raises(InputError, match=message):
-        check_params(params_with({"model.generative": {"hidden": [96, 256], **changes}, "train.devices": 2}))
+        check_params(
+            params_with({"model.generative": {"hidden": [96, 256], **changes}, "train.devices": 2, "train.ema_decay": 0.9})
+        )
 
 
-def test_batch_norm_is_not_for_several_devices() -> None:
+def test_batch_norm_is_not_for_several_devices_or_averaged_weights() -> None:
     with pytest.raises(ValueError, match=r"devices must be 1 with norm 'batch', .*; got 2: set norm to 'layer'"):
         fitted(made({"norm": "batch"}), devices=2)
+    with pytest.raises(ValueError, match=r"ema_decay must be None with norm 'batch', .*; got 0.9: set norm to 'layer'"):
+        fitted(made({"norm": "batch"}), ema_decay=0.9)
+    fitted(made({"norm": "layer", "dropout": 0.1}), ema_decay=0.9)

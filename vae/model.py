@@ -91,12 +91,12 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
             The fitted model itself; ``history`` has its epochs.
 
         Raises:
-            ValueError: If rows are not finite or of the wrong shape, or batch norm is to be on several devices.
+            ValueError: If rows are not finite or of the wrong shape, or batch norm does not go with the settings.
             DivergenceError: If the loss becomes infinite or NaN.
             AcceleratorError: If the accelerator asked for is not there.
         """
         self.training_settings = Training(**settings)
-        self._refuse_apart()
+        self._refuse_batch_norm()
         rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         self.objective = self.objective.with_samples(S)
@@ -175,12 +175,19 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
                 raise ValueError(f"{error}, counted from row {first:,} on") from None
         return y
 
-    def _refuse_apart(self) -> None:
-        """Batch norm by each process's share of a batch would make the model depend on the number of processes."""
-        devices = self.training_settings.devices
-        if devices > 1 and any(isinstance(layer, BatchNorm) for layer in self._active):
+    def _refuse_batch_norm(self) -> None:
+        """It would depend on a process's share of a batch, and its statistics are not those of averaged weights."""
+        settings = self.training_settings
+        if not any(isinstance(layer, BatchNorm) for layer in self._active):
+            return
+        if settings.devices > 1:
             raise ValueError(
-                f"devices must be 1 with norm 'batch', which needs a whole batch; got {devices}: set norm to 'layer'"
+                f"devices must be 1 with norm 'batch', which needs whole batches; got {settings.devices}: set norm to 'layer'"
+            )
+        if settings.ema_decay is not None:
+            raise ValueError(
+                "ema_decay must be None with norm 'batch', whose running statistics are not of averaged weights; got "
+                f"{settings.ema_decay}: set norm to 'layer'"
             )
 
     @torch.no_grad()
