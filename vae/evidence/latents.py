@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from vae.distributions import DiagonalNormal
+from vae.usage import kl_by_dimension, mean_variance
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
@@ -52,15 +52,15 @@ def latent_usage(vae: LatentModel, y: Tensor) -> Latents:
         ValueError: If a value of y is not finite.
     """
     q, prior = vae.inference(vae.as_rows(y)), vae.prior()
-    factorises = isinstance(q, DiagonalNormal) and isinstance(prior, DiagonalNormal)
+    kl = kl_by_dimension(q, prior)
     mean, variance = q.mean.double(), q.variance.double()
     aggregate_variance = variance.mean(dim=0) + mean.var(dim=0, correction=0)
     return Latents(
-        mean_variance=mean.var(dim=0, correction=min(1, len(mean) - 1)),
-        kl=kl_divergence(q.base_dist, prior.base_dist).double().mean(dim=0) if factorises else None,
+        mean_variance=mean_variance(mean),
+        kl=None if kl is None else kl.double().mean(dim=0),
         aggregate_mean=mean.mean(dim=0),
         aggregate_variance=aggregate_variance,
-        marginal_kl=_marginal_kl(mean, variance.sqrt(), prior) if factorises else None,
+        marginal_kl=None if kl is None else _marginal_kl(mean, variance.sqrt(), prior),
     )
 
 
