@@ -80,6 +80,7 @@ def test_a_fit_that_was_interrupted_ends_with_the_same_bits(epoch: int, uninterr
     resumed = fitted(memory)
     assert torch.equal(resumed.pack_weights(), uninterrupted.pack_weights())
     assert resumed.history.rows == uninterrupted.history.rows
+    assert resumed.history.latents == uninterrupted.history.latents
     assert len(memory.states) == epochs, "no epoch was computed twice"
     assert not resumed.training
 

@@ -43,7 +43,8 @@ def test_history_has_a_finite_row_per_epoch() -> None:
     rows = fitted().history.rows
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     splits = {f"{split}_{name}" for split in ("train", "valid") for name in ("bound", "elbo", "reconstruction", "kl", "loss")}
-    assert all(set(row) == splits | {"epoch", "learning_rate"} for row in rows)
+    watched = {"train_gradient_norm", "valid_active_units"}
+    assert all(set(row) == splits | watched | {"epoch", "learning_rate"} for row in rows)
     for row in rows:
         assert row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"])
 
@@ -98,6 +99,8 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
         "train_reconstruction",
         "train_kl",
         "train_loss",
+        "train_gradient_norm",
+        "train_active_units",
         "learning_rate",
     }
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from vae.averaging import Average
 from vae.batches import Batch, Stretch
+from vae.gradients import GradientNorms, gradient_norm
 from vae.hiding import hide
 from vae.noise import generator
 from vae.objectives import DONE, Objective, Values
@@ -33,6 +34,7 @@ class Steps(pl.LightningModule):
         training_settings: How to train.
         log_jacobian: Mean log |dy/dx| of each split, added to what is logged so that it is in nats of the raw data.
         average: Of the weights, if there is one.
+        gradient_norms: Of the epoch so far.
     """
 
     objective: Objective
@@ -44,6 +46,7 @@ class Steps(pl.LightningModule):
     def begin(self) -> None:
         """Forget what an earlier fit has added up."""
         self._totals = {"train": Totals(), "valid": Totals()}
+        self.gradient_norms = GradientNorms()
 
     def training_step(self, stretch: Stretch, batch_idx: int) -> None:
         """The steps of a stretch; the noise is a function of the seed and the step's number."""
@@ -53,6 +56,7 @@ class Steps(pl.LightningModule):
         for step, batch in enumerate(stretch, first):
             for parameter in self._weights:
                 parameter.grad = None
+            self._measured = self.gradient_norms.is_due(step % stretch.steps, stretch.steps)
             self._descend(self._mean_loss(batch, step, step / stretch.steps), optimizer)
         self._count(step + 1)
 
@@ -63,7 +67,7 @@ class Steps(pl.LightningModule):
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.is_last_batch:  # in on_train_epoch_end it would come after the callbacks that read it
-            self._log("train")
+            self._log("train", gradient_norm=self.gradient_norms.mean())
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -85,7 +89,9 @@ class Steps(pl.LightningModule):
 
     @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient, whose scale is right by now."""
+        """Measure the gradient, whose scale is right by now, and clip it."""
+        if self._measured:
+            self.gradient_norms.note_gradient(gradient_norm(self._weights))
         if (limit := self.training_settings.gradient_clip_norm) is not None:
             clip_grad_norm_(self._weights, limit)
 
@@ -139,11 +145,11 @@ class Steps(pl.LightningModule):
     def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
         return generator(self.training_settings.seed, split, position, rank, device=self.device)
 
-    def _log(self, split: str) -> None:
+    def _log(self, split: str, **others: Tensor) -> None:
         means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))
         values = {name: mean + OF_RAW_DATA[name] * self.log_jacobian[split] for name, mean in means.items()}
         self.log_dict(
-            {f"{split}/{name}": value for name, value in values.items()},
+            {f"{split}/{name}": value for name, value in {**values, **others}.items()},
             on_step=False,
             on_epoch=True,
             batch_size=1,

@@ -20,6 +20,7 @@ from typing_extensions import override
 from vae import schedules
 from vae.averaging import Average
 from vae.data import Rows
+from vae.diagnosis import Diagnosis
 from vae.mapped import Mapped
 from vae.progress import EpochProgress
 from vae.registry import SCHEDULES
@@ -106,14 +107,26 @@ class Training:
 
 
 class History(Callback):
-    """A row per epoch: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, learning_rate.
+    """A row per epoch: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, and what else is logged, learning_rate.
+
+    Beside the objective's quantities these are train_gradient_norm and valid_active_units (train_active_units without
+    validation).
+
+    Args:
+        diagnosis: Of the same fit.
 
     Attributes:
         rows: The epochs so far, on every process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        self._diagnosis = diagnosis
         self.rows: list[dict[str, float]] = []
+
+    @property
+    def latents(self) -> list[dict[str, float]]:
+        """How each latent dimension was used, a row per epoch; see `vae.diagnosis.Diagnosis`."""
+        return self._diagnosis.rows
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -164,15 +177,16 @@ def fit(
         DivergenceError: If a loss is not finite; the weights are then those of that epoch.
         AcceleratorError: If the accelerator, devices or precision are not available.
     """
-    history, best = History(), BestEpoch()
+    diagnosis, best = Diagnosis(y, validation, training), BestEpoch()
+    history = History(diagnosis)
     vae.average = Average(training.ema_decay) if training.ema_decay is not None else None
     saving = Saving(snapshots) if snapshots else None
     state = saving.load(vae, best) if saving else None
     if state and state["finished"]:
-        return _restored(vae, history, best, state)
+        return _restored(vae, history, diagnosis, best, state)
     vae.train()
     with _tidy():
-        chosen = [history, *callbacks, best, *_optional(training, validation), *filter(None, [vae.average])]
+        chosen = [diagnosis, history, *callbacks, best, *_optional(training, validation), *filter(None, [vae.average])]
         trainer = _trainer(training, chosen, saving, validates=validation is not None)
         data = Rows(y, validation, training.batch_size, training.seed, next(vae.parameters()).dtype)
         try:
@@ -184,10 +198,10 @@ def fit(
     return history
 
 
-def _restored(vae: VAE, history: History, best: BestEpoch, state: dict[str, Any]) -> History:
+def _restored(vae: VAE, history: History, diagnosis: Diagnosis, best: BestEpoch, state: dict[str, Any]) -> History:
     """What a fit that had finished left: the process ended between training and what was to come after."""
     vae.load_state_dict(state["state_dict"])
-    for callback in (history, best):
+    for callback in (history, diagnosis, best):
         callback.load_state_dict(state["callbacks"][callback.state_key])
     best.restore(vae)
     vae.eval()
