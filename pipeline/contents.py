@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ Read = Callable[[str], bytes]  # the content of a file that a stage made
 
 ARTIFACT_SUFFIXES = (".json", ".csv", ".parquet", ".png")
 LARGEST_ARTIFACT = 5 * 2**20  # bytes; larger tables stay where DVC keeps them
+MOST_CURVES = 64  # of latent dimensions; where there are more, they stand in their file alone
+MEASURED = frozenset({"train/examples_per_second"})  # on some machine at some time, and shown live: no file has it
 TRAINED = "evidence.trained"  # tag: the digest of what the training depended on
 
 
@@ -84,8 +87,9 @@ def points_of(stages: Iterable[str], read: Read) -> frozenset[Point]:
 
 
 def live_points(row: Mapping[str, float]) -> list[Point]:
-    """The points of one row of history.csv."""
-    return [(_metric_name(name), value, int(row["epoch"])) for name, value in row.items() if name != "epoch"]
+    """The points of one row of history.csv or latents.csv, or of what is `MEASURED` in an epoch."""
+    columns = [name for name in row if name != "epoch"]
+    return [(_metric_name(name), row[name], int(row["epoch"])) for name in columns if len(columns) <= MOST_CURVES]
 
 
 def lock_of(records: Mapping[str, Record]) -> bytes:
@@ -110,11 +114,25 @@ def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, by
 
 
 def _train_points(read: Read) -> list[Point]:
-    history = pd.read_csv(io.BytesIO(read("results/train/history.csv")))
-    return [point for row in history.to_dict("records") for point in live_points({str(k): v for k, v in row.items()})]
+    return _curves(read("results/train/history.csv")) + _curves(_latents(read))
+
+
+def _latents(read: Read) -> bytes:
+    """Without a row where training was by a version that did not write them."""
+    try:
+        return read("results/train/latents.csv")
+    except (KeyError, FileNotFoundError):
+        return b"epoch\n"
+
+
+def _curves(table: bytes) -> list[Point]:
+    rows = pd.read_csv(io.BytesIO(table)).to_dict("records")
+    return [point for row in rows for point in live_points({str(name): value for name, value in row.items()})]
 
 
 def _metric_name(column: str) -> str:
+    if of_latent := re.fullmatch(r"(kl|mean_variance)_(\d+)", column):
+        return f"valid/{of_latent[1]}_per_dimension/{int(of_latent[2]):02d}"
     split, _, quantity = column.partition("_")
     return f"{split}/{quantity}" if split in ("train", "valid") else column
 

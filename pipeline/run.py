@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.contents import Content, Point
+from pipeline.contents import MEASURED, Content, Point
 from pipeline.experiment import Experiment
 from pipeline.records import digest
 
@@ -49,6 +50,16 @@ class Run:
         for first in range(0, len(metrics), POINTS_PER_CALL):
             self._client.log_batch(self.id, metrics=metrics[first : first + POINTS_PER_CALL])
 
+    def live(self, points: Iterable[Point]) -> None:
+        """Log points of epochs that have just ended; of what is measured, the first measurement of an epoch stays."""
+        held = {(name, step) for name, _, step in self.measured}
+        self.points([point for point in points if (point[0], point[2]) not in held])
+
+    @cached_property
+    def measured(self) -> set[Point]:
+        """What was measured while it trained, which no file holds, as the run had it when it was opened."""
+        return self._points_of(MEASURED & set(self._run.data.metrics))
+
     def contradicts(self, content: Content) -> bool:
         """Whether the run holds what a run of this content cannot: another param, or a point that is not the content's."""
         held = self._run.data.params
@@ -56,14 +67,14 @@ class Run:
             return True
         names = {name for name, _, _ in content.points}
         metrics = set(self._run.data.metrics)
-        foreign = metrics - names if content.is_complete else set()
+        foreign = metrics - names - MEASURED if content.is_complete else set()
         return bool(foreign) or not self._points_of(metrics & names) <= content.points
 
     def show(self, content: Content) -> None:
         """Add what is missing, and say how far the experiment is."""
         if not self._run.data.params:
             self._log_params(content.params)
-        self.points(content.points - self._points_of(set(self._run.data.metrics)))
+        self.points(content.points - self._points_of(self._run.data.metrics.keys() - MEASURED))
         held = digest({path: digest(body.hex()) for path, body in content.artifacts.items()})
         if self.tags.get(ARTIFACTS) != held:
             self._upload(content.artifacts)
@@ -96,8 +107,8 @@ class Run:
             self.tags |= changed
 
     def values(self) -> set[Point]:
-        """All metrics that it holds."""
-        histories = (self._client.get_metric_history(self.id, name) for name in self._run.data.metrics)
+        """All metrics that it holds, but for what was measured."""
+        histories = (self._client.get_metric_history(self.id, name) for name in self._run.data.metrics.keys() - MEASURED)
         return {(point.key, point.value, point.step) for history in histories for point in history}
 
     def artifact(self, path: str) -> bytes | None:

@@ -160,6 +160,7 @@ class Store:
                 Run(self._client, other).tag({TRAINED_IN: new.id})
             new.tag({name: value for name, value in run.tags.items() if not name.startswith("mlflow.")})
             new.tag({ARTIFACTS: "none", PATCH: "none"})
+            new.points(run.measured)
         return new
 
 

@@ -18,6 +18,7 @@ from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, st
 from pipeline.params import load_params
 from pipeline.records import LOCK_FILE, load_lock, lock_records
 from pipeline.stage import run
+from vae.collapse import usage_lines
 
 NEAR_ONE = 10  # effective samples
 FAR_OFF = "[bold]far too low[/bold]: almost no draw from the prior explains a row"
@@ -127,7 +128,7 @@ def _model(diagnostics: dict[str, Any]) -> Iterator[str]:
     if "train_minus_test" in diagnostics:
         difference = diagnostics["train_minus_test"]
         yield f"training minus test rows: {_pm(difference, '+.2f')} nats ({difference['examples']} of each)"
-    yield f"active latent dimensions: {diagnostics['active_units']['0.01']}"
+    yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_dim)
 
 
 def _pm(entry: dict[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:

@@ -65,7 +65,7 @@ class View:
         threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Show an epoch, a row of history.csv, within a second or two."""
+        """Show a row of an epoch, see `live_points`, within a second or two."""
         for point in live_points(row):
             self._points.put(point)
 
@@ -108,11 +108,17 @@ class View:
         """The next task; meanwhile what is live is sent."""
         while True:
             try:
-                return self._tasks.get(timeout=FLUSH_SECONDS)
+                task = self._tasks.get(timeout=FLUSH_SECONDS)
             except queue.Empty:
-                live = [self._points.get() for _ in range(self._points.qsize())]
-                if live:
-                    run.points(live)
+                self._send(run)
+            else:
+                self._send(run)  # what was measured stands in no file
+                return task
+
+    def _send(self, run: Run) -> None:
+        live = [self._points.get() for _ in range(self._points.qsize())]
+        if live:
+            run.live(live)
 
     def _machine(self) -> dict[str, str]:
         return {f"machine.{name}": value for name, value in facts(self._threads).items()} | {PROCESS: this_process()}

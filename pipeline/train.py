@@ -1,6 +1,7 @@
 """Stage 2, train: fit the VAE on the training rows and keep the epoch with the best validation ELBO.
 
-Writes ``models/``: model.safetensors, model.json, schema.json; ``results/train/``: history.csv, metrics.json, curves.png.
+Writes ``models/``: model.safetensors, model.json, schema.json; ``results/train/``: history.csv, latents.csv,
+metrics.json, curves.png, latents.png.
 """
 
 import sys

@@ -9,6 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+MEASURED = {"train/examples_per_second"}
 OF_THE_MACHINE = ("machine.", "evidence.process", "evidence.trained_in", "mlflow.", "git.", "dvc.")
 
 
@@ -61,7 +62,7 @@ class Shown:
                 run.data.params,
                 {name: value for name, value in run.data.tags.items() if not name.startswith(OF_THE_MACHINE)},
                 digests.get(run.data.tags.get("evidence.trained_in", "")),
-                {name: self.curve(run, name) for name in run.data.metrics},
+                {name: self.curve(run, name) for name in run.data.metrics.keys() - MEASURED},
                 {name: body for name, body in self.artifacts(run).items() if name != "code.patch"},
             )
             for run in self.runs()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from tests.clones import Repository, finished, on_server
+from tests.mlflow_store import MEASURED
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -78,6 +80,11 @@ def _lose_and_rebuild(clone: Repository) -> None:
     assert f"MLflow shows {len(before) - 1} experiments" in said
 
 
+def _curves(run: Any) -> dict[str, Any]:
+    """Without what was measured, which a run that was rebuilt gets only when it is trained again."""
+    return {name: curve for name, curve in run[5].items() if name not in MEASURED}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_every_state_is_rebuilt(clone: Repository) -> None:
@@ -105,7 +112,7 @@ def test_every_state_is_rebuilt(clone: Repository) -> None:
         assert clone.run("git", "diff", "--stat") == ""
         clone.publish()
         assert clone.shown().comparable().keys() == {run[4]["evidence.digest"] for run in before}
-        assert [run[5] for run in clone.shown().everything()] == [run[5] for run in before]
+        assert [_curves(run) for run in clone.shown().everything()] == [_curves(run) for run in before]
     clone.run("git", "checkout", "-qf", "master")
 
 

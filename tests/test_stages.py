@@ -19,11 +19,12 @@ import pytest
 from pipeline import summary
 from pipeline.errors import InputError
 from pipeline.files import complete
-from pipeline.schema import Schema, load_index
+from pipeline.schema import Schema, load_index, load_split
 from pipeline.stage import run
 from pipeline.stages import evaluate, generate, prepare, train
 from tests.workspace import BINARY, ROOT, mixed_table, table, write_params, write_table
 from vae import VAE
+from vae.diagnosis import usage
 from vae.storage import ModelFileError
 from vae.training import AcceleratorError, DivergenceError
 
@@ -108,7 +109,7 @@ def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     check_samples(frame, kind)
     pictures = {path.name for path in Path("results").rglob("*.png")}
     expected = {"samples.png", "reconstructions.png", "latent.png"} if "images" in kind else {"marginals.png"}
-    assert {"curves.png", "likelihoods.png", "ladder.png", "bounds.png", "extremes.png", *expected} <= pictures
+    assert {"curves.png", "latents.png", "likelihoods.png", "ladder.png", "bounds.png", "extremes.png", *expected} <= pictures
 
 
 def check_training() -> None:
@@ -116,7 +117,8 @@ def check_training() -> None:
     history = pd.read_csv("results/train/history.csv")
     names = ("bound", "elbo", "reconstruction", "kl", "loss")
     quantities = [f"{split}_{name}" for split in ("train", "valid") for name in names]
-    assert sorted(history.columns) == sorted(["epoch", "learning_rate", *quantities])
+    watched = ["train_gradient_norm", "valid_active_units"]
+    assert sorted(history.columns) == sorted(["epoch", "learning_rate", *quantities, *watched])
     assert list(history["epoch"]) == [0, 1]
     assert np.isfinite(history.to_numpy()).all()
     trained = metrics("train")
@@ -125,6 +127,18 @@ def check_training() -> None:
     assert best["valid_bound"] == history["valid_bound"].max()
     for split in ("train", "valid"):
         assert trained[split] == {name: best[f"{split}_{name}"] for name in names}
+    assert trained["active_units"] == best["valid_active_units"]
+    check_latents(VAE.load("models"))
+
+
+def check_latents(vae: VAE) -> None:
+    """How they are used, by the model that was kept and the first validation rows."""
+    latents = pd.read_csv("results/train/latents.csv")
+    variance, kl = usage(vae, vae.as_rows(np.array(load_split("valid"))))
+    name, expected = ("mean_variance", variance) if kl is None else ("kl", kl)
+    assert list(latents.columns) == ["epoch", *(f"{name}_{k + 1}" for k in range(vae.card.latent_dim))]
+    found = latents.set_index("epoch").loc[metrics("train")["best_epoch"]]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def check_evaluation(kind: str) -> None:
@@ -469,12 +483,13 @@ def test_summary_says_what_came_out(workspace: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(InputError, match=r"results/evaluate/metrics.json is missing"):
         summary.main()
     run_all(workspace)
-    capsys.readouterr()
+    assert f"{metrics('train')['active_units']} of 2 latent dimensions in use" in capsys.readouterr().out
     summary.main()
     text, evaluated = capsys.readouterr().out, metrics("evaluate")
     for mean in (evaluated["log_likelihood"]["mean"], evaluated["elbo"], evaluated["baselines"]["mixture"]["mean"]):
         assert f"{mean:.2f}" in text
     assert "9 test rows" in text
+    assert re.search(r"[012] of 2 latent dimensions in use", text)
     assert "results/train/curves.png" in text
     assert "make ui" in text
 

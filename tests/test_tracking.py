@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from pipeline import publish, store, tracking
+from pipeline.contents import points_of
 from pipeline.errors import InputError
 from pipeline.files import md5
 from pipeline.params import load_params
@@ -79,6 +80,8 @@ def test_one_finished_run_with_the_contracts_names(workspace: Path, shown: Shown
     quantities = {f"{split}/{name}" for split in ("train", "valid", "test") for name in ("elbo", "reconstruction", "kl")}
     quantities |= {f"{split}/{name}" for split in ("train", "valid") for name in ("loss", "bound")}
     expected = quantities | {"learning_rate", "test/log_likelihood", "test/log_likelihood_se"}
+    expected |= {"train/gradient_norm", "train/examples_per_second", "valid/active_units"}
+    expected |= {"valid/kl_per_dimension/01", "valid/kl_per_dimension/02"}
     expected |= {"test/baseline_gaussian", "test/baseline_mixture", "test/trusted", "test/ladder"}
     expected |= {f"test/{name}{suffix}" for name in ("prior", "importance", "annealed", "bounds") for suffix in ("", "_se")}
     assert expected == set(run.data.metrics)
@@ -87,7 +90,13 @@ def test_one_finished_run_with_the_contracts_names(workspace: Path, shown: Shown
     evaluated = json.loads((workspace / "results/evaluate/metrics.json").read_text())
     assert run.data.metrics["test/log_likelihood"] == evaluated["log_likelihood"]["mean"]
     history = pd.read_csv("results/train/history.csv")
-    assert shown.curve(run, "valid/elbo") == list(zip(history["epoch"], history["valid_elbo"], strict=True))
+    latents = pd.read_csv("results/train/latents.csv")
+    for name, table_, column in (
+        ("valid/elbo", history, "valid_elbo"),
+        ("train/gradient_norm", history, "train_gradient_norm"),
+        ("valid/kl_per_dimension/02", latents, "kl_2"),
+    ):
+        assert shown.curve(run, name) == list(zip(table_["epoch"], table_[column], strict=True))
 
 
 def test_params_tags_and_artifacts(workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +169,7 @@ def test_a_run_of_other_bytes_is_rebuilt(workspace: Path, shown: Shown) -> None:
     (new,) = shown.runs()
     assert new.info.run_id != run.info.run_id
     assert new.data.tags["note"] == "mine"
+    assert shown.curve(new, "train/examples_per_second") == shown.curve(run, "train/examples_per_second")
     assert [value for _, value in shown.curve(new, "valid/elbo")] == list(
         pd.read_csv("results/train/history.csv")["valid_elbo"]
     )
@@ -200,6 +210,35 @@ def test_a_lost_store_is_rebuilt_from_the_files(workspace: Path, shown: Shown, m
     shown = lose(shown, monkeypatch)
     publish_now()
     assert shown.comparable() == before
+
+
+def test_what_was_measured_stays_and_is_in_no_file(workspace: Path, shown: Shown) -> None:
+    """The first measurement of an epoch, however often it is computed."""
+    run_all(workspace)
+    (run,) = shown.runs()
+    rates = shown.curve(run, "train/examples_per_second")
+    assert [step for step, _ in rates] == [0, 1]
+    assert all(rate > 0 for _, rate in rates)
+    for stage in STAGES[1:]:
+        stage.main()
+    publish_now()
+    assert [run.info.run_id for run in shown.runs()] == [run.info.run_id]
+    assert shown.curve(run, "train/examples_per_second") == rates
+    made = [path for name in ("models", "results") for path in Path(name).rglob("*") if path.is_file()]
+    assert not any(b"examples_per_second" in path.read_bytes() for path in made)
+
+
+def test_points_of_a_training_without_latents_and_with_many() -> None:
+    """Of an earlier version, and with more of them than curves would show."""
+    files = {"results/train/history.csv": b"epoch,valid_elbo,learning_rate\n0,-1.1,0.1\n"}
+    known = {("valid/elbo", -1.1, 0), ("learning_rate", 0.1, 0)}
+    assert points_of(["train"], files.__getitem__) == known
+    for K, curves in ((64, 64), (65, 0)):
+        columns = [f"mean_variance_{k + 1}" for k in range(K)]
+        files["results/train/latents.csv"] = "\n".join([",".join(["epoch", *columns]), ",".join("0" * (K + 1))]).encode()
+        points = points_of(["train"], files.__getitem__) - known
+        assert len(points) == curves
+        assert curves == 0 or ("valid/mean_variance_per_dimension/64", 0.0, 0) in points
 
 
 def test_nothing_to_publish_is_an_error(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.building import build, hidden_share
 from pipeline.compute import use_threads
 from pipeline.environment import is_first_process
 from pipeline.figures.curves import learning_curves
+from pipeline.figures.latents import latent_usage
 from pipeline.files import MODELS, write_json
 from pipeline.job import Job, running
 from pipeline.labels import STILL_IMPROVING, still_improving
@@ -21,6 +23,8 @@ from pipeline.saved import Saved
 from pipeline.schema import Schema, load_probabilities, load_schema, load_split
 from pipeline.tracking import View
 from vae import VAE
+from vae.collapse import usage_lines
+from vae.diagnosis import latest_row
 from vae.totals import QUANTITIES
 from vae.training import epoch_row
 
@@ -34,11 +38,12 @@ def main() -> None:
         use_threads(job.params.threads)
         vae = build(job.params, schema)
         probabilities = load_probabilities()
+        y = load_split("train") if probabilities is None else probabilities
         vae.fit(
-            load_split("train") if probabilities is None else probabilities,
+            y,
             validation=load_split("valid"),
             log_jacobian=(_mean_log_jacobian(schema, "train"), _mean_log_jacobian(schema, "valid")),
-            callbacks=[Live(job.view)],
+            callbacks=[Live(job.view, len(y))],
             snapshots=Snapshots(job.saved),
             seed=job.params.seed,
             binarize=probabilities is not None,
@@ -49,14 +54,31 @@ def main() -> None:
 
 
 class Live(Callback):
-    """Shows each epoch as it ends."""
+    """Shows each epoch as it ends, and how many of the training rows it took through in a second.
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    Args:
+        view: The MLflow run.
+        rows: Training rows.
+    """
+
+    def __init__(self, view: View, rows: int) -> None:
+        self._view, self._rows = view, rows
+        self._began = 0.0
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:  # the start of an epoch is not called where a fit goes on
+            self._began = time.perf_counter()
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        rate = self._rows / (time.perf_counter() - self._began)
+        self._view.log({"epoch": trainer.current_epoch, "train_examples_per_second": rate})
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._view.log(epoch_row(trainer))
+        self._view.log(latest_row(trainer))
 
 
 class Snapshots:
@@ -85,20 +107,24 @@ def _mean_log_jacobian(schema: Schema, split: str) -> float:
 
 
 def _write(vae: VAE, schema: Schema, job: Job) -> None:
-    history = pd.DataFrame(vae.history.rows)
+    history, latents = pd.DataFrame(vae.history.rows), pd.DataFrame(vae.history.latents)
     best = history.iloc[int(history["valid_bound"].argmax())]
     metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}
+    metrics["active_units"] = int(best["valid_active_units"])
     for split in ("train", "valid"):
         metrics[split] = {name: float(best[f"{split}_{name}"]) for name in QUANTITIES}
     with job.outputs(MODELS) as (folder, models):
         history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
+        latents.to_csv(folder / "latents.csv", index=False, lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
         learning_curves(history, metrics["best_epoch"], folder / "curves.png")
+        latent_usage(latents, metrics["best_epoch"], folder / "latents.png")
         vae.save(models)
         schema.save(models)
     print(
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
         f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"
     )
+    print("\n".join(usage_lines(metrics["active_units"], vae.card.latent_dim)))
     if still_improving(metrics, vae.training_settings.max_epochs):
         print(STILL_IMPROVING)
