@@ -21,21 +21,18 @@ class Rows(pl.LightningDataModule):
         validation: Validation rows, shape (M, D), or None.
         batch_size: Training rows per optimiser step, over all processes.
         seed: Seed of the training order.
-        dtype: Of the batches.
     """
 
-    def __init__(
-        self, y: Tensor | Mapped, validation: Tensor | Mapped | None, batch_size: int, seed: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, y: Tensor | Mapped, validation: Tensor | Mapped | None, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.y, self.validation, self.batch_size, self.seed, self.dtype = y, validation, batch_size, seed, dtype
+        self.y, self.validation, self.batch_size, self.seed = y, validation, batch_size, seed
 
     def _batches(self, y: Tensor | Mapped, batch_size: int, seed: int | None) -> Batches:
         assert self.trainer is not None
-        device, place = self.trainer.strategy.root_device, (self.trainer.global_rank, self.trainer.world_size)
+        model, place = self.trainer.lightning_module, (self.trainer.global_rank, self.trainer.world_size)
+        like = torch.empty(0, dtype=next(model.parameters()).dtype, device=self.trainer.strategy.root_device)
         if isinstance(y, Tensor):
-            return Batches(y.to(device), batch_size, seed, rank=place[0], processes=place[1])
-        like = torch.empty(0, dtype=self.dtype, device=device)
+            return Batches(y.to(like), batch_size, seed, rank=place[0], processes=place[1])
         return Pooled(y, batch_size, seed, like=like, rank=place[0], processes=place[1])
 
     def train_dataloader(self) -> Stretches:
