@@ -37,7 +37,7 @@ class LogVariances(nn.Module):
 def pythae(vae: VAE) -> Any:
     """Pythae's VAE around the networks of ``vae``."""
     encoder, decoder = LogVariances(vae.inference.network), vae.generative.network
-    return pythae_model(encoder, decoder, vae.card.data_dim, vae.card.latent_dim).eval()
+    return pythae_model(encoder, decoder, vae.card.data_dim, vae.card.latent_size).eval()
 
 
 def pythae_model(encoder: nn.Module, decoder: nn.Module, data_dim: int, latent_dim: int) -> Any:

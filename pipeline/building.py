@@ -58,6 +58,7 @@ def _model(params: Params, schema: Schema, *, gaps: bool) -> VAE:
             shape=schema.shape,
             prior=model.prior.model_dump(),
             posterior=model.posterior.model_dump(),
+            hierarchy=None if model.hierarchy is None else model.hierarchy.model_dump(),
             objective=build_named("objective", OBJECTIVES, objectives, params.train.objective.model_dump()),
             output_bias=model.output_bias,
             seed=params.seed,

@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.files import from_yaml
 from pipeline.kinds import KINDS
 from pipeline.sections import Data, Evaluate, Generate, Model, Section, Train
-from vae.registry import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
+from vae.registry import HIERARCHIES, LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -122,11 +122,12 @@ def _describe(error: ErrorDetails) -> str:
     return f"{path}: {message[0].lower()}{message[1:]}; got {error['input']!r}"
 
 
-_VARIANTS = {*LIKELIHOODS, *OBJECTIVES, *PRIORS, *POSTERIORS, "mixed"}
+_VARIANTS = {*LIKELIHOODS, *OBJECTIVES, *PRIORS, *POSTERIORS, *HIERARCHIES, "mixed", "number", "layers"}
 
 
 def _is_chosen_by_name(steps: list[str]) -> bool:
-    return steps[-1] in ("likelihood", "objective", "prior", "posterior", *KINDS) or steps[-2:-1] == ["columns"]
+    chosen = ("latent_dim", "likelihood", "objective", "prior", "posterior", "hierarchy", *KINDS)
+    return steps[-1] in chosen or steps[-2:-1] == ["columns"]
 
 
 def _nearest(steps: list[str]) -> str:

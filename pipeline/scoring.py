@@ -56,8 +56,9 @@ def chosen(vae: LatentModel, params: Params) -> list[str]:
         return ["prior", "importance", "annealed", "bounds"] + ["exact"] * exact_applies(vae)
     if "exact" in names and not exact_applies(vae):
         raise InputError(
-            "evaluate.estimators: exact needs model.latent_dim 1 or 2, or a Gaussian likelihood with model.generative.hidden: "
-            f"[]; this model has latent_dim {vae.card.latent_dim}; leave exact out, or set estimators to null"
+            "evaluate.estimators: exact needs model.latent_dim 1 or 2, or [1, 1], or a Gaussian likelihood with "
+            f"model.generative.hidden: [] and no hierarchy; this model has latent_dim {vae.card.latent_dim}; leave "
+            "exact out, or set estimators to null"
         )
     return list(names)
 

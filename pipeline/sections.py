@@ -8,10 +8,32 @@ from itertools import pairwise
 from operator import or_
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.kinds import AnyKind
-from vae.registry import ACTIVATIONS, LIKELIHOODS, NORMS, OBJECTIVES, POSTERIORS, PRIORS, SCHEDULES, Entry, idle_option
+from vae.registry import (
+    ACTIVATIONS,
+    HIERARCHIES,
+    LIKELIHOODS,
+    NORMS,
+    OBJECTIVES,
+    POSTERIORS,
+    PRIORS,
+    SCHEDULES,
+    Entry,
+    idle_option,
+    require_layers,
+)
 
 Transformation = Literal["none", "standardize", "log", "quantile"]
 
@@ -167,13 +189,22 @@ class Mixed(Section):
 class Model(Section):
     """``model``: the VAE."""
 
-    latent_dim: int = Field(ge=1)
+    latent_dim: Annotated[
+        Annotated[int, Field(ge=1), Tag("number")] | Annotated[list[Annotated[int, Field(ge=1)]], Tag("layers")],
+        Discriminator(lambda value: "layers" if isinstance(value, list) else "number"),
+    ]
     likelihood: _choice(LIKELIHOODS, Mixed)  # type: ignore[valid-type]
     prior: _choice(PRIORS) = Field({"name": "standard_normal"}, validate_default=True)  # type: ignore[valid-type]
     posterior: _choice(POSTERIORS) = Field({"name": "diagonal_gaussian"}, validate_default=True)  # type: ignore[valid-type]
+    hierarchy: _choice(HIERARCHIES) | None = None  # type: ignore[valid-type]
     generative: Network
     inference: Network
     output_bias: Literal["data", "random"] = "data"
+
+    @model_validator(mode="after")
+    def _with_layers(self) -> Self:
+        require_layers(self.latent_dim, None if self.hierarchy is None else self.hierarchy.model_dump())
+        return self
 
 
 class Train(Section):

@@ -12,6 +12,8 @@ from pipeline.params import check_params, load_params
 from tests.workspace import ROOT, params_with
 from vae.registry import LIKELIHOODS
 
+LADDER = {"name": "ladder", "hidden": [[4]]}
+
 
 def test_the_shipped_params_are_valid_and_flatten_to_the_contracts_names() -> None:
     flat = load_params(ROOT / "params.yaml").flat()
@@ -40,6 +42,17 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
         ({"train.learning_rate": 0}, "train.learning_rate: input should be greater than 0; got 0"),
         ({"train.learning_rate": float("nan")}, "train.learning_rate: input should be a finite number; got nan"),
         ({"model.latent_dim": 0}, "model.latent_dim: input should be greater than or equal to 1; got 0"),
+        ({"model.latent_dim": [3, 0]}, "model.latent_dim.1: input should be greater than or equal to 1; got 0"),
+        ({"model.latent_dim": "many"}, "model.latent_dim: input should be a valid integer; got 'many'"),
+        ({"model.latent_dim": [3, 2]}, r"model: latent_dim lists the dimensions .* got \[3, 2\] and None"),
+        ({"model.hierarchy": LADDER}, "model: latent_dim lists the dimensions .* got 16 and {'name': 'ladder', "),
+        ({"model.latent_dim": [3, 2, 1], "model.hierarchy": LADDER}, "model: hierarchy.hidden must list the widths between "),
+        ({"model.latent_dim": [3, 2], "model.hierarchy": LADDER | {"name": "steps"}}, "model.hierarchy.name: must be one of "),
+        (
+            {"model.latent_dim": [3, 2], "model.hierarchy": LADDER | {"hidden": [4]}},
+            "model.hierarchy.hidden.0: input ",
+        ),
+        ({"model.latent_dim": [3, 2], "model.hierarchy": LADDER | {"width": 4}}, "model.hierarchy.width: unknown key"),
         ({"evaluate.samples": -5}, "evaluate.samples: input should be greater than or equal to 1; got -5"),
         ({"generate.samples": None}, "generate.samples: input should be a valid integer; got None"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0; got -1"),
@@ -71,6 +84,12 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
 def test_problems_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message.replace("{", r"\{").replace("?", r"\?")):
         check_params(params_with(changes))
+
+
+def test_layers_of_latents() -> None:
+    model = check_params(params_with({"model.latent_dim": [3, 2], "model.hierarchy": LADDER})).model
+    assert model.latent_dim == [3, 2]
+    assert model.model_dump()["hierarchy"] == LADDER | {"activation": "tanh"}
 
 
 def test_one_message_lists_every_problem() -> None:

@@ -50,6 +50,8 @@ SAMPLED = {"train.objective": {"name": "elbo"}}
 FULL = {"name": "full_covariance_gaussian"}
 VAMP = {"name": "vamp", "components": 3}
 FLOW = {"name": "flow", "transforms": 1, "hidden": [8]}
+BOTTOM_UP = {"name": "bottom_up", "hidden": [[4]]}
+LADDER = {"name": "ladder", "hidden": [[4]]}
 KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
     "continuous csv": (table(), "table.csv", {}),
     "integer parquet": (table("integer"), "table.parquet", {"data.dequantize": 1, "model.posterior": FULL, **SAMPLED}),
@@ -60,6 +62,12 @@ KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
     ),
     "images": (table("integer"), "table.csv", {"data.dequantize": 1, "data.shape": [2, 2]}),
     "images, latent of three": (table("binary"), "table.csv", {**BINARY, "data.shape": [2, 2], "model.latent_dim": 3}),
+    "layers": (table(), "table.parquet", {"model.latent_dim": [3, 2], "model.hierarchy": BOTTOM_UP, **SAMPLED}),
+    "binary images, layers": (
+        table("binary"),
+        "table.csv",
+        {**BINARY, "data.shape": [2, 2], "model.latent_dim": [2, 3], "model.hierarchy": LADDER, **SAMPLED},
+    ),
     "one column, one latent": (table()[["a"]], "table.csv", {"model.latent_dim": 1}),
     "mixed": (mixed_table(), "table.tsv", {"model.likelihood": {"name": "mixed"}}),
     "mixed, with gaps": (
@@ -90,10 +98,10 @@ def ran(workspace: Path, kept: Path) -> Path:
     return workspace
 
 
-SLOW = pytest.param("images, latent of three", marks=pytest.mark.slow)  # others have images, zeros and ones, and latents
+SLOW = ("images, latent of three", "binary images, layers")  # others have images, zeros and ones, and latents
 
 
-@pytest.fixture(params=[*(kind for kind in KINDS if kind != "images, latent of three"), SLOW])
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS])
 def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFrame, str]:
     frame, name, changes = KINDS[request.param]
     run_all(workspace, frame, name, **changes)
@@ -152,9 +160,7 @@ def check_evaluation(kind: str) -> None:
         assert {"mean", "standard_error", "monte_carlo_error", "diagnostics"} <= set(entry)
     plain = {"bernoulli" if "binary" in kind or "three" in kind else "gaussian", "mixture"}
     assert set(evaluated["baselines"]) == ({"independent"} if "mixed" in kind or "gaps" in kind else plain)
-    assert (evaluated["bits_per_dimension"] is None) == (
-        kind not in ("integer parquet", "binary", "images", "images, latent of three")
-    )
+    assert (evaluated["bits_per_dimension"] is None) == (kind not in ("integer parquet", "binary", "images", *SLOW))
 
 
 def check_examples() -> None:

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae import likelihoods, posteriors
+from vae import likelihoods
 from vae.convolutional import Decoder, Encoder
 from vae.distributions import DiagonalNormal, VectorDistribution
 from vae.encoding import Encoding, Input
 from vae.latent_distributions import FullNormal, LatentDistribution
 from vae.networks import Architecture, Feedforward, Shape
-from vae.registry import LIKELIHOODS, POSTERIORS, build
+from vae.registry import LIKELIHOODS, build
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
-DIAGONAL: Mapping[str, Any] = {"name": "diagonal_gaussian"}
 FIRST_VALUES = 2**25  # that decide the output's bias: 256 MiB
 
 
@@ -28,13 +27,11 @@ class Inference(nn.Module):
     Args:
         architecture: Of the network.
         data_dim: Number of columns D.
-        latent_dim: Number of latent dimensions K.
+        posterior: Makes q(z|y) of what the network returns: see `vae.posteriors`.
         inputs: How each column goes in; as it is by default.
         shape: Of the image that a row is, for a convolutional architecture.
-        posterior: Name and options of q(z|y), an entry of `vae.registry.POSTERIORS`.
 
     Attributes:
-        posterior: Makes q(z|y) of what the network returns.
         width: Numbers that the network gets of a row.
 
     Raises:
@@ -45,17 +42,16 @@ class Inference(nn.Module):
         self,
         architecture: Architecture,
         data_dim: int,
-        latent_dim: int,
+        posterior: Any,
         inputs: Sequence[Input] | None = None,
         shape: Shape | None = None,
-        posterior: Mapping[str, Any] = DIAGONAL,
     ) -> None:
         super().__init__()
         if inputs is not None and len(inputs) != data_dim:
             raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
         self.encoding = None if inputs is None else Encoding(inputs)
         self.width = data_dim if self.encoding is None else self.encoding.width
-        self.posterior = build("posterior", POSTERIORS, posteriors, posterior, latent_dim)
+        self.posterior = posterior
         self.network: Any
         if architecture.channels:
             self.network = Encoder(architecture, image_shape(shape, self.width), self.posterior.features)
@@ -83,7 +79,15 @@ class Inference(nn.Module):
 
 
 class Generative(nn.Module):
-    """The generative network and the likelihood: z -> p(y|z)."""
+    """The generative network and the likelihood: z -> p(y|z).
+
+    Args:
+        architecture: Of the network.
+        latent_dim: Latent dimensions that the network gets: the first ones, where there are more.
+        data_dim: Number of columns D.
+        likelihood: Name and options of p(y|z), an entry of `vae.registry.LIKELIHOODS`.
+        shape: Of the image that a row is, for a convolutional architecture.
+    """
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Generative(nn.Module):
     ) -> None:
         super().__init__()
         self.likelihood = build_likelihood(likelihood, data_dim)
-        self._maps = architecture.widest(shape)
+        self.latent_dim, self._maps = latent_dim, architecture.widest(shape)
         self.network: Any
         if architecture.channels:
             if isinstance(self.likelihood, likelihoods.Mixed):
@@ -112,7 +116,16 @@ class Generative(nn.Module):
 
     def forward(self, z: Tensor) -> VectorDistribution:
         """p(y|z) for z of shape (..., K)."""
-        return self.likelihood(self.network(z))
+        return self.likelihood(self.features(z))
+
+    def features(self, z: Tensor) -> Tensor:
+        """What the network makes of z, of which `likelihood` makes p(y|z)."""
+        features: Tensor = self.network(self.reads(z))
+        return features
+
+    def reads(self, z: Tensor) -> Tensor:
+        """The coordinates of z that the network gets: the layer next to the data."""
+        return z[..., : self.latent_dim]
 
     @torch.no_grad()
     def initialize(self, y: Tensor) -> None:

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from vae import priors, storage
+from vae import hierarchies, posteriors, priors, storage
 from vae.conditionals import Generative, Inference
 from vae.encoding import Input
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import Terms
-from vae.registry import PRIORS, build, lookup
+from vae.registry import HIERARCHIES, POSTERIORS, PRIORS, build, lookup, require_layers
 
 
 class Generated(NamedTuple):
@@ -35,13 +35,15 @@ class LatentModel(nn.Module):
         generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
         inference_architecture: Layers of the inference network, likewise.
         data_dim: Number of data columns D.
-        latent_dim: Number of latent dimensions K.
+        latent_dim: Number of latent dimensions K; of each of two or more layers where there is a hierarchy, from the data on.
         likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
             ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
         inputs: How each column goes into the inference network, see `vae.encoding.Input`; as it is by default.
         shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
         prior: A name in `vae.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
         posterior: A name in `vae.registry.POSTERIORS`, likewise: the family of q(z|y).
+        hierarchy: Of two or more layers of latents, a mapping of ``name`` in `vae.registry.HIERARCHIES`, ``hidden`` and
+            ``activation``: see `vae.hierarchies`. A latent z is then all layers' one after the other, and ``prior`` the top's.
         seed: Seed of the initial weights.
 
     Attributes:
@@ -50,7 +52,7 @@ class LatentModel(nn.Module):
         prior: () -> p(z).
 
     Raises:
-        ValueError: If a dimension is below 1, or a name is unknown.
+        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     def __init__(
@@ -59,22 +61,21 @@ class LatentModel(nn.Module):
         inference_architecture: Architecture | Mapping[str, Any],
         *,
         data_dim: int,
-        latent_dim: int,
+        latent_dim: int | Sequence[int],
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         shape: tuple[int, int, int] | None = None,
         prior: str | Mapping[str, Any] = "standard_normal",
         posterior: str | Mapping[str, Any] = "diagonal_gaussian",
+        hierarchy: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.initialized = False  # by the first rows that it is trained on
-        for name, value in {"data_dim": data_dim, "latent_dim": latent_dim}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+        require_layers(latent_dim, hierarchy)
         self.card = storage.Card(
             data_dim=data_dim,
-            latent_dim=latent_dim,
+            latent_dim=list(latent_dim) if isinstance(latent_dim, Sequence) else latent_dim,
             likelihood=_named(likelihood),
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
@@ -82,13 +83,19 @@ class LatentModel(nn.Module):
             shape=shape,
             prior=_named(prior),
             posterior=_named(posterior),
+            hierarchy=None if hierarchy is None else dict(hierarchy),
         )
         card = self.card
+        for name, value in [("data_dim", data_dim), *(("latent_dim", size) for size in card.layers)]:
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.inference = Inference(card.inference, data_dim, latent_dim, card.inputs, card.shape, card.posterior)
-            self.generative = Generative(card.generative, latent_dim, data_dim, card.likelihood, card.shape)
-            self.prior = build("prior", PRIORS, priors, card.prior, self.inference, latent_dim)
+            descent, of_features = _descent_and_posterior(card)
+            self.inference = Inference(card.inference, data_dim, of_features, card.inputs, card.shape)
+            self.generative = Generative(card.generative, card.layers[0], data_dim, card.likelihood, card.shape)
+            top = build("prior", PRIORS, priors, card.prior, self.inference, card.layers[-1])
+            self.prior: Any = top if descent is None else hierarchies.TopDown(top, descent)
 
     @property
     def has_closed_form_kl(self) -> bool:
@@ -99,7 +106,7 @@ class LatentModel(nn.Module):
     def infer(self, y: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
         """Variational means and variances of q(z|y), each (N, K), for rows ``y`` of shape (N, D).
 
-        Those of a flow are means over 256 fixed draws.
+        Those of a flow, and of a hierarchy's layers but the one that is drawn first, are means over 256 fixed draws.
         """
         q = self.inference(self.as_rows(y))
         return q.mean, q.variance
@@ -118,6 +125,10 @@ class LatentModel(nn.Module):
         p = self.generative(z)
         generated = Generated(p.sample(generator=noise), p.mean, z)
         return generated if full else generated.y
+
+    def below(self, top: Tensor) -> Tensor:
+        """Latents (..., K) whose top layer is ``top``, each layer below it at its mean given the one above."""
+        return top if self.card.hierarchy is None else self.prior().along_means(top)
 
     def log_likelihood(self, y: ArrayLike | Tensor, S: int = 100, *, estimator: str = "prior", seed: int = 0) -> Tensor:
         """Estimate log p(y) per row, shape (N,), float64, in nats.
@@ -201,3 +212,22 @@ class LatentModel(nn.Module):
 def _named(of: str | Mapping[str, Any]) -> dict[str, Any]:
     """A name alone stands for a mapping with all options left open."""
     return {"name": of} if isinstance(of, str) else dict(of)
+
+
+def _descent_and_posterior(card: storage.Card) -> tuple[hierarchies.Descent | None, nn.Module]:
+    """What leads from the top layer of latents to the others, if there are others, and what makes q(z|y)."""
+    if card.hierarchy is None:
+        return None, build("posterior", POSTERIORS, posteriors, card.posterior, card.latent_dim)
+    if card.posterior["name"] != "diagonal_gaussian":
+        raise ValueError(
+            "each layer of a hierarchy is normal given its neighbour: set posterior to 'diagonal_gaussian', or latent_dim to "
+            f"one number and hierarchy to null; got posterior {card.posterior['name']!r}"
+        )
+    if card.prior["name"] == "vamp":
+        raise ValueError(
+            "prior 'vamp' is a mixture of the posteriors of its pseudo-inputs, which over a hierarchy's top are not normal: "
+            "set prior to 'standard_normal', 'gaussian_mixture' or 'flow', or hierarchy to null"
+        )
+    options = {name: value for name, value in card.hierarchy.items() if name != "name"}
+    descent = hierarchies.Descent(card.layers, **options)
+    return descent, build("hierarchy", HIERARCHIES, hierarchies, card.hierarchy, descent)

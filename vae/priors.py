@@ -1,7 +1,7 @@
 """p(z): modules that return the prior distribution. Each is one class, and one entry in `vae.registry.PRIORS`.
 
-``normal`` says whether p(z) is a normal distribution with diagonal covariance, ``mixture`` whether it is a mixture of such,
-and ``widest`` how many numbers its density needs for each latent.
+``normal`` says whether p(z) is a normal distribution with diagonal covariance, ``smooth`` whether its density has no kinks,
+and ``widest`` how many numbers that needs for each latent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StandardNormal(nn.Module):
 
     mean: Tensor
     stddev: Tensor
-    normal, mixture = True, False
+    normal, smooth = True, True
 
     def __init__(self, inference: Inference, latent_dim: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class GaussianMixture(nn.Module):
         components: M.
     """
 
-    normal, mixture = False, True
+    normal, smooth = False, True
 
     def __init__(self, inference: Inference, latent_dim: int, components: int = 10) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class VampPrior(nn.Module):
         ValueError: If there is no component, or q is no diagonal normal distribution.
     """
 
-    normal, mixture = False, True
+    normal, smooth = False, True
 
     def __init__(self, inference: Inference, latent_dim: int, components: int = 100) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class FlowPrior(nn.Module):
         hidden: Widths of the network of each.
     """
 
-    normal, mixture = False, False
+    normal, smooth = False, False
     location: Tensor
     stretch: Tensor
 

@@ -133,6 +133,16 @@ NORMS: dict[str, tuple[str, str] | None] = {  # of vectors, of maps
     "layer": ("LayerNorm", "MapLayerNorm"),
 }
 
+_BETWEEN = {
+    "hidden": (
+        list[list[Annotated[int, Field(ge=1)]]],
+        Field(min_length=1, description="widths of the hidden layers between each two neighbouring layers of latents"),
+    ),
+    "activation": (Literal[tuple(ACTIVATIONS)], Field("tanh", description="between these")),
+}
+
+HIERARCHIES: dict[str, Entry] = {"bottom_up": Entry("BottomUp", _BETWEEN), "ladder": Entry("Ladder", _BETWEEN)}
+
 
 def idle_option(hidden: Sequence[int], channels: Sequence[int], dropout: float, norm: str, residual: bool) -> str | None:
     """What is wrong with an option of a network that has no layer to act on; None if each has."""
@@ -171,3 +181,28 @@ def build(family: str, entries: Mapping[str, Entry], module: ModuleType, of: Map
     options = dict(of)
     entry: Entry = lookup(family, entries, options.pop("name"))
     return entry.build(module, *args, **options)
+
+
+def require_layers(latent_dim: int | Sequence[int], hierarchy: Mapping[str, Any] | None) -> None:
+    """Refuse layers of latents without networks between them, networks without layers, and not as many as there are pairs.
+
+    Raises:
+        ValueError: Naming what came and the remedy.
+    """
+    if isinstance(latent_dim, Sequence) == (hierarchy is None):
+        raise ValueError(
+            "latent_dim lists the dimensions of two or more layers where there is a hierarchy, such as [100, 50] and {name: "
+            f"bottom_up, hidden: [[100, 100]]}}, and is one number where there is none; got {latent_dim} and {hierarchy}"
+        )
+    if isinstance(latent_dim, Sequence) and hierarchy is not None:
+        _require_pairs(list(latent_dim), hierarchy.get("hidden", []))
+
+
+def _require_pairs(latent_dim: list[int], hidden: Sequence[Any]) -> None:
+    if len(latent_dim) < 2:
+        raise ValueError(f"latent_dim must be one number, or a list of those of two or more layers; got {latent_dim}")
+    if len(hidden) != len(latent_dim) - 1:
+        raise ValueError(
+            f"hierarchy.hidden must list the widths between each two neighbours of the {len(latent_dim)} layers, as "
+            f"{[[100, 100]] * (len(latent_dim) - 1)} does; got {hidden}"
+        )

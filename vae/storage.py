@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -35,7 +35,7 @@ class Card(BaseModel):
     format: Literal["evidence-vae-1"] = "evidence-vae-1"
     dtype: Literal["float32", "float64"] = "float32"
     data_dim: int
-    latent_dim: int
+    latent_dim: int | list[int]
     likelihood: dict[str, Any]
     generative: Architecture
     inference: Architecture
@@ -43,6 +43,17 @@ class Card(BaseModel):
     shape: tuple[int, int, int] | None = None
     prior: dict[str, Any] = {"name": "standard_normal"}
     posterior: dict[str, Any] = {"name": "diagonal_gaussian"}
+    hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda of: of is None)  # files without one stay as they were
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Latent dimensions of each layer, from the one next to the data on."""
+        return (self.latent_dim,) if isinstance(self.latent_dim, int) else tuple(self.latent_dim)
+
+    @property
+    def latent_size(self) -> int:
+        """K, the latent dimensions of all layers."""
+        return sum(self.layers)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `VAE`."""
@@ -56,6 +67,7 @@ class Card(BaseModel):
             "shape": self.shape,
             "prior": self.prior,
             "posterior": self.posterior,
+            "hierarchy": self.hierarchy,
         }
 
 

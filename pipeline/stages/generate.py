@@ -53,16 +53,16 @@ def _images(vae: LatentModel, schema: Schema, samples: Array, folder: Path) -> N
     pictures.sample_grid(samples, folder / "samples.png")
     pictures.reconstructions(originals[:12], _decode(vae, schema, vae.infer(test[:12])[0]), folder / "reconstructions.png")
     axis = torch.linspace(-3, 3, STEPS, dtype=vae.as_rows(test).dtype)
-    if vae.card.latent_dim == 2:
+    if vae.card.layers[-1] == 2:
         plane = torch.stack(torch.meshgrid(axis, -axis, indexing="xy"), dim=-1)
-        pictures.latent_plane(_decode(vae, schema, plane), folder / "latent.png")
+        pictures.latent_plane(_decode(vae, schema, vae.below(plane)), folder / "latent.png")
     else:
         dimensions, spread = _most_used(vae)
-        z = torch.zeros(len(dimensions), STEPS, vae.card.latent_dim, dtype=axis.dtype)
+        z = torch.zeros(len(dimensions), STEPS, vae.card.layers[-1], dtype=axis.dtype)
         for row, dimension in enumerate(dimensions):
             z[row, :, dimension] = axis
-        labels = [f"z{d + 1} (sd {spread[d]:.2f})" for d in dimensions]
-        pictures.traversal(_decode(vae, schema, z), labels, folder / "latent.png")
+        labels = [f"{_name(vae, d)} (sd {spread[d]:.2f})" for d in dimensions]
+        pictures.traversal(_decode(vae, schema, vae.below(z)), labels, folder / "latent.png")
 
 
 def _tables(vae: LatentModel, schema: Schema, samples: pd.DataFrame, folder: Path) -> None:
@@ -71,11 +71,10 @@ def _tables(vae: LatentModel, schema: Schema, samples: pd.DataFrame, folder: Pat
     numbers = [column.name for column in schema.columns if column.kind in ("continuous", "count")]
     if len(numbers) > 1:
         figures.pairs(test[numbers], samples[numbers], folder / "pairs.png")
-    if vae.card.latent_dim > 1:
+    if vae.card.layers[-1] > 1:
         (first, second), _ = _most_used(vae, 2)
-        means = vae.infer(np.array(load_split("test")))[0].numpy()
-        labels = (f"z{first + 1}", f"z{second + 1}")
-        figures.latent_scatter(means[:, [first, second]], labels, folder / "latent.png")
+        labels = (_name(vae, first), _name(vae, second))
+        figures.latent_scatter(_top_means(vae)[:, [first, second]].numpy(), labels, folder / "latent.png")
 
 
 @torch.no_grad()
@@ -86,6 +85,17 @@ def _decode(vae: LatentModel, schema: Schema, z: torch.Tensor) -> Array:
 
 
 def _most_used(vae: LatentModel, most: int = 8) -> tuple[list[int], Array]:
-    """The latent dimensions whose posterior means vary most over the test rows, and the standard deviations of all."""
-    spread = vae.infer(np.array(load_split("test")))[0].std(dim=0).numpy()
+    """The top layer's dimensions whose posterior means vary most over the test rows, and the standard deviations of all."""
+    spread = _top_means(vae).std(dim=0).numpy()
     return [int(d) for d in np.argsort(-spread, kind="stable")[:most]], spread
+
+
+def _top_means(vae: LatentModel) -> torch.Tensor:
+    """Of the test rows, in the layer of latents whose prior does not depend on others: the only one, mostly."""
+    return vae.infer(np.array(load_split("test")))[0][:, -vae.card.layers[-1] :]
+
+
+def _name(vae: LatentModel, dimension: int) -> str:
+    """Of a dimension of the top layer: z3, or, in the second layer, z2,3."""
+    layers = len(vae.card.layers)
+    return f"z{dimension + 1}" if layers == 1 else f"z{layers},{dimension + 1}"

@@ -85,8 +85,8 @@ def reverse_annealing(
     """
     require_samples(S, "chains")
     y, annealing = vae.as_rows(y), _tuned(vae, annealing or Annealing(), seed)
-    if z.shape != (len(y), vae.card.latent_dim):
-        raise ValueError(f"z must have shape ({len(y)}, {vae.card.latent_dim}), a latent for each row; got {tuple(z.shape)}")
+    if z.shape != (len(y), vae.card.latent_size):
+        raise ValueError(f"z must have shape ({len(y)}, {vae.card.latent_size}), a latent for each row; got {tuple(z.shape)}")
     inverse = _run(vae, y, S, annealing, seed, example_ids(ids, len(y)), z.to(y), advance)
     return replace(inverse, log_likelihood=-inverse.log_likelihood, leave_one_out=-inverse.leave_one_out)
 

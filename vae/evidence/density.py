@@ -66,7 +66,7 @@ class PairedBernoulli(Paired):
 
     def score(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn)."""
-        h = z
+        h = self.generative.reads(z)
         for layer in self.hidden:
             h = tanh_(h) if isinstance(layer, nn.Tanh) and not h.requires_grad else layer(h)
         return torch.linalg.vecdot(h, self.projected) + self.offset - sum_softplus_(self.last(h))
@@ -85,7 +85,7 @@ class AllPairs:
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
         """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
-        f = self.generative.network(z)
+        f = self.generative.features(z)
         return lambda rows: self.generative.likelihood(f[:, None]).log_prob(self.y[rows])
 
 
@@ -103,7 +103,7 @@ class Product(AllPairs):
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
         """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
-        A, a = self.factors(self.generative.network(z).to(self.dtype))
+        A, a = self.factors(self.generative.features(z).to(self.dtype))
         return lambda rows: torch.addmm(a[:, None], A, self.y[rows].T)
 
 
@@ -119,7 +119,7 @@ class GaussianProduct(Product):
         likelihood = generative.likelihood
         assert isinstance(likelihood, Gaussian | LearnedGaussian)
         self.stddev = likelihood.variance.sqrt().to(self.dtype)
-        self.centre = generative.network(torch.zeros_like(probe[:1]))[0].to(self.dtype)
+        self.centre = generative.features(torch.zeros_like(probe[:1]))[0].to(self.dtype)
         self.y = (self.y - self.centre) / self.stddev
         constant = self.stddev.double().log().expand(y.shape[1]).sum() + y.shape[1] / 2 * math.log(2 * math.pi)
         self.offset = -self.y.double().square().sum(dim=-1) / 2 - constant
@@ -155,7 +155,7 @@ def _agrees(product: Product, y: Tensor, z: Tensor) -> bool:
     """On the rows where most can cancel: those farthest from the centre."""
     generative, rows = product.generative, product.y.square().sum(dim=-1).topk(min(PROBE, len(y))).indices
     found = product.at(z)(rows).double() + product.offset[rows]
-    direct = generative.likelihood(generative.network(z)[:, None].double()).log_prob(y[rows].double())
+    direct = generative.likelihood(generative.features(z)[:, None].double()).log_prob(y[rows].double())
     return bool((found - direct).abs().max() <= CANCELLATION)
 
 

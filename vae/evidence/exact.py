@@ -36,8 +36,7 @@ class Exact:
 
 def exact_applies(vae: LatentModel) -> bool:
     """Whether `exact` has an answer for this model."""
-    smooth = vae.prior.normal or vae.prior.mixture
-    return bool(smooth and (_is_linear_gaussian(vae) or vae.card.latent_dim in DIMENSIONS))
+    return bool(vae.prior.smooth and (_is_linear_gaussian(vae) or vae.card.latent_size in DIMENSIONS))
 
 
 @torch.no_grad()
@@ -61,9 +60,10 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
     if not exact_applies(vae):
         hidden = list(vae.card.generative.hidden)
         raise ValueError(
-            "an exact log-likelihood needs latent_dim 1 or 2, or a Gaussian likelihood, a generative network without hidden "
-            f"layers; and a prior that is normal or a mixture; got prior {vae.card.prior['name']!r}, latent_dim "
-            f"{vae.card.latent_dim}, {vae.card.likelihood['name']!r} and hidden {hidden}"
+            "an exact log-likelihood needs latent_dim 1 or 2, or [1, 1], or a Gaussian likelihood, a generative network "
+            "without hidden layers and no hierarchy; and a prior that is normal or a mixture; got "
+            f"prior {vae.card.prior['name']!r}, latent_dim {vae.card.latent_dim}, "
+            f"{vae.card.likelihood['name']!r} and hidden {hidden}"
         )
     double = _in_float64(vae)
     if _is_linear_gaussian(vae):
@@ -79,7 +79,8 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
 
 def _is_linear_gaussian(vae: LatentModel) -> bool:
     card = vae.card.generative
-    return not card.hidden and not card.channels and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
+    affine = not card.hidden and not card.channels and vae.card.hierarchy is None
+    return affine and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
 
 
 def _in_float64(vae: LatentModel) -> LatentModel:

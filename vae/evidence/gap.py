@@ -89,7 +89,7 @@ def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: i
     for step in range(steps):
         block, position = divmod(step, STEPS_PER_BLOCK)
         if not position:
-            noise = per_example(seed, "local optimum", ids, block, (DRAWS_PER_BLOCK, vae.card.latent_dim), like=y)
+            noise = per_example(seed, "local optimum", ids, block, (DRAWS_PER_BLOCK, vae.card.latent_size), like=y)
         draws = noise[position * DRAWS_PER_STEP : (position + 1) * DRAWS_PER_STEP]
         q: Posterior = vae.inference.posterior(features)
         z = q.transform(draws)
@@ -102,6 +102,6 @@ def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: i
 
 
 def _elbo(vae: LatentModel, y: Tensor, features: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
-    blocks = draws(seed, "gap", ids, S, vae.card.latent_dim, like=y)
+    blocks = draws(seed, "gap", ids, S, vae.card.latent_size, like=y)
     reconstruction, kl = parts_of_bound(vae, vae.inference.posterior(features), y, blocks)
     return reconstruction - kl

@@ -119,7 +119,7 @@ def _given_rest(vae: LatentModel, y: Tensor, d: int, noise: Tensor) -> Tensor:
 
 def _noise(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
     """Of rows (N, D), (S, N, K)."""
-    return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_dim, like=y)))
+    return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_size, like=y)))
 
 
 def _weighted(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:

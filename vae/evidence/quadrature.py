@@ -59,7 +59,7 @@ def quadrature(vae: LatentModel, y: Tensor, *, advance: Advance) -> Tensor:
     modes = _modes(_LogJoint(vae, y))
     result = torch.full((len(y),), math.nan, dtype=y.dtype, device=y.device)
     rows = torch.arange(len(y), device=y.device)
-    first, *finer = LEVELS[vae.card.latent_dim]
+    first, *finer = LEVELS[vae.card.latent_size]
     before = _integral(vae, y, modes, *first)
     for level in finer:
         now = _integral(vae, y[rows], [mode.of(rows) for mode in modes], *level)
@@ -102,7 +102,7 @@ def _outside(vae: LatentModel, y: Tensor, modes: list[Mode], spacing: float) -> 
     total = torch.full((len(y),), -math.inf, dtype=y.dtype, device=y.device)
     for z, log_joint in _global_scores(vae, y, spacing):
         total = torch.logaddexp(total, (log_joint + _log_outside(modes, z[:, None])).logsumexp(dim=0))
-    return total + vae.card.latent_dim * math.log(spacing) + vae.prior().extent[1].log().sum()
+    return total + vae.card.latent_size * math.log(spacing) + vae.prior().extent[1].log().sum()
 
 
 def _log_outside(modes: list[Mode], z: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def _starts(log_joint: _LogJoint) -> list[Tensor]:
     log p(y, z) has the scale of the network, not of the posterior: its maxima show where the posterior is far too narrow to.
     """
     vae, y = log_joint.vae, log_joint.y
-    spacing, K = START_SPACING[vae.card.latent_dim], vae.card.latent_dim
+    spacing, K = START_SPACING[vae.card.latent_size], vae.card.latent_size
     grid = _over_prior(vae, spacing)
     side = round(len(grid) ** (1 / K))
     tops = []

@@ -114,7 +114,8 @@ class FreeBits(ELBO):
         if not (vae.inference.posterior.factorizes and vae.prior.normal):
             raise ValueError(
                 f"free bits are of single latent dimensions, whose KL is not defined with {_pair(vae)}: set posterior to "
-                "'diagonal_gaussian' and prior to 'standard_normal', or take another objective such as 'beta_elbo'"
+                "'diagonal_gaussian', prior to 'standard_normal' and hierarchy to null, or take another objective such as "
+                "'beta_elbo'"
             )
         super().check(vae)
 
@@ -145,4 +146,6 @@ class StickingTheLanding(Objective):
 
 
 def _pair(vae: LatentModel) -> str:
+    if vae.card.hierarchy is not None:
+        return f"the layers of hierarchy {vae.card.hierarchy['name']!r}"
     return f"posterior {vae.card.posterior['name']!r} and prior {vae.card.prior['name']!r}"
