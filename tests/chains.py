@@ -24,16 +24,19 @@ class LinearChain:
         sizes: Latent dimensions of the layers. If all are 1, q(z|y) is the posterior; otherwise of its width, or the prior's.
         widen: Factor on the standard deviations of the posterior's conditionals.
         variance: Of the data, given z.
+        tight: Factor on the standard deviations of a layer given the one above.
         N: Rows that are drawn from it.
     """
 
-    def __init__(self, name: str, sizes: tuple[int, ...], widen: float = 1.0, variance: float = 0.5, N: int = 6) -> None:
+    def __init__(
+        self, name: str, sizes: tuple[int, ...], widen: float = 1.0, variance: float = 0.5, tight: float = 1.0, N: int = 6
+    ) -> None:
         self.rng, self.sizes, self.variance, D = np.random.default_rng(0), sizes, variance, 3
         hierarchy = {"name": name, "hidden": [[]] * (len(sizes) - 1)}
         likelihood = {"name": "gaussian", "variance": self.variance}
         parts: dict[str, Any] = {"likelihood": likelihood, "hierarchy": hierarchy}
         self.vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=D, latent_dim=sizes, **parts).double()
-        self._generative()
+        self._generative(tight)
         if name == "bottom_up":
             self._bottom_up(widen)
         elif set(sizes) == {1}:
@@ -43,7 +46,7 @@ class LinearChain:
         noise = self.rng.normal(size=(N, self.of_noise["y"].shape[1]))
         self.y = torch.tensor(noise @ self.of_noise["y"].T + self.mean["y"])
 
-    def _generative(self) -> None:
+    def _generative(self, tight: float) -> None:
         """Random networks; what each variable is of the noise of all, and its mean."""
         D, L = self.vae.card.data_dim, len(self.sizes)
         first = np.cumsum([0, *self.sizes])
@@ -52,7 +55,8 @@ class LinearChain:
         self.mean: dict[Any, Array] = {L: np.zeros(self.sizes[-1])}
         for layer, link in zip(range(L - 1, 0, -1), self.vae.prior.descent, strict=True):
             size, above = self.sizes[layer - 1], self.sizes[layer]
-            A, a, stddev = self.rng.normal(size=(size, above)), self.rng.normal(size=size), self.rng.uniform(0.4, 1.5, size)
+            A, a = self.rng.normal(size=(size, above)), self.rng.normal(size=size)
+            stddev = tight * self.rng.uniform(0.4, 1.5, size)
             set_affine(link.network[0], np.vstack([A, 0 * A]), np.concatenate([a, soft_code(stddev)]))
             own = eye[first[layer - 1] : first[layer]]
             self.of_noise[layer] = A @ self.of_noise[layer + 1] + stddev[:, None] * own
@@ -117,7 +121,11 @@ class LinearChain:
     @property
     def log_likelihood(self) -> Array:
         """log p(y) per row."""
-        return multivariate_normal(self.mean["y"], self.covariance("y", "y")).logpdf(self.y.numpy())
+        return self.log_density(self.y)
+
+    def log_density(self, y: torch.Tensor) -> Array:
+        """log p(y) of any rows."""
+        return np.asarray(multivariate_normal(self.mean["y"], self.covariance("y", "y")).logpdf(y.numpy()))
 
 
 def code(stddev: Any) -> Any:

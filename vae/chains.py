@@ -102,6 +102,17 @@ class Chain(LatentDistribution):
             layers.append(step(layers[-1]).rsample((), generator))
         return self._joined(layers)
 
+    def to_noise(self, value: Tensor) -> Tensor:
+        """The noise of which `transform` makes latents ``value`` (..., K), where the first layer is normal."""
+        layers = self._in_order(value.split(self._sizes, dim=-1))
+        given = [self._first, *(step(before) for step, before in zip(self._steps, layers, strict=False))]
+        return self._joined([(layer - of.mean) / of.stddev for of, layer in zip(given, layers, strict=True)])
+
+    def with_normal_first(self) -> Chain:
+        """The same, but for a first layer that is normal, of the same mean and variance."""
+        first = DiagonalNormal(self._first.mean, self._first.stddev)
+        return Chain(first, self._steps, self._sizes, upward=self._upward)
+
     def along_means(self, first: Tensor) -> Tensor:
         """Latents (..., K) whose first layer is this, and every following one at its mean given the one before."""
         layers = [first]

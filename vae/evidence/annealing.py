@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae.evidence.estimate import Advance, Estimate, example_ids, ignore, require_samples, rows_per_chunk
-from vae.evidence.hmc import Path, Point, Transition
+from vae.evidence.hmc import Path, Point, Transition, path_of
 from vae.evidence.importance import join
 from vae.evidence.schedule import Annealing, Noise
 from vae.evidence.tuning import tune_step_sizes
@@ -105,10 +105,10 @@ def _run(
     parts = []
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)
-        path = Path(vae, y[rows], annealing.start)
+        path = path_of(vae, y[rows], annealing.start)
         noise = Noise(path, seed, "annealing" if z is None else "reverse", ids[rows], S)
         begin = path.start.transform(noise.start()) if z is None else z[rows].expand(S, -1, -1)
-        parts.append(_anneal(path, path.at(begin), annealing, noise, seed, reverse=z is not None))
+        parts.append(_anneal(path, path.at(path.position(begin)), annealing, noise, seed, reverse=z is not None))
         advance(len(y[rows]) * annealing.temperatures)
     return join(parts)
 

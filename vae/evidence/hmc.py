@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from vae.chains import Chain
 from vae.conditionals import Posterior
 from vae.distributions import DiagonalNormal
 from vae.evidence.density import paired
-from vae.latent_distributions import LatentDistribution
+from vae.latent_distributions import LatentDistribution, normal_log_prob
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
@@ -25,7 +27,7 @@ Prior = DiagonalNormal | LatentDistribution
 
 
 class Point(NamedTuple):
-    """Latents z (C, N, K) with log pi_0(z) and log p(y, z), each (C, N), and their gradients (C, N, K)."""
+    """Positions z (C, N, K), latents or their noise, with log pi_0 and log p(y, z), each (C, N), and gradients (C, N, K)."""
 
     z: Tensor
     log_start: Tensor
@@ -47,8 +49,13 @@ class Point(NamedTuple):
         return self.log_joint - self.log_start
 
 
+def path_of(vae: LatentModel, y: Tensor, start: Start) -> Path:
+    """The annealed densities of rows y (N, D), in coordinates that suit the model's latents."""
+    return (Path if vae.card.hierarchy is None else PathOfNoise)(vae, y, start)
+
+
 class Path:
-    """The annealed densities of rows y (N, D).
+    """The annealed densities of rows y (N, D), over positions which are the latents.
 
     Attributes:
         q: q(z|y).
@@ -59,12 +66,15 @@ class Path:
     def __init__(self, vae: LatentModel, y: Tensor, start: Start) -> None:
         self.q: Posterior = vae.inference(y)
         self.prior: Prior = vae.prior()
-        self.start: Posterior = (
-            self.q
-            if start == "posterior"
-            else DiagonalNormal(self.prior.mean.expand_as(self.q.mean), self.prior.stddev.expand_as(self.q.stddev))
-        )
+        self.start: Posterior = self.q if start == "posterior" else self._normal_prior()
         self._log_likelihood = paired(vae.generative, y)
+
+    def _normal_prior(self) -> Posterior:
+        return DiagonalNormal(self.prior.mean.expand_as(self.q.mean), self.prior.stddev.expand_as(self.q.stddev))
+
+    def position(self, z: Tensor) -> Tensor:
+        """Of latents z (C, N, K)."""
+        return z
 
     def at(self, z: Tensor) -> Point:
         """Densities and gradients at latents z (C, N, K)."""
@@ -87,6 +97,45 @@ class Path:
     def scale(self, beta: float) -> Tensor:
         """The positions' scale (N, K): the standard deviations if the posterior were q; a function of y alone."""
         return ((1 - beta) / self.start.variance + beta / self.q.variance).rsqrt()
+
+
+class PathOfNoise(Path):
+    """The same of a hierarchy of latents, over positions which are the noise that the start makes latents of.
+
+    One layer may all but determine the next, so that latents can move only together; of the noise the start's density is a
+    standard normal one, whatever its layers do (Hoffman et al. 2019, "NeuTra-lizing bad geometry in Hamiltonian Monte Carlo").
+    """
+
+    start: Chain
+
+    @override
+    def _normal_prior(self) -> Posterior:
+        """The prior itself, with a normal top layer of the same mean and variance."""
+        assert isinstance(self.prior, Chain)
+        return self.prior.with_normal_first()
+
+    @override
+    def position(self, z: Tensor) -> Tensor:
+        return self.start.to_noise(z)
+
+    @override
+    def at(self, z: Tensor) -> Point:
+        """Densities and gradients at positions z (C, N, K); log p(y, z) has the noise's log |d latents / d noise| added."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            latents, log_start = self.start.transform(z), normal_log_prob(z)
+            log_ratio = self._log_likelihood(latents) + self.prior.log_prob(latents) - self.start.log_prob(latents)
+            log_joint = log_start + log_ratio
+            (gradient,) = torch.autograd.grad(log_joint, z, torch.ones_like(log_joint))
+        return Point(z.detach(), log_start.detach(), log_joint.detach(), -z.detach(), gradient)
+
+    @override
+    def gradient(self, z: Tensor, beta: float) -> Tensor:
+        return self.at(z).gradient(beta)
+
+    @override
+    def scale(self, beta: float) -> Tensor:
+        return super().scale(beta) / self.start.stddev
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae.evidence.estimate import Advance, ignore
-from vae.evidence.hmc import Path, Transition
+from vae.evidence.hmc import Transition, path_of
 from vae.evidence.schedule import Annealing, Noise
 from vae.noise import generator
 
@@ -49,9 +49,9 @@ def tune_step_sizes(
 
 def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> list[float]:
     """Step sizes by range: the geometric mean of those used while they follow the acceptance rate."""
-    path = Path(vae, y, annealing.start)
+    path = path_of(vae, y, annealing.start)
     noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
-    point = path.at(path.start.transform(noise.start()))
+    point = path.at(path.position(path.start.transform(noise.start())))
     assert annealing.step_sizes is not None
     factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
     for t, beta in enumerate(annealing.betas[1:-1], 1):
