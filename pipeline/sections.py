@@ -201,6 +201,11 @@ class Model(Section):
     inference: Network
     output_bias: Literal["data", "random"] = "data"
 
+    @property
+    def latent_size(self) -> int:
+        """K, the latent dimensions of all layers."""
+        return self.latent_dim if isinstance(self.latent_dim, int) else sum(self.latent_dim)
+
     @model_validator(mode="after")
     def _with_layers(self) -> Self:
         require_layers(self.latent_dim, None if self.hierarchy is None else self.hierarchy.model_dump())

@@ -128,7 +128,7 @@ def _model(diagnostics: dict[str, Any]) -> Iterator[str]:
     if "train_minus_test" in diagnostics:
         difference = diagnostics["train_minus_test"]
         yield f"training minus test rows: {_pm(difference, '+.2f')} nats ({difference['examples']} of each)"
-    yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_dim)
+    yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_size)
 
 
 def _pm(entry: dict[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from tests.anchors import BASIC, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, priors
-from vae.distributions import DiagonalNormal
+from vae.distributions import UnitNormal
 from vae.evidence import (
     Annealing,
     annealed_importance_sampling,
@@ -86,11 +86,11 @@ def test_the_check_sees_a_dropped_prior_term(monkeypatch: pytest.MonkeyPatch) ->
     """Planted: weights p(y|z) / q(z|y), without p(z)."""
     model = LinearGaussian(1, 3, 0.5)
 
-    class Dropped(DiagonalNormal):
+    class Dropped(UnitNormal):
         def log_prob(self, value: torch.Tensor) -> torch.Tensor:
             return torch.zeros(value.shape[:-1], dtype=value.dtype)
 
-    monkeypatch.setattr(priors, "DiagonalNormal", Dropped)
+    monkeypatch.setattr(priors, "UnitNormal", Dropped)
     for name in ("importance", "annealed"):
         found = ESTIMATORS[name](model.vae, repeated(model, 6000), 8).log_likelihood
         assert not within_error(_ratios(model, found), 1.0)

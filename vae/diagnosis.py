@@ -96,7 +96,7 @@ def usage(vae: VAE, y: Tensor) -> tuple[Tensor, Tensor | None]:
     normal = vae.inference.posterior.normal
     q = vae.inference((y if normal else y[:ROWS_OF_FLOWS]).to(vae.device, vae.dtype))
     kl = kl_by_dimension(q, vae.prior())
-    mean = q.mean if normal else _mean_of_draws(q, vae.card.latent_dim)
+    mean = q.mean if normal else _mean_of_draws(q, vae.card.latent_size)
     vae.train(training)
     return mean_variance(mean.double()), None if kl is None else kl.double().mean(dim=0)
 

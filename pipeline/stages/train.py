@@ -125,6 +125,6 @@ def _write(vae: VAE, schema: Schema, job: Job) -> None:
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
         f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"
     )
-    print("\n".join(usage_lines(metrics["active_units"], vae.card.latent_dim)))
+    print("\n".join(usage_lines(metrics["active_units"], vae.card.latent_size)))
     if still_improving(metrics, vae.training_settings.max_epochs):
         print(STILL_IMPROVING)
