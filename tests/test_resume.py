@@ -158,10 +158,10 @@ def _not_finished(state: State) -> None:
         (_reshaped, r"weight .* should be \(\d+, \d+\) float64 but is \(1, \d+\) float64"),
         (_retyped, "but is .* int64"),
         (_other_best, "best weight .* but is absent"),
-        (_other_moments, r"optimiser state 0 'exp_avg' should be"),
+        (_other_moments, r"optimiser state 'exp_avg' should be"),
         (_no_optimiser, "it lacks 'optimizer_states'"),
-        (_other_step, r"optimiser state 0 'step' should be \(\) float32 but is \(3,\) float32"),
-        (_more_moments, r"optimiser state 0 'more' should be absent but is"),
+        (_other_step, r"optimiser state 'step' should be \(\) float32 but is \(3,\) float32"),
+        (_more_moments, r"optimiser state 'more' should be absent but is"),
         (_not_finished, "'finished' should be true or false but is 'yes'"),
     ],
 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from vae.model import VAE
 
 
 class Average(Callback):
@@ -25,38 +27,39 @@ class Average(Callback):
 
     def __init__(self, decay: float) -> None:
         self._step = get_ema_multi_avg_fn(decay)
-        self._average: list[Tensor] = []
+        self._average: Tensor | None = None
 
-    def update(self, weights: Sequence[nn.Parameter]) -> None:
+    def update(self) -> None:
         """After a step of the optimiser."""
+        assert self._average is not None
         with torch.no_grad():
-            self._step(self._average, [weight.detach() for weight in weights], 0)
+            self._step([self._average], [self._vector], 0)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        began = self._average or list(pl_module.parameters())
-        self._average = [weight.detach().clone().to(pl_module.device) for weight in began]
+        self._vector = cast("VAE", pl_module).weights.vector.detach()
+        began = self._vector.clone() if self._average is None else self._average
+        self._average = began.to(self._vector)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._exchange(pl_module)
+        self._exchange()
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if any(trainer.num_val_batches):
-            self._exchange(pl_module)
+            self._exchange()
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not any(trainer.num_val_batches):
-            self._exchange(pl_module)
+            self._exchange()
 
-    @torch.no_grad()
-    def _exchange(self, module: pl.LightningModule) -> None:
-        for weight, average in zip(module.parameters(), self._average, strict=True):
-            kept = weight.detach().clone()
-            weight.copy_(average)
-            average.copy_(kept)
+    def _exchange(self) -> None:
+        assert self._average is not None
+        kept = self._vector.clone()
+        self._vector.copy_(self._average)
+        self._average.copy_(kept)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MEASURED = 32  # steps of an epoch, about: measuring all would take some percent of the time of small networks
 
@@ -35,8 +33,3 @@ class GradientNorms:
         mean = self._sum / self._count.clamp(min=1)
         self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
         return mean
-
-
-def gradient_norm(weights: Iterable[nn.Parameter]) -> Tensor:
-    """The Euclidean norm of the gradient by all of these weights that have one, a scalar."""
-    return nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])

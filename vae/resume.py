@@ -16,6 +16,8 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 from typing_extensions import override
 
+from vae.vector import length
+
 if TYPE_CHECKING:
     from vae.model import VAE
 
@@ -121,10 +123,9 @@ def _check(vae: VAE, best: BestEpoch, state: State) -> None:
         _same("weight", vae.state_dict(), state["state_dict"])
         kept = state["callbacks"][best.state_key]["weights"]
         _same("best weight", vae.state_dict() if kept else {}, kept)
-        moments = state["optimizer_states"][0]["state"]
-        for i, parameter in enumerate(vae.parameters()):
-            of = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.zeros((), dtype=moments[i]["step"].dtype)}
-            _same(f"optimiser state {i}", of, moments[i])
+        moments, vector = state["optimizer_states"][0]["state"][0], next(vae.parameters()).new_zeros(length(vae))
+        of = {"exp_avg": vector, "exp_avg_sq": vector, "step": torch.zeros((), dtype=moments["step"].dtype)}
+        _same("optimiser state", of, moments)
         if not isinstance(state["finished"], bool):
             raise ValueError(f"'finished' should be true or false but is {state['finished']!r}")
     except (KeyError, IndexError, TypeError, AttributeError) as error:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from typing_extensions import override
 
 from vae.averaging import Average
 from vae.batches import Batch, Stretch
-from vae.gradients import GradientNorms, gradient_norm
+from vae.gradients import GradientNorms
 from vae.hiding import hide
 from vae.noise import generator
 from vae.objectives import DONE, Objective, Values
 from vae.totals import OF_RAW_DATA, QUANTITIES, Totals
+from vae.vector import WeightVector
 
 if TYPE_CHECKING:
     from vae.training import Training
@@ -34,6 +35,7 @@ class Steps(pl.LightningModule):
         training_settings: How to train.
         log_jacobian: Mean log |dy/dx| of each split, added to what is logged so that it is in nats of the raw data.
         average: Of the weights, if there is one.
+        weights: In one vector, while a fit lasts.
         gradient_norms: Of the epoch so far.
     """
 
@@ -41,6 +43,7 @@ class Steps(pl.LightningModule):
     training_settings: Training
     log_jacobian: dict[str, float]
     average: Average | None = None
+    weights: WeightVector
     automatic_optimization = False
 
     def begin(self) -> None:
@@ -48,14 +51,21 @@ class Steps(pl.LightningModule):
         self._totals = {"train": Totals(), "valid": Totals()}
         self.gradient_norms = GradientNorms()
 
+    def end(self) -> None:
+        """A fit is over."""
+        if weights := getattr(self, "weights", None):  # it may have ended before it had an optimiser
+            weights.release()
+            del self.weights
+        self.eval()
+
     def training_step(self, stretch: Stretch, batch_idx: int) -> None:
         """The steps of a stretch; the noise is a function of the seed and the step's number."""
         optimizer, first = self.optimizers(), self.trainer.current_epoch * stretch.steps + stretch.first
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         self._set_learning_rate(optimizer.optimizer, first / stretch.steps)
+        self.weights.bind()
         for step, batch in enumerate(stretch, first):
-            for parameter in self._weights:
-                parameter.grad = None
+            self.weights.gradient.zero_()
             self._measured = self.gradient_norms.is_due(step % stretch.steps, stretch.steps)
             self._descend(self._mean_loss(batch, step, step / stretch.steps), optimizer)
         self._count(step + 1)
@@ -76,11 +86,11 @@ class Steps(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, fused where gradients need no scaling."""
         settings = self.training_settings
-        self._weights: list[nn.Parameter] = list(self.parameters())
+        self.weights = WeightVector(self)
         scaled = self.trainer.precision == "16-mixed"
         self._direct = self.trainer.world_size == 1 and not scaled
         return torch.optim.Adam(
-            self._weights,
+            [self.weights.vector],
             lr=settings.learning_rate,
             eps=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
@@ -91,9 +101,9 @@ class Steps(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradient, whose scale is right by now, and clip it."""
         if self._measured:
-            self.gradient_norms.note_gradient(gradient_norm(self._weights))
+            self.gradient_norms.note_gradient(torch.linalg.vector_norm(self.weights.gradient))
         if (limit := self.training_settings.gradient_clip_norm) is not None:
-            clip_grad_norm_(self._weights, limit)
+            clip_grad_norm_(self.weights.vector, limit)
 
     # ---- a step
 
@@ -103,7 +113,7 @@ class Steps(pl.LightningModule):
         Lightning averages gradients over processes, so each gives its share of the sum over the whole batch.
         """
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
-            return torch.stack([parameter.sum() for parameter in self._weights]).sum() * 0.0
+            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
         loss = self._values("train", batch.rows, step, epoch).loss
         return loss.sum() * (self.trainer.world_size / batch.size)
 
@@ -117,7 +127,7 @@ class Steps(pl.LightningModule):
             self.manual_backward(loss)
             optimizer.step()
         if self.average is not None:
-            self.average.update(self._weights)
+            self.average.update()
 
     def _count(self, steps: int) -> None:
         """Tell Lightning, which counts its own steps only."""

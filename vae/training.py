@@ -194,7 +194,7 @@ def fit(
         except SystemExit as end:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from end
         finally:
-            vae.eval()
+            vae.end()
     return history
 
 
