@@ -162,17 +162,17 @@ def record(vae: VAE, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list
     """The loss and the gradient of the steps to come."""
     losses: list[float] = []
     gradients: list[torch.Tensor] = []
-    mean_loss = vae._mean_loss
+    of_rows = vae._losses
 
     def loss(*arguments: Any) -> torch.Tensor:
-        value = mean_loss(*arguments)
-        losses.append(value.item())
-        return value
+        values = of_rows(*arguments)
+        losses.append(values.mean().item())
+        return values
 
     def gradient(optimizer: Any) -> None:
         gradients.append(torch.cat([p.grad.reshape(-1).clone() for p in vae.parameters() if p.grad is not None]))
 
-    monkeypatch.setattr(vae, "_mean_loss", loss)
+    monkeypatch.setattr(vae, "_losses", loss)
     monkeypatch.setattr(vae, "on_before_optimizer_step", gradient)
     return losses, gradients
 

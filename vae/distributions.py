@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Size, Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, register_kl
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from typing_extensions import override
 
 from vae.draws import draw
@@ -69,7 +69,7 @@ class DiagonalNormal(Distribution):
     @override
     def stddev(self) -> Tensor:
         """Shape (..., D)."""
-        return self._stddev.expand_as(self._mean)
+        return self._stddev if self._stddev.shape == self._mean.shape else self._stddev.expand_as(self._mean)
 
     @property
     @override
@@ -158,8 +158,9 @@ def _kl_of_normals(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 @register_kl(DiagonalNormal, UnitNormal)  # type: ignore[untyped-decorator]
 def _kl_from_unit_normal(q: DiagonalNormal, p: UnitNormal) -> Tensor:
     """Kingma and Welling 2014, appendix B."""
-    stddev = q.stddev
-    return 0.5 * (stddev.square() + q.mean.square()).sum(dim=-1) - stddev.log().sum(dim=-1) - q.event_shape[0] / 2
+    mean, stddev = q.mean, q.stddev
+    parts = torch.addcmul(torch.addcmul(stddev.log(), mean, mean, value=-0.5), stddev, stddev, value=-0.5)
+    return -q.event_shape[0] / 2 - parts.sum(dim=-1)
 
 
 class BernoulliLogits(torch.autograd.Function):
@@ -218,6 +219,8 @@ class IndependentBernoulli(Distribution):
     @override
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability in nats, shape (...): the sum over D."""
+        if self.logits.numel() <= SLICE:
+            return -binary_cross_entropy_with_logits(self.logits, value.expand_as(self.logits), reduction="none").sum(dim=-1)
         log_probability: Tensor = BernoulliLogits.apply(self.logits, value)
         return log_probability
 

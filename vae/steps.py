@@ -44,6 +44,8 @@ class Steps(pl.LightningModule):
     log_jacobian: dict[str, float]
     average: Average | None = None
     weights: WeightVector
+    _rank: int = 0
+    _place: torch.device | None = None  # kept while a fit lasts, as looking it up takes a while
     automatic_optimization = False
 
     def begin(self) -> None:
@@ -55,7 +57,7 @@ class Steps(pl.LightningModule):
         """A fit is over."""
         if weights := getattr(self, "weights", None):  # it may have ended before it had an optimiser
             weights.release()
-            del self.weights
+            del self.weights, self._rank, self._place
         self.eval()
 
     def training_step(self, stretch: Stretch, batch_idx: int) -> None:
@@ -64,10 +66,13 @@ class Steps(pl.LightningModule):
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         self._set_learning_rate(optimizer.optimizer, first / stretch.steps)
         self.weights.bind()
+        descend = self._descend_directly if self._direct else self._descend
         for step, batch in enumerate(stretch, first):
             self.weights.gradient.zero_()
             self._measured = self.gradient_norms.is_due(step % stretch.steps, stretch.steps)
-            self._descend(self._mean_loss(batch, step, step / stretch.steps), optimizer)
+            descend(self._losses(batch, step, step / stretch.steps), self._processes / batch.size, optimizer)
+            if self.average is not None:
+                self.average.update()
         self._count(step + 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -88,7 +93,8 @@ class Steps(pl.LightningModule):
         settings = self.training_settings
         self.weights = WeightVector(self)
         scaled = self.trainer.precision == "16-mixed"
-        self._direct = self.trainer.world_size == 1 and not scaled
+        self._processes, self._rank, self._place = self.trainer.world_size, self.global_rank, self.weights.vector.device
+        self._direct = self._processes == 1 and not scaled
         return torch.optim.Adam(
             [self.weights.vector],
             lr=settings.learning_rate,
@@ -107,27 +113,22 @@ class Steps(pl.LightningModule):
 
     # ---- a step
 
-    def _mean_loss(self, batch: Batch, step: int, epoch: float) -> Tensor:
-        """The loss averaged over the batch.
-
-        Lightning averages gradients over processes, so each gives its share of the sum over the whole batch.
-        """
+    def _losses(self, batch: Batch, step: int, epoch: float) -> Tensor:
+        """Of this process's rows, (N,)."""
         if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
-            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
-        loss = self._values("train", batch.rows, step, epoch).loss
-        return loss.sum() * (self.trainer.world_size / batch.size)
+            return torch.stack([parameter.sum() for parameter in self.parameters()]).sum(dim=0, keepdim=True) * 0.0
+        return self._values("train", batch.rows, step, epoch).loss
 
-    def _descend(self, loss: Tensor, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
-        """One step: by Lightning, if it has to average over processes or to scale; otherwise without the detour."""
-        if self._direct:
-            loss.backward()
-            self.on_before_optimizer_step(optimizer.optimizer)
-            optimizer.optimizer.step()
-        else:
-            self.manual_backward(loss)
-            optimizer.step()
-        if self.average is not None:
-            self.average.update()
+    def _descend_directly(self, losses: Tensor, weight: float, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
+        """A step by the gradient of the weighted sum of losses (N,), without a detour through Lightning."""
+        losses.backward(torch.full_like(losses, weight))
+        self.on_before_optimizer_step(optimizer.optimizer)
+        optimizer.optimizer.step()
+
+    def _descend(self, losses: Tensor, weight: float, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
+        """The same by Lightning, which averages over processes, so each gives its share of the sum, and scales gradients."""
+        self.manual_backward(losses.sum() * weight)
+        optimizer.step()
 
     def _count(self, steps: int) -> None:
         """Tell Lightning, which counts its own steps only."""
@@ -135,7 +136,7 @@ class Steps(pl.LightningModule):
 
     def _values(self, split: str, rows: Tensor, position: int, epoch: float) -> Values:
         rows, whole = self._shown(split, rows, position)
-        values: Values = self(rows, None, self._noise(split, position, self.global_rank), epoch)
+        values: Values = self(rows, None, self._noise(split, position), epoch)
         self._totals[split].add(values, whole)
         return values
 
@@ -143,17 +144,17 @@ class Steps(pl.LightningModule):
         """The rows, some of which lose values while training, and those that do not: what is logged is of them."""
         settings = self.training_settings
         if split == "train" and settings.binarize:
-            rows = torch.bernoulli(rows, generator=self._noise("binarize", position, self.global_rank))
+            rows = torch.bernoulli(rows, generator=self._noise("binarize", position))
         if split != "train" or not settings.hide:
             return rows, None
-        return hide(rows, settings.hide, self._noise("hide", position, self.global_rank))
+        return hide(rows, settings.hide, self._noise("hide", position))
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer, epoch: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = self.training_settings.learning_rate_after(epoch)
 
-    def _noise(self, split: str, position: int, rank: int = 0) -> torch.Generator:
-        return generator(self.training_settings.seed, split, position, rank, device=self.device)
+    def _noise(self, stream: str, position: int) -> torch.Generator:
+        return generator(self.training_settings.seed, stream, position, self._rank, device=self._place or self.device)
 
     def _log(self, split: str, **others: Tensor) -> None:
         means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))

@@ -20,11 +20,11 @@ class Totals:
         self._sums = torch.zeros(len(QUANTITIES) + 1, dtype=torch.float64)
         self._waiting: list[tuple[Tensor, ...]] = []
 
-    @torch.no_grad()
     def add(self, values: Values, rows: Tensor | None = None) -> None:
         """Add the `QUANTITIES` of a batch, or of those of its rows that count."""
-        parts = tuple(getattr(values, name).detach() for name in QUANTITIES)
-        self._waiting.append(parts if rows is None else tuple(part[rows] for part in parts))
+        parts = [values.reconstruction, values.kl, values.loss, *([] if values.tighter is None else [values.tighter])]
+        detached = [part.detach() for part in parts]
+        self._waiting.append(tuple(detached if rows is None else (part[rows] for part in detached)))
         if len(self._waiting) == TOGETHER:
             self._sum()
 
@@ -38,6 +38,9 @@ class Totals:
     def _sum(self) -> None:
         if self._waiting:
             columns = [torch.cat(parts) for parts in zip(*self._waiting, strict=True)]
-            sums = torch.stack([column.sum(dtype=torch.float64) for column in columns])
-            self._sums = self._sums.to(sums.device) + torch.cat([sums, sums.new_tensor([len(columns[0])])])
+            reconstruction, kl, loss, *tighter = (column.sum(dtype=torch.float64) for column in columns)
+            elbo = reconstruction - kl
+            bound = tighter[0] if tighter else elbo
+            sums = torch.stack([bound, elbo, reconstruction, kl, loss, loss.new_tensor(len(columns[0]))])
+            self._sums = self._sums.to(sums.device) + sums
             self._waiting = []

@@ -56,17 +56,17 @@ class Terms:
     @cached_property
     def log_likelihood(self) -> Tensor:
         """E_q[log p(y|z)], also called reconstruction, (N,)."""
-        return self.log_likelihood_of_draws.mean(dim=0)
+        return mean(self.log_likelihood_of_draws)
 
     @cached_property
     def log_posterior(self) -> Tensor:
         """E_q[log q(z|y)], (N,)."""
-        return self.log_posterior_of_draws.mean(dim=0)
+        return mean(self.log_posterior_of_draws)
 
     @cached_property
     def log_prior(self) -> Tensor:
         """E_q[log p(z)], (N,)."""
-        return self.log_prior_of_draws.mean(dim=0)
+        return mean(self.log_prior_of_draws)
 
     @cached_property
     def monte_carlo(self) -> Tensor:
@@ -87,6 +87,11 @@ class Terms:
         if how == "closed_form":
             return kl_divergence(self.q.base_dist, self.prior.base_dist)
         return (self.q.log_prob_columns(self.z) - self.prior.log_prob_columns(self.z)).mean(dim=0)
+
+
+def mean(draws: Tensor) -> Tensor:
+    """Over draws (S, N), shape (N,)."""
+    return draws.squeeze(0) if len(draws) == 1 else draws.mean(dim=0)
 
 
 @dataclass(frozen=True)
