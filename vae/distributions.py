@@ -219,7 +219,7 @@ class IndependentBernoulli(Distribution):
     @override
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability in nats, shape (...): the sum over D."""
-        if self.logits.numel() <= SLICE:
+        if self.logits.numel() <= max(SLICE, value.numel()):  # no more draws than rows
             return -binary_cross_entropy_with_logits(self.logits, value.expand_as(self.logits), reduction="none").sum(dim=-1)
         log_probability: Tensor = BernoulliLogits.apply(self.logits, value)
         return log_probability

@@ -8,6 +8,7 @@ numbers its density needs for each latent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,25 @@ def as_stddev(s: Tensor) -> Tensor:
     A network goes on nearly linearly beyond its training rows, so that with e^s a single outlier among the validation rows
     could have a standard deviation of 10^12, and an ELBO to match.
     """
-    return s.clamp(max=0).exp() + s.relu()
+    stddev: Tensor = StandardDeviation.apply(s)
+    return stddev
+
+
+class StandardDeviation(torch.autograd.Function):
+    """`as_stddev`, whose derivative is itself up to 1, and 1 from there on."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        """Any shape."""
+        stddev = s.clamp(max=0).exp_().add_(s.relu())
+        ctx.save_for_backward(stddev)
+        return stddev
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The shape of s."""
+        (stddev,) = ctx.saved_tensors
+        return gradient * stddev.clamp(max=1)
 
 
 class DiagonalGaussian(nn.Module):

@@ -65,10 +65,10 @@ class Steps(pl.LightningModule):
         optimizer, first = self.optimizers(), self.trainer.current_epoch * stretch.steps + stretch.first
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         self._set_learning_rate(optimizer.optimizer, first / stretch.steps)
-        self.weights.bind()
+        self.weights.bind(fuse=self._fuses)
         descend = self._descend_directly if self._direct else self._descend
         for step, batch in enumerate(stretch, first):
-            self.weights.gradient.zero_()
+            self.weights.clear()
             self._measured = self.gradient_norms.is_due(step % stretch.steps, stretch.steps)
             descend(self._losses(batch, step, step / stretch.steps), self._processes / batch.size, optimizer)
             if self.average is not None:
@@ -95,6 +95,7 @@ class Steps(pl.LightningModule):
         scaled = self.trainer.precision == "16-mixed"
         self._processes, self._rank, self._place = self.trainer.world_size, self.global_rank, self.weights.vector.device
         self._direct = self._processes == 1 and not scaled
+        self._fuses = self._direct and not str(self.trainer.precision).endswith("mixed")
         return torch.optim.Adam(
             [self.weights.vector],
             lr=settings.learning_rate,
@@ -122,6 +123,7 @@ class Steps(pl.LightningModule):
     def _descend_directly(self, losses: Tensor, weight: float, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
         """A step by the gradient of the weighted sum of losses (N,), without a detour through Lightning."""
         losses.backward(torch.full_like(losses, weight))
+        self.weights.finish()
         self.on_before_optimizer_step(optimizer.optimizer)
         optimizer.optimizer.step()
 
