@@ -10,7 +10,7 @@ from vae.batches import Batches, Stretches
 from vae.mapped import Mapped, Pooled
 
 STRETCH = 64  # steps between two calls by Lightning
-LARGE_BATCH = 1024  # rows of a validation batch at least, as nothing is stored for a gradient
+LARGE_BATCH = 1024  # draws for a validation batch at least, as nothing is stored for a gradient
 
 
 class Rows(pl.LightningDataModule):
@@ -21,11 +21,15 @@ class Rows(pl.LightningDataModule):
         validation: Validation rows, shape (M, D), or None.
         batch_size: Training rows per optimiser step, over all processes.
         seed: Seed of the training order.
+        draws: Latents that the objective draws for a row.
     """
 
-    def __init__(self, y: Tensor | Mapped, validation: Tensor | Mapped | None, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, y: Tensor | Mapped, validation: Tensor | Mapped | None, batch_size: int, seed: int, draws: int = 1
+    ) -> None:
         super().__init__()
         self.y, self.validation, self.batch_size, self.seed = y, validation, batch_size, seed
+        self.validation_batch_size = max(batch_size, LARGE_BATCH // draws)
 
     def _batches(self, y: Tensor | Mapped, batch_size: int, seed: int | None) -> Batches:
         assert self.trainer is not None
@@ -43,4 +47,4 @@ class Rows(pl.LightningDataModule):
         """Validation batches in the order of the rows."""
         if self.validation is None:
             return []
-        return self._batches(self.validation, max(self.batch_size, LARGE_BATCH), None)
+        return self._batches(self.validation, self.validation_batch_size, None)

@@ -188,7 +188,7 @@ def fit(
     with _tidy():
         chosen = [diagnosis, history, *callbacks, best, *_optional(training, validation), *filter(None, [vae.average])]
         trainer = _trainer(training, chosen, saving, validates=validation is not None)
-        data = Rows(y, validation, training.batch_size, training.seed)
+        data = Rows(y, validation, training.batch_size, training.seed, vae.objective.draws)
         try:
             trainer.fit(vae, datamodule=data, ckpt_path="state" if state else None, weights_only=True)
         except SystemExit as end:  # what Lightning makes of Ctrl-C

@@ -137,6 +137,11 @@ class Objective(ABC):
     def __post_init__(self) -> None:
         require(self.samples >= 1, "samples must be at least 1", self.samples)
 
+    @property
+    def draws(self) -> int:
+        """Latents that it draws for a row."""
+        return self.samples
+
     @abstractmethod
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         """Evaluate on rows ``y`` of shape (N, D), with noise from ``generator``, after so many epochs of training."""

@@ -32,12 +32,13 @@ class IWAE(Objective):
 
     @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self._draws, generator)
+        terms = Terms(vae, y, self.draws, generator)
         bound = self._bound(terms.log_likelihood_of_draws + terms.log_prior_of_draws - terms.log_posterior_of_draws)
         return Values(self._loss(terms, bound), terms.log_likelihood, terms.monte_carlo, bound)
 
     @property
-    def _draws(self) -> int:
+    @override
+    def draws(self) -> int:
         return self.samples
 
     def _bound(self, log_weights: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class PIWAE(IWAE):
 
     @property
     @override
-    def _draws(self) -> int:
+    def draws(self) -> int:
         return self.averages * self.samples
 
     @override
