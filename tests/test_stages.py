@@ -144,7 +144,7 @@ def check_latents(vae: VAE) -> None:
     latents = pd.read_csv("results/train/latents.csv")
     variance, kl = usage(vae, vae.as_rows(np.array(load_split("valid"))))
     name, expected = ("mean_variance", variance) if kl is None else ("kl", kl)
-    assert list(latents.columns) == ["epoch", *(f"{name}_{k + 1}" for k in range(vae.card.latent_dim))]
+    assert list(latents.columns) == ["epoch", *(f"{name}_{k + 1}" for k in range(vae.card.latent_size))]
     found = latents.set_index("epoch").loc[metrics("train")["best_epoch"]]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 

@@ -172,27 +172,26 @@ class BernoulliLogits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, y: Tensor) -> Tensor:
-        """Logits (..., D) and values that broadcast against them -> (...)."""
+        """Logits (S, ..., D) and values (..., D) -> (S, ...)."""
         ctx.save_for_backward(logits, y)
         factor = y - 1
         parts = [torch.linalg.vecdot(factor, some) + logsigmoid(some).sum(dim=-1) for some in _slices(logits, y)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Of the logits."""
         logits, y = ctx.saved_tensors
         found = torch.empty_like(logits)
-        every = zip(_slices(logits, y), _slices(found, y), _slices(gradient[..., None], y, logits), strict=True)
+        every = zip(*(_slices(of, y) for of in (logits, found, gradient[..., None])), strict=True)
         for some, out, factor in every:
             torch.sub(y, torch.sigmoid(some, out=out), out=out).mul_(factor)
         return found, None
 
 
-def _slices(of: Tensor, y: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Parts of draws (S, ...) of logits for the same y, or of what has a number for each; all of it where there is no S."""
-    like = of if like is None else like
-    return of.split(max(1, SLICE * len(like) // like.numel())) if like.ndim > y.ndim and like.numel() > SLICE else (of,)
+def _slices(of: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """So many draws (S, ...) at a time that their logits stay in a core's cache."""
+    return of.split(max(1, SLICE // y.numel()))
 
 
 class IndependentBernoulli(Distribution):
@@ -219,10 +218,11 @@ class IndependentBernoulli(Distribution):
     @override
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability in nats, shape (...): the sum over D."""
-        if self.logits.numel() <= max(SLICE, value.numel()):  # no more draws than rows
-            return -binary_cross_entropy_with_logits(self.logits, value.expand_as(self.logits), reduction="none").sum(dim=-1)
-        log_probability: Tensor = BernoulliLogits.apply(self.logits, value)
-        return log_probability
+        if self.logits.shape[1:] == value.shape and self.logits.numel() > max(SLICE, value.numel()):  # many draws
+            log_probability: Tensor = BernoulliLogits.apply(self.logits, value)
+            return log_probability
+        logits, value = torch.broadcast_tensors(self.logits, value)
+        return -binary_cross_entropy_with_logits(logits, value, reduction="none").sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
         """Log probability of each column in nats, shape (..., D)."""
