@@ -53,6 +53,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "layer norm": {"model.generative.norm": "layer", "model.inference.norm": "layer"},
     "weight decay": {"train.weight_decay": 1e-5},
 }
+CANDIDATES["mixture prior, average of weights"] = CANDIDATES["mixture prior"] | CANDIDATES["average of weights"]
+CANDIDATES["mixture prior, IWAE, K = 5"] = CANDIDATES["mixture prior"] | CANDIDATES["IWAE, K = 5"]
 
 
 def main() -> int:
@@ -84,29 +86,35 @@ def _candidates(report: Report, params: dict[str, Any], arguments: argparse.Name
 
 
 def _compare(report: Report, new: dict[str, Any], old: dict[str, Any], seeds: list[int]) -> None:
+    before, after = ([_trained(check_params({**params, "seed": seed})) for seed in seeds] for params in (old, new))
+    annealing = check_params(new).evaluate.annealing
     lines = []
     for split in ("valid", "test"):
-        scores = [_scores(params, seeds, None, split) for params in (old, new)]
+        scores = [_log_likelihoods(models, split, None, annealing) for models in (before, after)]
         difference = scores[1] - scores[0]
-        lines.append([split, *map(_with_error, scores), _with_error(difference, sign="+")])
+        lines.append([split, *map(_with_error, scores), _with_error(difference, "+")])
         report.add(f"{split}_new_minus_old", difference.mean().item())
     report.table("log p(y), annealed, nats per row", ["rows", "old", "new", "new minus old, paired"], lines)
 
 
-def _scores(params: Mapping[str, Any], seeds: list[int], draws: int | None, split: str = "valid") -> Tensor:
-    """log p of each row for each seed, (seeds, N), float64; annealed if there are no draws."""
-    rows = []
-    for seed in seeds:
-        checked = check_params({**params, "seed": seed})
-        vae = _trained(checked)
-        y, annealing = vae.as_rows(load_split(split)), checked.evaluate.annealing
-        estimate = (
-            annealed_importance_sampling(vae, y, annealing.chains, annealing=Annealing(annealing.temperatures))
-            if draws is None
-            else importance_sampling(vae, y, draws)
-        )
-        rows.append(estimate.log_likelihood + torch.from_numpy(load_schema().log_jacobian(load_split(split))))
-    return torch.stack(rows)
+def _scores(params: Mapping[str, Any], seeds: list[int], draws: int) -> Tensor:
+    """log p of each validation row for each seed, (seeds, N), float64."""
+    return _log_likelihoods([_trained(check_params({**params, "seed": seed})) for seed in seeds], "valid", draws)
+
+
+def _log_likelihoods(models: list[VAE], split: str, draws: int | None, annealing: Any = None) -> Tensor:
+    """Of the raw rows of a split, by importance sampling with so many draws, or annealed."""
+    rows = load_split(split)
+    found = []
+    for vae in models:
+        y = vae.as_rows(rows)
+        if draws is None:
+            settings = Annealing(annealing.temperatures, annealing.leapfrog_steps)
+            estimate = annealed_importance_sampling(vae, y, annealing.chains, annealing=settings)
+        else:
+            estimate = importance_sampling(vae, y, draws)
+        found.append(estimate.log_likelihood)
+    return torch.stack(found) + torch.from_numpy(load_schema().log_jacobian(rows))
 
 
 def _trained(params: Params) -> VAE:

@@ -30,7 +30,7 @@ def prepared(folder: Path, count: int, train: Mapping[str, Any]) -> Path:
     params["data"]["fractions"] = {split: share / len(rows) for split, share in shares.items()}
     params["model"] = {"latent_dim": LATENT, "likelihood": {"name": "bernoulli"}, "generative": HIDDEN, "inference": HIDDEN}
     write_yaml(folder / "params.yaml", params)
-    change(folder, patience=None, **train)
+    change(folder, patience=None, ema_decay=None, **train)
     stages = from_yaml((ROOT / "dvc.yaml").read_text())
     for stage in stages["stages"].values():
         stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")]
