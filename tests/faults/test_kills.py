@@ -65,6 +65,7 @@ FIVE: list[tuple[str, Victim, Signals]] = [
 ]
 
 
+@pytest.mark.slow
 def test_five_kills_of_one_experiment(quick: Laboratory, trial: Callable[[Laboratory], Trial]) -> None:
     """One of each kind, one after another, each up to half a second after its start has saved something."""
     once, moments = trial(quick), np.random.default_rng(SEED).uniform(0, 0.5, len(FIVE))
