@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 import torch
 from torch import Tensor
 
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from pipeline.building import build, hidden_share
 from pipeline.files import from_yaml
 from pipeline.params import Params, check_params
@@ -142,12 +142,10 @@ def _with_error(scores: Tensor, sign: str = "") -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--only", nargs="+", choices=CANDIDATES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--old", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 
 

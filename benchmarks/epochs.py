@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 from torch import Tensor
 from typing_extensions import override
 
-from benchmarks.harness import HIDDEN, LATENT
 from vae import VAE
 
 Key = TypeVar("Key")
@@ -26,12 +25,6 @@ class Marks(pl.Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.times.append(time.perf_counter())
-
-
-def model(data_dim: int, width: int = 200, **settings: Any) -> VAE:
-    """D-200-200-50 and back, for binary values."""
-    network = {**HIDDEN, "hidden": [width, width]}
-    return VAE(network, network, data_dim=data_dim, latent_dim=LATENT, likelihood="bernoulli", **settings)
 
 
 def seconds(vae: VAE, y: Tensor, epochs: int = 3, **settings: Any) -> list[float]:

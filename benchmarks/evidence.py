@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 
 from benchmarks import peers
 from benchmarks.harness import Case, Place, cpu, fitted, medians, mnist_rows, model, places, random_rows
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from vae import VAE
 from vae.evidence import Annealing, MeanWithError, annealed_importance_sampling, importance_sampling, prior_sampling
 
@@ -109,9 +109,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a rough answer within 60 seconds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as one flat object")
+    parser = options(__doc__)
     parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="with the original IDX files; random rows without it")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of CPU threads to measure with")
     parser.add_argument("--topics", nargs="+", choices=TOPICS, default=TOPICS, help="which tables; all by default")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -76,9 +76,10 @@ def medians(place: Place, cases: Mapping[Key, Case], repeats: int) -> dict[Key, 
     return {name: statistics.median(times[name] for times in rounds) for name in cases}
 
 
-def model(data_dim: int = PIXELS) -> VAE:
-    """The VAE that is measured, with its initial weights."""
-    return VAE(HIDDEN, HIDDEN, data_dim=data_dim, latent_dim=LATENT, likelihood="bernoulli").eval()
+def model(data_dim: int = PIXELS, width: int = 200, **settings: Any) -> VAE:
+    """The VAE that is measured, D-200-200-50 and back by default, with its initial weights."""
+    network = {**HIDDEN, "hidden": [width, width]}
+    return VAE(network, network, data_dim=data_dim, latent_dim=LATENT, likelihood="bernoulli", **settings).eval()
 
 
 def fitted(rows: Tensor, epochs: int) -> VAE:

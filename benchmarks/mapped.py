@@ -9,7 +9,6 @@ is measured is what reading in shuffled pools costs beside training.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks.memory import peak
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, BATCH = 50, 512
@@ -71,11 +70,9 @@ def measured(path: Path, memory_gib: float, epochs: int, hidden: int) -> dict[st
 
 def main() -> None:
     """Measure, disk and memory in turns."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows, repeats = (200_000, 1) if arguments.quick else (arguments.rows, arguments.repeats)
     report, table = Report(), []

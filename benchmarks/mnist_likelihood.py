@@ -26,7 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 from benchmarks.harness import HIDDEN, IDX_HEADER, LATENT, PIXELS
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from vae import ELBO, VAE
 from vae.evidence import (
     Annealing,
@@ -171,10 +171,8 @@ def binarised(grey: Tensor, number: int) -> Tensor:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__)
     parser.add_argument("path", type=folder_of_mnist, metavar="PATH-TO-IDX", help="folder with the four original files")
-    parser.add_argument("--quick", action="store_true", help="a rough answer within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as one flat object")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     return parser.parse_args()
 

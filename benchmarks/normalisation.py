@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 import torch
 from torch import Tensor
 
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from vae import VAE
 from vae.evidence import importance_sampling
 
@@ -57,11 +57,9 @@ def _standard_error(without: Tensor) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models"))
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

@@ -10,7 +10,6 @@ with gaps, one of them heavy-tailed and logarithmised), of counts, of zeros and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.memory import peak
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -122,11 +121,9 @@ def same(one: Path, other: Path) -> bool:
 
 def main() -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=20_000_000)
-    parser.add_argument("--quick", action="store_true", help="200,000 rows: a rough answer within a minute")
     parser.add_argument("--folder", type=Path, default=ROOT / "data", help="on whose disk to work")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = 200_000 if arguments.quick else arguments.rows
     work = arguments.folder / "benchmark.partial"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,3 +39,11 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the numbers as one flat JSON object."""
         path.write_text(json.dumps(self.numbers, indent=2) + "\n")
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the options that every benchmark has; ``description`` is its docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a rough answer within a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as one flat object")
+    return parser

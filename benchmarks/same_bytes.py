@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from pipeline.files import files_in, md5
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,13 +120,11 @@ def _run(folder: Path, code: str) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--jobs", type=int, default=4, help="processes at a time")
     parser.add_argument("--full", action="store_true", help="every estimator")
     parser.add_argument("--cold", action="store_true", help="without the one-element calls before parallel work")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 from benchmarks.harness import cpu, medians
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 
 PYTHON = sys.executable
 DVC = str(Path(PYTHON).parent / "dvc")
@@ -61,10 +61,8 @@ def run(command: Sequence[str]) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

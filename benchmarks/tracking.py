@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 
 import numpy as np
 
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from benchmarks.workspace import change, prepared, run
 
 ROWS, LENGTHS = 60_000, (20, 100)
@@ -117,10 +117,8 @@ def _points(folder: Path) -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

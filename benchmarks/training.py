@@ -1,15 +1,17 @@
 """Speed of training beside a loop written by hand, the matrix products alone, and pythae's trainer.
 
-    python benchmarks/training.py [--quick] [--json FILE] [--mnist FOLDER] [--topics speed target variants cost]
+    python benchmarks/training.py [--quick] [--json FILE] [--mnist FOLDER] [--topics speed steps target variants cost]
 
 The model is 784-200-200-50 and back, binary pixels, Adam, float32, two threads. ``speed``: the stage `train` as `dvc repro`
 runs it, with validation, diagnostics, the saved state, the record and the live MLflow view, on 60,000 rows; before each of its
 epochs the same process runs an epoch of the loop, of the products and of pythae, so that a slow minute slows all of them, and
-medians over epochs are compared. ``target``: seconds to a validation ELBO of -100 nats on MNIST, whose IDX files are in
-FOLDER. ``variants``: bfloat16 and torch.compile beside the default. ``cost``: how the time of an epoch grows. Names that end
-in ``_ratio`` compare with a peer: above 1 is better than the peer.
+medians over epochs are compared. ``steps``: what a step's time goes into, without Lightning. ``target``: seconds to a
+validation ELBO of -100 nats on MNIST, whose IDX files are in FOLDER. ``variants``: bfloat16 and torch.compile beside the
+default. ``cost``: how the time of an epoch grows. Names that end in ``_ratio`` compare with a peer: above 1 is better than the
+peer.
 
-About half an hour on two cores; ``--quick`` gives a rough answer within a minute. Pythae is optional: see CONTRIBUTING.md.
+About half an hour on two cores; ``--quick`` gives a rough answer, of each topic within a minute or two. Pythae is optional:
+see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 
 import numpy as np
 
-from benchmarks import training_cost, training_target, training_variants
+from benchmarks import training_cost, training_steps, training_target, training_variants
 from benchmarks.peers import pythae_installed
-from benchmarks.report import Report
+from benchmarks.report import Report, options
 from benchmarks.workspace import change, prepared, run
 
-TOPICS = ("speed", "target", "variants", "cost")
+TOPICS = ("speed", "steps", "target", "variants", "cost")
 TIMED = """
 import json, sys, tempfile, time
 from pathlib import Path
@@ -165,16 +167,18 @@ def _cost(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
     yield from training_cost.measure(report, quick=arguments.quick)
 
 
-MEASURES = {"speed": _speed, "target": _target, "variants": _variants, "cost": _cost}
+def _steps(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
+    yield from training_steps.measure(report, quick=arguments.quick)
 
 
-def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
+MEASURES = {"speed": _speed, "steps": _steps, "target": _target, "variants": _variants, "cost": _cost}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = options(__doc__)
     parser.add_argument("--mnist", type=Path)
     parser.add_argument("--topics", nargs="+", choices=TOPICS, default=TOPICS)
-    return parser.parse_args(given)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.epochs import medians, model, seconds
-from benchmarks.harness import random_rows
+from benchmarks.epochs import medians, seconds
+from benchmarks.harness import model, random_rows
 from benchmarks.report import Report
 from vae.objectives import IWAE
 

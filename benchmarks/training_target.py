@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from typing_extensions import override
 
-from benchmarks.epochs import model
-from benchmarks.harness import IDX_HEADER, PIXELS
+from benchmarks.harness import IDX_HEADER, PIXELS, model
 from benchmarks.peers import pythae_installed
 from benchmarks.pythae_training import PythaeTraining
 from benchmarks.report import Report

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.epochs import medians, model, seconds
-from benchmarks.harness import random_rows
+from benchmarks.epochs import medians, seconds
+from benchmarks.harness import model, random_rows
 from benchmarks.report import Report
 from vae import VAE
 

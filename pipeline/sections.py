@@ -27,6 +27,7 @@ from vae.registry import (
     LIKELIHOODS,
     NORMS,
     OBJECTIVES,
+    OUTPUT_BIASES,
     POSTERIORS,
     PRIORS,
     SCHEDULES,
@@ -199,7 +200,7 @@ class Model(Section):
     hierarchy: _choice(HIERARCHIES) | None = None  # type: ignore[valid-type]
     generative: Network
     inference: Network
-    output_bias: Literal["data", "random"] = "data"
+    output_bias: Literal[OUTPUT_BIASES] = "data"  # type: ignore[valid-type]
 
     @property
     def latent_size(self) -> int:

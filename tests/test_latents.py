@@ -271,13 +271,13 @@ def test_every_combination_trains_and_is_evaluated(prior: str, posterior: str, t
 
     truth = log_likelihood(vae, y)
     repeated, quick = y.repeat(20, 1), Annealing(temperatures=4, leapfrog_steps=2)
-    found = [importance_sampling(vae, repeated, 300), annealed_importance_sampling(vae, repeated, 4, annealing=quick)]
+    found = [importance_sampling(vae, repeated, 1000), annealed_importance_sampling(vae, repeated, 4, annealing=quick)]
     estimates = [estimate.log_likelihood.reshape(20, -1) for estimate in found]
-    estimates.append(torch.stack([prior_sampling(vae, y, 1000, seed=s).log_likelihood for s in range(20)]))
+    estimates.append(torch.stack([prior_sampling(vae, y, 2000, seed=s).log_likelihood for s in range(20)]))
     for estimate in estimates:
         assert within_error((estimate - truth).exp().mean(dim=1), 1.0)
     bounds = [evidence_lower_bound(vae, y, 100, seed=s) for s in range(20)]
-    gap = inference_gap(vae, y, truth, steps=30, S=200)
+    gap = inference_gap(vae, y, truth, steps=60, S=400)
     assert (torch.stack([bound.elbo for bound in bounds]).mean(dim=0) < truth + 0.01).all()
     assert gap.approximation.mean() > -0.01
     usage = latent_usage(vae, y)

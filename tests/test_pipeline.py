@@ -29,30 +29,42 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Repository) 
     assert first.data.tags["mlflow.source.git.commit"] == commit
     assert first.data.tags["git.dirty"] == "false"
 
+    _edit_evaluation(clone, first)
+    clone.set("train.learning_rate", 0.002)
+    assert clone.repro() == ["train", "evaluate", "generate"]
+    assert len(clone.runs()) == 3
+    assert "file://" in clone.run("dvc", "plots", "diff")
+    _go_back(clone)
+    _lose_and_rebuild(clone)
+    _edit_code(clone)
+    _refuse_bad_params(clone)
+
+
+def _edit_evaluation(clone: Repository, first: Any) -> None:
+    """Evaluation alone runs again, and another run shows it."""
     clone.set("evaluate.samples", 70)
     assert clone.repro() == ["evaluate"]
-    assert (
-        json.loads((clone.folder / "results/evaluate/metrics.json").read_text())["estimators"]["importance"]["samples"] == 70
-    )
+    metrics = json.loads((clone.folder / "results/evaluate/metrics.json").read_text())
+    assert metrics["estimators"]["importance"]["samples"] == 70
     second = clone.runs()[1]
     assert second.info.status == "FINISHED"
     assert second.data.params["evaluate.samples"] == "70"
     assert set(second.data.metrics) == set(first.data.metrics)
     assert "estimators.importance.mean" in clone.run("dvc", "metrics", "diff")
 
-    clone.set("train.learning_rate", 0.002)
-    assert clone.repro() == ["train", "evaluate", "generate"]
-    assert len(clone.runs()) == 3
-    assert "file://" in clone.run("dvc", "plots", "diff")
 
+def _go_back(clone: Repository) -> None:
+    """To what is committed: nothing runs, and no run is added."""
     clone.run("git", "checkout", "params.yaml")
     assert clone.repro() == [], "DVC restores all from its run-cache"
     assert "complete" in clone.publish()
     assert [run.info.status for run in clone.runs()] == ["FINISHED"] * 3
     assert clone.run("git", "status", "--porcelain") == ""
     assert not any((clone.folder / ".evidence/saved").iterdir())
-    _lose_and_rebuild(clone)
 
+
+def _edit_code(clone: Repository) -> None:
+    """Two edits that ran one after the other are put together from the run-cache; code that a stage imports runs it again."""
     clone.set("train.learning_rate", 0.002)
     clone.set("evaluate.samples", 70)
     assert clone.repro() == []
@@ -61,6 +73,9 @@ def test_the_experiment_runs_and_reruns_what_an_edit_affects(clone: Repository) 
     assert clone.repro("--dry") == ["train", "evaluate", "generate"]
     clone.run("git", "checkout", "vae")
 
+
+def _refuse_bad_params(clone: Repository) -> None:
+    """With the message, and nothing lost."""
     outputs = clone.outputs()
     clone.set("train.learning_rate", "fast")
     message = clone.run("dvc", "repro", expect=255)

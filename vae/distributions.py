@@ -6,7 +6,6 @@ The event is the last dimension; ``log_prob`` sums over it, ``log_prob_columns``
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -77,11 +76,6 @@ class DiagonalNormal(Distribution):
         """Shape (..., D)."""
         return self.stddev.square()
 
-    @cached_property
-    def log_stddev(self) -> Tensor:
-        """As given, not broadcast against the mean."""
-        return self._stddev.log()
-
     @property
     def base_dist(self) -> Normal:
         """The columns' distributions, of batch shape (..., D)."""
@@ -92,7 +86,7 @@ class DiagonalNormal(Distribution):
         """Log density in nats, shape (...): the sum over D."""
         D = self.event_shape[0]
         squares = ((value - self._mean) / self._stddev).square().sum(dim=-1)
-        log_stddev = self.log_stddev
+        log_stddev = self._stddev.log()
         normaliser = log_stddev.expand(*log_stddev.shape[:-1], D).sum(dim=-1)
         return -0.5 * squares - normaliser - D / 2 * LOG_2_PI
 

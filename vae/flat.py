@@ -32,7 +32,10 @@ def unpack(module: nn.Module, params: Tensor) -> Weights:
 
 
 def gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The gradient of a scalar ``function`` of a flat tensor and t by its first argument."""
+    """The gradient of a scalar ``function`` of a flat tensor and t by its first argument.
+
+    Not `torch.func.grad`: for that, each `torch.autograd.Function` looks up its own signature at every call, also in training.
+    """
 
     def of(params: Tensor, t: int = 0) -> Tensor:
         at = params.detach().requires_grad_()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu, softplus
 
+from vae.layers import tanh_
 from vae.networks import Feedforward
 
 LARGE = 2**15  # numbers from which torch divides the work between threads
@@ -27,10 +28,8 @@ class Activation(NamedTuple):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """In place of x; for many numbers as 2 sigmoid(2 x) - 1, as torch's sigmoid is much faster than its tanh on CPUs."""
-    if x.numel() < LARGE or not x.is_cpu:
-        return x.tanh_()
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    """In place of x; the four steps of `tanh_` pay for many numbers on a CPU."""
+    return tanh_(x) if x.is_cpu and x.numel() >= LARGE else x.tanh_()
 
 
 ACTIVATIONS: Mapping[type[nn.Module], Activation] = {

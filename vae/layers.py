@@ -19,6 +19,11 @@ MOMENTUM, EPSILON = 0.1, 1e-5  # torch's
 LayerNorm = nn.LayerNorm
 
 
+def tanh_(x: Tensor) -> Tensor:
+    """In place, as 2 sigmoid(2 x) - 1: torch's sigmoid is much faster than its tanh on CPUs. Off by rounding."""
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
 class Step(NamedTuple):
     """A step of the training: what its dropout is drawn from; None is torch's global generator."""
 

@@ -20,13 +20,13 @@ from vae.mapped import Mapped
 from vae.networks import Architecture
 from vae.noise import generator
 from vae.objectives import DONE, ELBO, Objective, Values
+from vae.registry import OUTPUT_BIASES
 from vae.resume import Snapshots
 from vae.steps import Steps
 from vae.training import History, Training, fit
 
 CHECKED = 2**16  # rows at a time
 FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
-OUTPUT_BIASES = ("data", "random")
 
 
 class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | torch.dtype

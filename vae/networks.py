@@ -96,7 +96,7 @@ def linear(before: int, after: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer, whose weight (after, before) lies in memory column by column where it has fewer rows than columns.
 
     The gradient by the weight is then computed as a product with more rows than columns, between which oneMKL's threads divide
-    the work well: 784 -> 200 for a batch of 20 takes two threads a fourth of the time.
+    the work well: 784 -> 200 for a batch of 20 takes two threads a third of the time.
     """
     layer = nn.Linear(before, after, bias=bias)
     if before > after:

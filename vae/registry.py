@@ -124,6 +124,8 @@ POSTERIORS: dict[str, Entry] = {
     "flow": Entry("FlowPosterior", {**_FLOW, "context": (int, Field(16, ge=1, description="numbers that it gets of a row"))}),
 }
 
+OUTPUT_BIASES = ("data", "random")  # where the generative network's output begins
+
 SCHEDULES = ("constant", "cosine", "burda")  # of the learning rate: functions in `vae.schedules`
 
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}

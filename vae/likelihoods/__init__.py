@@ -21,16 +21,9 @@ over (..., D).
 """
 
 from vae.likelihoods.base import Likelihood
+from vae.likelihoods.classes import Bernoulli, Categorical, Ordinal
 from vae.likelihoods.continuous import Beta, Gamma, LogNormal, StudentT, ZeroOneInflatedBeta
-from vae.likelihoods.discrete import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    NegativeBinomial,
-    Ordinal,
-    Poisson,
-    ZeroInflatedNegativeBinomial,
-)
+from vae.likelihoods.counts import Binomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vae.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian, PerDimensionGaussian
 from vae.likelihoods.mixed import Mixed
 from vae.likelihoods.pixels import ContinuousBernoulli, DiscretizedLogistic

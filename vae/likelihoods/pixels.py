@@ -12,7 +12,7 @@ from vae.distributions import Columns
 from vae.draws import draw, uniform
 from vae.likelihoods import moments
 from vae.likelihoods.base import Likelihood, Positive, of_columns, require_levels
-from vae.likelihoods.discrete import log_sigmoid_difference
+from vae.likelihoods.classes import log_sigmoid_difference
 from vae.supports import CLOSED_UNIT, whole_numbers
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from vae.objectives.base import DONE, KL, Objective, Terms, Values, require, require_one_of
+from vae.objectives.base import DONE, KL, Objective, Terms, Values, mean, require, require_one_of
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
@@ -141,7 +141,7 @@ class StickingTheLanding(Objective):
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         terms = Terms(vae, y, self.samples, generator)
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
-        log_posterior = terms.q.detach().log_prob(terms.z).mean(dim=0)
+        log_posterior = mean(terms.q.detach().log_prob(terms.z))
         return Values(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)
 
 

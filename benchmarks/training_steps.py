@@ -1,0 +1,94 @@
+"""What the time of a step goes into: ours beside the loop's, a few steps of each in turns, and parts of them.
+
+Lightning, validation and records are not in it. Turns are short, as the speed of a shared machine changes within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from benchmarks.harness import Case, cpu, medians, model, random_rows
+from benchmarks.loops import Loop
+from benchmarks.report import Report
+from pipeline.compute import use_threads
+from vae.networks import linear
+from vae.noise import generator
+from vae.objectives import ELBO, IWAE, Objective
+from vae.vector import WeightVector
+
+SETTINGS: tuple[tuple[int, int | None], ...] = ((20, None), (100, None), (512, None), (100, 5), (100, 50))
+TURN = 10_000  # rows, times draws, of a turn, about
+MICRO = 1e6
+
+
+def measure(report: Report, *, quick: bool) -> Iterator[str]:
+    """A table of steps, one of parts."""
+    use_threads(2)
+    repeats = 5 if quick else 60
+    lines = []
+    for batch_size, samples in SETTINGS:
+        count = max(1, TURN // (batch_size * (samples or 1) * 10))
+        y = random_rows(batch_size)
+        steps = {"ours": _ours(y, samples), "loop": Loop(y, batch_size, samples).epoch}
+        found = medians(cpu(2), {name: partial(_repeat, step, count) for name, step in steps.items()}, repeats)
+        ours, loop = (MICRO * found[name] / count for name in steps)
+        name = f"batch{batch_size}" + (f"_iwae{samples}" if samples else "")
+        report.add(f"{name}_step_ratio", loop / ours)
+        of = f"{'ELBO' if samples is None else f'IWAE, K = {samples}'}, batches of {batch_size}"
+        lines.append([of, f"{ours:,.0f}", f"{loop:,.0f}", f"{loop / ours:.2f}"])
+    report.table("A step, microseconds", ["", "ours", "the loop", "the loop's over ours"], lines)
+    parts = {name: partial(_repeat, part, 50) for name, part in _parts().items()}
+    times = medians(cpu(2), parts, repeats)
+    report.table(
+        "Parts of a step for a batch of 20", ["", "microseconds"], [[of, f"{MICRO * t / 50:.0f}"] for of, t in times.items()]
+    )
+    yield from ()
+
+
+def _ours(y: Tensor, samples: int | None) -> Case:
+    objective: Objective = ELBO(kl="closed_form") if samples is None else IWAE(samples)
+    vae = model(objective=objective).train()
+    weights = WeightVector(vae)
+    weights.bind(fuse=True)
+    adam = torch.optim.Adam([weights.vector], fused=True)
+
+    def step() -> None:
+        weights.clear()
+        loss = vae(y, None, generator(0, "train", 0)).loss
+        loss.backward(torch.full_like(loss, 1 / len(y)))
+        weights.finish()
+        adam.step()
+
+    return step
+
+
+def _parts() -> dict[str, Callable[[], object]]:
+    vae, rows = model(), 20
+    adam = torch.optim.Adam([WeightVector(vae).vector], fused=True)
+    adam.param_groups[0]["params"][0].grad = torch.zeros_like(adam.param_groups[0]["params"][0])
+    x, gradient, features = torch.randn(rows, 784), torch.randn(rows, 200), torch.randn(rows, 100, requires_grad=True)
+    logits, y, prior = torch.randn(1, rows, 784, requires_grad=True), random_rows(rows), vae.prior()
+    by_rows, by_columns = nn.Linear(784, 200), linear(784, 200)
+
+    def posterior() -> None:
+        q = vae.inference.posterior(features)
+        (q.rsample((1,)).sum() + kl_divergence(q, prior).sum()).backward()
+
+    return {
+        "Adam on all weights": adam.step,
+        "the generator of its noise": lambda: generator(0, "train", 0),
+        "q(z|y), a draw and the KL, and back": posterior,
+        "log p(y|z) of logits, and back": lambda: vae.generative.likelihood(logits).log_prob(y).sum().backward(),
+        "784 -> 200, gradient by the weight, row by row": lambda: torch.mm(gradient.T, x, out=by_rows.weight.data),
+        "the same, column by column": lambda: torch.mm(x.T, gradient, out=by_columns.weight.data.T),
+    }
+
+
+def _repeat(case: Case, count: int) -> None:
+    for _ in range(count):
+        case()

@@ -1,0 +1,125 @@
+"""Probabilities of two classes, of several, and of ordered levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical as TorchCategorical
+from torch.nn.functional import logsigmoid, softplus
+from typing_extensions import override
+
+from vae.distributions import Columns, IndependentBernoulli
+from vae.likelihoods import moments
+from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
+from vae.supports import BINARY, whole_numbers
+
+
+class Bernoulli(Likelihood):
+    """prod_d Bernoulli(y_d; sigmoid(f_w(z)_d)) for data in {0, 1}."""
+
+    support = BINARY
+    measure = "probability"
+
+    @override
+    def forward(self, f: Tensor) -> IndependentBernoulli:
+        return IndependentBernoulli(f)
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        return moments.logit(y.nanmean(dim=0))
+
+
+class Categorical(Likelihood):
+    """Classes 0, ..., levels - 1 by softmax of f_w(z), for columns that all have so many.
+
+    Args:
+        data_dim: Number of columns D.
+        levels: Number of classes.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+
+    measure = "probability"
+
+    def __init__(self, data_dim: int, levels: int) -> None:
+        super().__init__(data_dim)
+        require_levels("levels", levels)
+        self.features, self.support = levels, whole_numbers(levels)
+
+    @override
+    def forward(self, f: Tensor) -> Columns:
+        return Columns(Levels(logits=torch.stack(self.split(f), dim=-1), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        least = moments.LEAST / self.features
+        return moments.frequencies(y, self.features).clamp_min(least).log().T.flatten()
+
+
+class Ordinal(Likelihood):
+    """Ordered levels 0, ..., levels - 1: P(y <= j) = sigmoid(threshold_j - f_w(z)), with rising thresholds learned per column.
+
+    The cumulative logit model of McCullagh (1980), "Regression models for ordinal data".
+
+    Args:
+        data_dim: Number of columns D.
+        levels: Number of levels.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+
+    measure = "probability"
+
+    def __init__(self, data_dim: int, levels: int) -> None:
+        super().__init__(data_dim)
+        require_levels("levels", levels)
+        self.support = whole_numbers(levels)
+        steps = torch.full((data_dim, levels - 1), UNIT_SOFTPLUS)
+        steps[:, 0] = -(levels - 2) / 2  # the thresholds lie around 0
+        self.steps = nn.Parameter(steps)
+
+    @property
+    def thresholds(self) -> Tensor:
+        """Shape (D, levels - 1), rising."""
+        return torch.cat([self.steps[:, :1], softplus(self.steps[:, 1:])], dim=-1).cumsum(dim=-1)
+
+    @override
+    def forward(self, f: Tensor) -> Columns:
+        above = self.thresholds - f[..., None]
+        below = torch.cat([above.new_full((*above.shape[:-1], 1), -torch.inf), above], dim=-1)
+        above = torch.cat([above, above.new_full((*above.shape[:-1], 1), torch.inf)], dim=-1)
+        return Columns(Levels(logits=log_sigmoid_difference(above, below), validate_args=False))
+
+    @override
+    def _by_moments(self, y: Tensor) -> Tensor:
+        thresholds = of_columns(self.thresholds, y)
+        cumulative = moments.frequencies(y, thresholds.shape[1] + 1).cumsum(dim=1)
+        return moments.location(thresholds, cumulative[:, :-1])
+
+
+class Levels(TorchCategorical):
+    """torch's, with the mean and the variance of the level."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Sum of P(j) j."""
+        return (self.probs * self._levels).sum(dim=-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Sum of P(j) j^2 - mean^2."""
+        return (self.probs * self._levels.square()).sum(dim=-1) - self.mean.square()
+
+    @property
+    def _levels(self) -> Tensor:
+        return torch.arange(self.probs.shape[-1], device=self.probs.device, dtype=self.probs.dtype)
+
+
+def log_sigmoid_difference(above: Tensor, below: Tensor) -> Tensor:
+    """log(sigmoid(above) - sigmoid(below)) for above > below, without cancellation.
+
+    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
+    """
+    return logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(below - above))
