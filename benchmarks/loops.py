@@ -39,14 +39,16 @@ class Loop:
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
 
-    def epoch(self) -> None:
-        """All rows once."""
-        for rows in torch.randperm(len(self.y), device=self.y.device).split(self.batch_size):
+    def epoch(self, pause: int) -> Iterator[None]:
+        """All rows once, with a pause after each so many steps."""
+        for step, rows in enumerate(torch.randperm(len(self.y), device=self.y.device).split(self.batch_size), 1):
             batch = self.y[rows]
             loss = self.elbo(batch) if self.samples is None else self.importance_weighted(batch, self.samples)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            if step % pause == 0:
+                yield
 
     def elbo(self, y: Tensor) -> Tensor:
         """The negative ELBO, averaged."""
@@ -87,14 +89,16 @@ class Products:
         encoder, decoder = [PIXELS, 200, 200, 2 * LATENT], [LATENT, 200, 200, PIXELS]
         self.layers = [*_layers(encoder, batch_size, device), *_layers(decoder, S * batch_size, device)]
 
-    def epoch(self) -> None:
-        """As many as there are in an epoch."""
-        for _ in range(self.steps):
+    def epoch(self, pause: int) -> Iterator[None]:
+        """As many as there are in an epoch, with a pause after those of so many steps."""
+        for step in range(1, self.steps + 1):
             for number, (x, weight, gradient) in enumerate(self.layers):
                 torch.mm(x, weight.T)
                 torch.mm(gradient.T, x)
                 if number:  # the rows have no gradient
                     torch.mm(gradient, weight)
+            if step % pause == 0:
+                yield
 
 
 def _layers(widths: list[int], rows: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

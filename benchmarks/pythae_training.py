@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +49,27 @@ class PythaeTraining:
         self.trainer.prepare_training()
         self.epochs = 0
 
-    def epoch(self) -> None:
-        """A pass over the training rows, and the evaluation after it."""
+    def epoch(self, pause: int | None = None) -> Iterator[None]:
+        """A pass over the training rows, with a pause after each so many steps, and the evaluation after it."""
         self.epochs += 1
-        self.trainer.train_step(self.epochs)
-        self.trainer.eval_step(self.epochs)
+        loader, trainer = self.trainer.train_loader, self.trainer
+        batches, length = iter(loader), pause or len(loader)
+        for first in range(0, len(loader), length):
+            trainer.train_loader = Some(batches, min(length, len(loader) - first), loader.dataset)
+            trainer.train_step(self.epochs)
+            yield
+        trainer.train_loader = loader
+        trainer.eval_step(self.epochs)
+
+
+class Some:
+    """The next batches of a loader, for a trainer that iterates over all that it is given."""
+
+    def __init__(self, batches: Iterator[Any], count: int, dataset: Any) -> None:
+        self._batches, self._count, self.dataset = batches, count, dataset
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self._batches, self._count)

@@ -3,12 +3,12 @@
     python benchmarks/training.py [--quick] [--json FILE] [--mnist FOLDER] [--topics speed steps target variants cost]
 
 The model is 784-200-200-50 and back, binary pixels, Adam, float32, two threads. ``speed``: the stage `train` as `dvc repro`
-runs it, with validation, diagnostics, the saved state, the record and the live MLflow view, on 60,000 rows; before each of its
-epochs the same process runs an epoch of the loop, of the products and of pythae, so that a slow minute slows all of them, and
-medians over epochs are compared. ``steps``: what a step's time goes into, without Lightning. ``target``: seconds to a
-validation ELBO of -100 nats on MNIST, whose IDX files are in FOLDER. ``variants``: bfloat16 and torch.compile beside the
-default. ``cost``: how the time of an epoch grows. Names that end in ``_ratio`` compare with a peer: above 1 is better than the
-peer.
+runs it, with validation, diagnostics, the saved state, the record and the live MLflow view, on 60,000 rows; after each 64 of
+its steps the same process takes 64 of the loop, of the products and of pythae, so that a slow second slows all of them, and
+the median over epochs of the ratios is taken. ``steps``: what a step's time goes into, without Lightning. ``target``: seconds
+to a validation ELBO of -100 nats on MNIST, whose IDX files are in FOLDER. ``variants``: bfloat16 and torch.compile beside the
+default. ``cost``: how the time of an epoch grows. Names that end in ``_ratio`` compare with a peer: above 1 is better than
+the peer.
 
 About half an hour on two cores; ``--quick`` gives a rough answer, of each topic within a minute or two. Pythae is optional:
 see CONTRIBUTING.md.
@@ -46,29 +46,41 @@ from benchmarks.pythae_training import PythaeTraining
 from pipeline.schema import load_split
 from pipeline.stages import train
 from vae import VAE
+from vae.data import STRETCH
 
 batch_size, samples, with_pythae = json.loads(sys.argv[1])
 rows, held_out = (torch.from_numpy(load_split(split)).float() for split in ("train", "valid"))
 others = {"loop": Loop(rows, batch_size, samples), "products": Products(len(rows), batch_size, samples)}
 if with_pythae:
     others["pythae"] = PythaeTraining(rows, held_out, batch_size, Path(tempfile.mkdtemp()))
-seconds = {name: [] for name in [*others, "ours"]}
-since = None
+epochs, begun = [], None
+
+def turn(*, rest):
+    for name, going in running.items():
+        begin = time.perf_counter()
+        for _ in going:
+            if not rest:
+                break
+        epochs[-1][name] += time.perf_counter() - begin
 
 def before_an_epoch(self):
-    global since
+    global begun, running
     now = time.perf_counter()
-    if since is not None:
-        seconds["ours"].append(now - since)
-    for name, other in others.items():
-        begin = time.perf_counter()
-        other.epoch()
-        seconds[name].append(time.perf_counter() - begin)
-    since = time.perf_counter()
+    if begun is not None:
+        epochs[-1]["ours"] = now - begun - sum(epochs[-1].values())
+    epochs.append(dict.fromkeys(others, 0.0))
+    running = {name: other.epoch(STRETCH) for name, other in others.items()}
+    begun = time.perf_counter()
 
-VAE.on_train_epoch_start = before_an_epoch
+def step(self, stretch, batch_idx):
+    turn(rest=False)
+    own_step(self, stretch, batch_idx)
+
+own_step = VAE.training_step
+VAE.on_train_epoch_start, VAE.training_step = before_an_epoch, step
+VAE.on_validation_epoch_start = lambda self: turn(rest=True)
 train.main()
-print(json.dumps(seconds))
+print(json.dumps(epochs[1:-1]))
 """
 
 
@@ -120,14 +132,15 @@ def main() -> int:
 def _speed(report: Report, arguments: argparse.Namespace) -> Iterator[str]:
     lines = []
     for case in QUICK if arguments.quick else CASES:
-        seconds = _medians(case, with_pythae=case.samples is None and pythae_installed())
-        ratios = {peer: value / seconds["ours"] for peer, value in seconds.items() if peer != "ours"}
+        epochs = _epochs(case, with_pythae=case.samples is None and pythae_installed())
+        seconds = float(np.median([epoch["ours"] for epoch in epochs]))
+        ratios = {peer: float(np.median([epoch[peer] / epoch["ours"] for epoch in epochs])) for peer in epochs[0]}
         for peer in ("loop", "pythae"):
             if peer in ratios:
                 report.add(f"{case.name}_{peer}_ratio", ratios[peer])
         report.add(f"{case.name}_times_products", 1 / ratios["products"])
-        report.add(f"{case.name}_rows_per_second", case.rows / seconds["ours"])
-        lines.append(_line(case, seconds["ours"], ratios))
+        report.add(f"{case.name}_rows_per_second", case.rows / seconds)
+        lines.append(_line(case, seconds, ratios))
     columns = ["", "rows a second", "times the loop", "times pythae", "its time in products", "the loop's"]
     report.table("Training as dvc repro runs it, medians over epochs", columns, lines)
     if not pythae_installed():
@@ -142,14 +155,14 @@ def _line(case: Case, seconds: float, ratios: Mapping[str, float]) -> list[str]:
     return [f"{of}, batches of {case.batch_size}", rate, f"{ratios['loop']:.2f}", pythae, f"{own:.2f}", f"{loop:.2f}"]
 
 
-def _medians(case: Case, *, with_pythae: bool) -> dict[str, float]:
-    """Seconds of an epoch, after a first that is not counted."""
+def _epochs(case: Case, *, with_pythae: bool) -> list[dict[str, float]]:
+    """Seconds of each epoch but the first, ours and the peers'."""
     with tempfile.TemporaryDirectory(prefix="evidence-") as name:
         folder = prepared(Path(name), case.rows, {"batch_size": case.batch_size, "max_epochs": case.epochs + 2})
         change(folder, objective=case.objective)
         output = run(folder, TIMED, json.dumps([case.batch_size, case.samples, with_pythae]), tracking=True)
-    seconds: dict[str, list[float]] = json.loads(output.splitlines()[-1])
-    return {who: float(np.median(times[1:])) for who, times in seconds.items()}
+    epochs: list[dict[str, float]] = json.loads(output.splitlines()[-1])
+    return epochs
 
 
 def _target(report: Report, arguments: argparse.Namespace) -> Iterator[str]:

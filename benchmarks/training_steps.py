@@ -17,9 +17,9 @@ from benchmarks.loops import Loop
 from benchmarks.report import Report
 from pipeline.compute import use_threads
 from vae.networks import linear
-from vae.noise import generator
+from vae.noise import of_step
 from vae.objectives import ELBO, IWAE, Objective
-from vae.vector import WeightVector
+from vae.vector import VectorAdam, WeightVector
 
 SETTINGS: tuple[tuple[int, int | None], ...] = ((20, None), (100, None), (512, None), (100, 5), (100, 50))
 TURN = 10_000  # rows, times draws, of a turn, about
@@ -34,7 +34,7 @@ def measure(report: Report, *, quick: bool) -> Iterator[str]:
     for batch_size, samples in SETTINGS:
         count = max(1, TURN // (batch_size * (samples or 1) * 10))
         y = random_rows(batch_size)
-        steps = {"ours": _ours(y, samples), "loop": Loop(y, batch_size, samples).epoch}
+        steps = {"ours": _ours(y, samples), "loop": _loops(y, batch_size, samples)}
         found = medians(cpu(2), {name: partial(_repeat, step, count) for name, step in steps.items()}, repeats)
         ours, loop = (MICRO * found[name] / count for name in steps)
         name = f"batch{batch_size}" + (f"_iwae{samples}" if samples else "")
@@ -55,16 +55,21 @@ def _ours(y: Tensor, samples: int | None) -> Case:
     vae = model(objective=objective).train()
     weights = WeightVector(vae)
     weights.bind(fuse=True)
-    adam = torch.optim.Adam([weights.vector], fused=True)
+    adam = VectorAdam(weights, fused=True)
 
     def step() -> None:
         weights.clear()
-        loss = vae(y, None, generator(0, "train", 0)).loss
+        loss = vae(y, None, of_step(0, "train", 0)).loss
         loss.backward(torch.full_like(loss, 1 / len(y)))
         weights.finish()
-        adam.step()
+        adam.update()
 
     return step
+
+
+def _loops(y: Tensor, batch_size: int, samples: int | None) -> Case:
+    loop = Loop(y, batch_size, samples)
+    return lambda: sum(1 for _ in loop.epoch(1))
 
 
 def _parts() -> dict[str, Callable[[], object]]:
@@ -81,7 +86,7 @@ def _parts() -> dict[str, Callable[[], object]]:
 
     return {
         "Adam on all weights": adam.step,
-        "the generator of its noise": lambda: generator(0, "train", 0),
+        "the generator of its noise": lambda: of_step(0, "train", 0),
         "q(z|y), a draw and the KL, and back": posterior,
         "log p(y|z) of logits, and back": lambda: vae.generative.likelihood(logits).log_prob(y).sum().backward(),
         "784 -> 200, gradient by the weight, row by row": lambda: torch.mm(gradient.T, x, out=by_rows.weight.data),

@@ -57,7 +57,7 @@ class Memory:
 
 def fitted(memory: Memory | None = None, **settings: Any) -> VAE:
     vae = small_vae(GAUSSIAN)
-    quick = {"accelerator": "cpu", "progress": False, "max_epochs": 9, "patience": 3, "learning_rate": 0.05, "batch_size": 16}
+    quick = {"accelerator": "cpu", "progress": False, "max_epochs": 9, "patience": 3, "learning_rate": 0.1, "batch_size": 16}
     return vae.fit(
         rows_for(GAUSSIAN, 50), validation=rows_for(GAUSSIAN, 20, seed=9), snapshots=memory, **{**quick, **settings}
     )

@@ -258,10 +258,10 @@ def test_a_missing_jacobian_is_seen(workspace: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_exported_weights_are_those_of_the_best_epoch(workspace: Path) -> None:
-    run_all(workspace, **{"train.max_epochs": 20, "train.learning_rate": 0.1})
+    run_all(workspace, **{"train.max_epochs": 20, "train.learning_rate": 0.3})
     history = pd.read_csv("results/train/history.csv")
     assert metrics("train")["best_epoch"] < 19
-    run_all(workspace, **{"train.max_epochs": metrics("train")["best_epoch"] + 1, "train.learning_rate": 0.1})
+    run_all(workspace, **{"train.max_epochs": metrics("train")["best_epoch"] + 1, "train.learning_rate": 0.3})
     assert metrics("train")["valid"]["bound"] == history["valid_bound"].max()
 
 

@@ -14,7 +14,7 @@ from tests.anchors import rows_for, small_vae
 from tests.test_resume import Memory
 from vae import VAE, data, schedules
 from vae.batches import Batches, Stretches
-from vae.noise import generator
+from vae.noise import of_step
 from vae.registry import SCHEDULES
 
 GAUSSIAN = {"name": "gaussian"}
@@ -46,7 +46,7 @@ def by_hand(
             group["lr"] = 0.02 * getattr(schedules, schedule)(epoch / epochs)
         for step, batch in enumerate(batches, epoch * len(batches)):
             optimizer.zero_grad()
-            vae.objective(vae, batch.rows, generator(0, "train", step, 0)).loss.mean().backward()
+            vae.objective(vae, batch.rows, of_step(0, "train", step, 0)).loss.mean().backward()
             clip_grad_norm_(vae.parameters(), clip)
             optimizer.step()
             average = decay * average + (1 - decay) * vae.pack_weights()
@@ -116,7 +116,7 @@ def test_the_average_is_validated_kept_and_resumed() -> None:
     resumed = fitted(ema_decay=0.8, validation=VALID, max_epochs=4, snapshots=memory)
     assert resumed.history.rows == whole.history.rows
     assert torch.equal(resumed.pack_weights(), whole.pack_weights())
-    noise = generator(0, "valid", 0, 0)
+    noise = of_step(0, "valid", 0, 0)
     expected = whole.objective(whole, VALID, noise).bound.mean().item()
     assert max(row["valid_bound"] for row in whole.history.rows) == pytest.approx(expected)
 

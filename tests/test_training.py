@@ -13,7 +13,7 @@ import torch
 from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.batches import Batches
-from vae.noise import draws, generator, per_example
+from vae.noise import draws, of_step, per_example
 from vae.objectives import Values
 from vae.totals import TOGETHER, Totals
 from vae.training import AcceleratorError, DivergenceError
@@ -55,9 +55,9 @@ def test_averages_count_rows_not_batches() -> None:
     vae.fit(y, validation=y, learning_rate=1e-300, batch_size=16, **{**QUICK, "max_epochs": 1})
     batches = Batches(y, 1024)
     with torch.no_grad():
-        expected = vae.objective(vae, next(iter(batches)).rows, generator(0, "valid", 0, 0)).elbo.mean().item()
+        expected = vae.objective(vae, next(iter(batches)).rows, of_step(0, "valid", 0, 0)).elbo.mean().item()
         parts = [
-            vae.objective(vae, batch.rows, generator(0, "train", t, 0)).elbo for t, batch in enumerate(Batches(y, 16, seed=0))
+            vae.objective(vae, batch.rows, of_step(0, "train", t, 0)).elbo for t, batch in enumerate(Batches(y, 16, seed=0))
         ]
     assert vae.history.rows[0]["valid_elbo"] == pytest.approx(expected)
     assert vae.history.rows[0]["train_elbo"] == pytest.approx(torch.cat(parts).mean().item())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from tests.anchors import rows_for, small_vae
 from vae import VAE
 from vae.fused import ACTIVATIONS, LARGE, Fused, tanh
 from vae.networks import Architecture, Feedforward, linear
-from vae.noise import generator
+from vae.noise import generator, of_step
+from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding, Values
 from vae.registry import ACTIVATIONS as NAMES
-from vae.vector import WeightVector
+from vae.vector import VectorAdam, WeightVector
 
 GAUSSIAN = {"name": "gaussian"}
 
@@ -81,28 +83,96 @@ def test_a_network_that_a_step_does_not_use_has_no_gradient() -> None:
     assert all(weight.grad.abs().sum() > 0 for weight in pair[1].parameters())
 
 
-@pytest.mark.parametrize("prior", ["standard_normal", "vamp"])
-def test_a_models_step_is_autograds(prior: str) -> None:
-    """A VampPrior's step uses the inference network twice."""
-    settings: dict[str, Any] = {
-        "prior": {"name": prior},
-        "data_dim": 4,
-        "latent_dim": 2,
-        "likelihood": "gaussian_per_dimension",
-    }
-    vae, y = VAE({"hidden": (6, 3)}, {"hidden": (7,)}, **settings).double(), rows_for(GAUSSIAN)
+def step_gradient(vae: VAE, y: torch.Tensor, *, fuse: bool) -> tuple[Values, torch.Tensor]:
+    vector = WeightVector(vae)
+    vector.bind(fuse=fuse)
+    vector.clear()
+    values = vae.objective(vae, y, generator(0, "x"), epoch=0.5)
+    values.loss.mean().backward()
+    vector.finish()
+    found = vector.gradient.clone()
+    vector.release()
+    return values, found
 
-    def gradient(*, fuse: bool) -> torch.Tensor:
-        vector = WeightVector(vae)
-        vector.bind(fuse=fuse)
-        vector.clear()
-        vae.objective(vae, y, generator(0, "x")).loss.mean().backward()
-        vector.finish()
-        found = vector.gradient.clone()
-        vector.release()
-        return found
 
-    torch.testing.assert_close(gradient(fuse=True), gradient(fuse=False), rtol=1e-10, atol=1e-12)
+FOR_ANY_PRIOR: tuple[Objective, ...] = (
+    ELBO(1),
+    ELBO(3),
+    BetaELBO(2, beta=3.0, schedule="linear", epochs=2.0),
+    StickingTheLanding(3),
+    IWAE(4),
+    PIWAE(2, averages=3),
+    DReG(4),
+)
+OBJECTIVES = (
+    *FOR_ANY_PRIOR,
+    ELBO(1, "closed_form"),
+    ELBO(3, "closed_form"),
+    BetaELBO(2, "closed_form", beta=3.0),
+    FreeBits(2, nats=0.01),
+    FreeBits(2, "closed_form", nats=0.01),
+)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian_per_dimension", "bernoulli"])
+@pytest.mark.parametrize(
+    ("objective", "prior"),
+    [
+        *((objective, "standard_normal") for objective in OBJECTIVES),
+        *((objective, prior) for objective in FOR_ANY_PRIOR for prior in ("gaussian_mixture", "vamp")),
+    ],
+    ids=str,
+)
+def test_a_models_step_is_autograds(objective: Objective, prior: str, likelihood: str) -> None:
+    """A VampPrior's step uses the inference network twice. Standard deviations are on both sides of 1."""
+    settings: dict[str, Any] = {"prior": prior, "data_dim": 4, "latent_dim": 2, "likelihood": likelihood}
+    vae = VAE({"hidden": (6, 3)}, {"hidden": (7,)}, objective=objective, **settings).double()
+    torch.nn.init.normal_(vae.inference.network.last.weight, generator=torch.Generator().manual_seed(0))
+    y = rows_for(GAUSSIAN) if likelihood != "bernoulli" else (rows_for(GAUSSIAN) > 0).double()
+    with torch.no_grad():
+        stddev = vae.inference(y).stddev
+    assert stddev.min() < 0.9
+    assert stddev.max() > 1.1
+    (values, gradient), (plain, expected) = (step_gradient(vae, y, fuse=fuse) for fuse in (True, False))
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+    for name in ("loss", "reconstruction", "kl", "bound"):
+        torch.testing.assert_close(getattr(values, name), getattr(plain, name), rtol=1e-10, atol=1e-12)
+
+
+def test_a_step_by_the_vectors_adam_is_torchs() -> None:
+    """But for rounding, as vector instructions do not end where weights do; also after a state has been loaded."""
+    modules = [network("tanh").float() for _ in range(2)]
+    settings: dict[str, Any] = {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.2, "fused": True}
+    weights, torchs = WeightVector(modules[0]), torch.optim.Adam(modules[1].parameters(), **settings)
+    weights.bind(fuse=False)
+    own = VectorAdam(weights, **settings)
+    for step in range(6):
+        if step == 4:
+            state = copy.deepcopy(own.state_dict())
+            own = VectorAdam(weights, **settings)
+            own.load_state_dict(state)
+        for pair in zip(*(module.parameters() for module in modules), strict=True):
+            gradient = (pair[1].detach() + step).sin()
+            assert pair[0].grad is not None
+            pair[0].grad.copy_(gradient)
+            pair[1].grad = gradient
+        for of in (own, torchs):
+            of.param_groups[0]["lr"] = 0.1 / (1 + step)
+        own.update()
+        torchs.step()
+    for pair in zip(*(module.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-7)
+
+
+def test_seeds_of_steps_are_functions_of_their_address() -> None:
+    """Also between blocks of 64, in any order."""
+    steps = [0, 63, 64, 1000, 63, 0]
+    found = [torch.rand(3, generator=of_step(1, "train", step, 0)).tolist() for step in steps]
+    assert found[0] == found[5]
+    assert found[1] == found[4]
+    others = [of_step(2, "train", 0, 0), of_step(1, "valid", 0, 0), of_step(1, "train", 0, 1)]
+    distinct = {tuple(numbers) for numbers in found + [torch.rand(3, generator=other).tolist() for other in others]}
+    assert len(distinct) == 7
 
 
 def test_weights_are_views_while_bound_and_their_own_afterwards() -> None:

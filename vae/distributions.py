@@ -169,23 +169,28 @@ class BernoulliLogits(torch.autograd.Function):
         """Logits (S, ..., D) and values (..., D) -> (S, ...)."""
         ctx.save_for_backward(logits, y)
         factor = y - 1
-        parts = [torch.linalg.vecdot(factor, some) + logsigmoid(some).sum(dim=-1) for some in _slices(logits, y)]
-        return torch.cat(parts)
+        return torch.cat([bernoulli_log_prob(some, factor) for some in slices(logits, y)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Of the logits."""
         logits, y = ctx.saved_tensors
         found = torch.empty_like(logits)
-        every = zip(*(_slices(of, y) for of in (logits, found, gradient[..., None])), strict=True)
+        every = zip(*(slices(of, y) for of in (logits, found, gradient[..., None])), strict=True)
         for some, out, factor in every:
             torch.sub(y, torch.sigmoid(some, out=out), out=out).mul_(factor)
         return found, None
 
 
-def _slices(of: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def bernoulli_log_prob(logits: Tensor, factor: Tensor) -> Tensor:
+    """Sum over D of (y - 1) f + log sigmoid(f), from logits f (..., D) and the factor y - 1."""
+    return torch.linalg.vecdot(factor, logits) + logsigmoid(logits).sum(dim=-1)
+
+
+def slices(of: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """So many draws (S, ...) at a time that their logits stay in a core's cache."""
-    return of.split(max(1, SLICE // y.numel()))
+    count = max(1, SLICE // y.numel())
+    return (of,) if count >= len(of) else of.split(count)
 
 
 class IndependentBernoulli(Distribution):

@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, relu, silu, softplus
 
+from vae.distributions import DiagonalNormal
+from vae.fused_terms import Decode, Encode
 from vae.layers import tanh_
+from vae.likelihoods import Likelihood
 from vae.networks import Feedforward
 
 LARGE = 2**15  # numbers from which torch divides the work between threads
@@ -75,6 +79,13 @@ class Layer:
         return (x.T, gradient) if self.by_columns else (gradient.T, x)
 
 
+class Passed(NamedTuple):
+    """What layers got, the rows (N, input_dim) at first, and what activations got."""
+
+    inputs: list[Tensor]
+    before: list[Tensor]
+
+
 class Fused:
     """A `Feedforward` of linear layers with biases and activations, nothing else.
 
@@ -87,7 +98,7 @@ class Fused:
         self.layers = [Layer(layer) for layer in linear]
         self.activation = ACTIVATIONS[type(network[1])] if len(linear) > 1 else None
         self.parameters = [of for layer in linear for of in (layer.weight, layer.bias)]
-        self.fresh = True
+        self.parameter, self.fresh = self.parameters[0], True
 
     @staticmethod
     def applies(network: Feedforward) -> bool:
@@ -98,9 +109,40 @@ class Fused:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rows (N, input_dim) -> (N, output_dim)."""
-        output: Tensor = Pass.apply(x, self, *self.parameters)
+        """Rows (N, input_dim) -> (N, output_dim), differentiably."""
+        output: Tensor = Pass.apply(x, self.parameter, self)
         return output
+
+    def encode(self, x: Tensor, noise: Tensor, *, closed_form: bool) -> tuple[DiagonalNormal, Tensor, Tensor]:
+        """q(z|y), through which no gradient passes, draws z, and their part in the KL, which it does pass: see `Encode`."""
+        z, part, mean, stddev = Encode.apply(x, self.parameter, self, noise, closed_form)
+        return DiagonalNormal(mean, stddev), z, part
+
+    def log_prob(self, z: Tensor, likelihood: Likelihood, y: Tensor) -> Tensor:
+        """log p(y|z) of latents (S, N, K) and rows (N, D), (S, N): see `Decode`."""
+        log_probability: Tensor = Decode.apply(z, self.parameter, self, likelihood, y)
+        return log_probability
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Passed]:
+        """Rows (N, input_dim) -> (N, output_dim), and what `backward` needs."""
+        inputs, before = [x], list[Tensor]()
+        for layer in self.layers[:-1]:
+            assert self.activation is not None
+            before.append(layer(inputs[-1]))
+            inputs.append(self.activation.forward(before[-1]))
+        return self.layers[-1](inputs[-1]), Passed(inputs, before)
+
+    def backward(self, passed: Passed, gradient: Tensor, *, to_rows: bool) -> Tensor | None:
+        """From the gradient by the output (N, output_dim) write those by weights; that by rows, if it is asked for."""
+        first, self.fresh = self.fresh, False
+        for k in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[k]
+            (layer.write_gradients if first else layer.add_gradients)(passed.inputs[k], gradient)
+            if k:
+                assert self.activation is not None
+                gradient = torch.mm(gradient, layer.weight)
+                gradient = self.activation.backward(gradient, passed.before[k - 1], passed.inputs[k])
+        return torch.mm(gradient, self.layers[0].weight) if to_rows else None
 
     def finish(self) -> None:
         """After a step's gradients have been computed: nothing of an earlier step may be left."""
@@ -115,28 +157,14 @@ class Pass(torch.autograd.Function):
     """Through all layers and back; the gradient by the weights is written by the way, not returned."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, network: Fused, *parameters: Tensor) -> Tensor:
-        """Rows (N, input_dim); the parameters are those of the network, so that a gradient is asked for."""
-        ctx.network, ctx.inputs, ctx.before = network, [x], []
-        for layer in network.layers[:-1]:
-            assert network.activation is not None
-            before = layer(ctx.inputs[-1])
-            ctx.before.append(before)
-            ctx.inputs.append(network.activation.forward(before))
-        output: Tensor = network.layers[-1](ctx.inputs[-1])
+    def forward(ctx: Any, x: Tensor, parameter: Tensor, network: Fused) -> Tensor:
+        """Rows (N, input_dim); the parameter is one of the network's, so that a gradient is asked for."""
+        output, ctx.passed = network.forward(x)
+        ctx.network = network
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
         """By the rows, if it is asked for."""
-        network: Fused = ctx.network
-        first, network.fresh = network.fresh, False
-        for k in range(len(network.layers) - 1, -1, -1):
-            layer = network.layers[k]
-            (layer.write_gradients if first else layer.add_gradients)(ctx.inputs[k], gradient)
-            if k:
-                assert network.activation is not None
-                gradient = torch.mm(gradient, layer.weight)
-                gradient = network.activation.backward(gradient, ctx.before[k - 1], ctx.inputs[k])
-        to_rows = torch.mm(gradient, network.layers[0].weight) if ctx.needs_input_grad[0] else None
-        return to_rows, *[None] * (1 + len(network.parameters))
+        return ctx.network.backward(ctx.passed, gradient, to_rows=ctx.needs_input_grad[0]), None, None

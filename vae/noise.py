@@ -7,6 +7,7 @@ uninterrupted one would have drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 DRAWS_PER_BLOCK = 128
 DRAWS_PER_ADDRESS = 256
+SEEDS_PER_ADDRESS = 64
 
 
 def generator(seed: int, stream: str, *address: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -23,9 +25,23 @@ def generator(seed: int, stream: str, *address: int, device: torch.device | str 
     The seed is mixed by numpy's `SeedSequence`, which makes neighbouring addresses independent. torch's generator for CPUs
     keeps 32 bits of it: among 100,000 addresses about one pair draws the same numbers.
     """
+    return torch.Generator(device).manual_seed(_seeds(1, seed, stream, *address)[0])
+
+
+def of_step(seed: int, stream: str, step: int, *address: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The same for steps that follow one another: their seeds are mixed 64 at a time, which takes less time."""
+    block, place = divmod(step, SEEDS_PER_ADDRESS)
+    return torch.Generator(device).manual_seed(_seeds_of_block(seed, stream, block, *address)[place])
+
+
+@lru_cache(maxsize=64)
+def _seeds_of_block(seed: int, stream: str, *address: int) -> list[int]:
+    return _seeds(SEEDS_PER_ADDRESS, seed, stream, *address)
+
+
+def _seeds(count: int, seed: int, stream: str, *address: int) -> list[int]:
     entropy = [seed, int.from_bytes(stream.encode(), "little"), len(address), *address]
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) % 2**63)
+    return [state % 2**63 for state in np.random.SeedSequence(entropy).generate_state(count, np.uint64).tolist()]
 
 
 def per_example(seed: int, stream: str, ids: Tensor, block: int, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ from vae.averaging import Average
 from vae.batches import Batch, Stretch
 from vae.gradients import GradientNorms
 from vae.hiding import hide
-from vae.noise import generator
+from vae.noise import of_step
 from vae.objectives import DONE, Objective, Values
 from vae.totals import OF_RAW_DATA, QUANTITIES, Totals
-from vae.vector import WeightVector
+from vae.vector import VectorAdam, WeightVector
 
 if TYPE_CHECKING:
     from vae.training import Training
@@ -96,8 +96,8 @@ class Steps(pl.LightningModule):
         self._processes, self._rank, self._place = self.trainer.world_size, self.global_rank, self.weights.vector.device
         self._direct = self._processes == 1 and not scaled
         self._fuses = self._direct and not str(self.trainer.precision).endswith("mixed")
-        return torch.optim.Adam(
-            [self.weights.vector],
+        return VectorAdam(
+            self.weights,
             lr=settings.learning_rate,
             eps=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
@@ -124,8 +124,10 @@ class Steps(pl.LightningModule):
         """A step by the gradient of the weighted sum of losses (N,), without a detour through Lightning."""
         losses.backward(torch.full_like(losses, weight))
         self.weights.finish()
-        self.on_before_optimizer_step(optimizer.optimizer)
-        optimizer.optimizer.step()
+        adam = optimizer.optimizer
+        assert isinstance(adam, VectorAdam)
+        self.on_before_optimizer_step(adam)
+        adam.update()
 
     def _descend(self, losses: Tensor, weight: float, optimizer: pl.core.optimizer.LightningOptimizer) -> None:
         """The same by Lightning, which averages over processes, so each gives its share of the sum, and scales gradients."""
@@ -156,7 +158,7 @@ class Steps(pl.LightningModule):
             group["lr"] = self.training_settings.learning_rate_after(epoch)
 
     def _noise(self, stream: str, position: int) -> torch.Generator:
-        return generator(self.training_settings.seed, stream, position, self._rank, device=self._place or self.device)
+        return of_step(self.training_settings.seed, stream, position, self._rank, device=self._place or self.device)
 
     def _log(self, split: str, **others: Tensor) -> None:
         means = dict(zip(QUANTITIES, self._totals[split].means(self.trainer.strategy).tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,14 @@ class WeightVector:
     Attributes:
         vector: All of them, with zeros between.
         gradient: By them.
+        sizes: Numbers of the vector that each weight takes.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._weights = list(module.parameters())
+        self.sizes = [_padded(weight) for weight in self._weights]
         like = self._weights[0].detach()
-        self.vector = nn.Parameter(like.new_zeros(length(module)))
+        self.vector = nn.Parameter(like.new_zeros(sum(self.sizes)))
         self.gradient = torch.zeros_like(self.vector)
         self._gradients = self._parts(self.gradient)
         self._rest, self._fused = [self.gradient], list[Fused]()
@@ -78,9 +81,60 @@ class WeightVector:
 
     def _parts(self, vector: Tensor) -> list[Tensor]:
         """Views of ``vector``, one for each weight, that lie in memory as it does."""
-        starts = accumulate(map(_padded, self._weights[:-1]), initial=0)
+        starts = accumulate(self.sizes[:-1], initial=0)
         parts = zip(self._weights, starts, strict=True)
         return [vector.as_strided(weight.shape, _dense(weight).stride(), start) for weight, start in parts]
+
+
+class VectorAdam(torch.optim.Adam):
+    """Adam of a `WeightVector`, by torch's own operation.
+
+    `step` does the same, but sorts parameters by device and dtype first, and divides the vector between threads in halves, of
+    which each thread has to fetch what the other has computed: together a fifth of the time of a step of a small network.
+
+    Args:
+        weights: To be updated.
+        settings: Of torch's Adam.
+    """
+
+    def __init__(self, weights: WeightVector, **settings: Any) -> None:
+        super().__init__([weights.vector], **settings)
+        self._sizes = weights.sizes
+        self._whole: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """A step; the first is left to `step`, which makes the state."""
+        (group,) = self.param_groups
+        (vector,) = group["params"]
+        if not (state := self.state.get(vector)):
+            self.step()
+            return
+        state["step"].add_(1)
+        weights, gradients, first_moments, second_moments = self._parts(
+            vector, vector.grad, state["exp_avg"], state["exp_avg_sq"]
+        )
+        torch._fused_adam_(
+            weights,
+            gradients,
+            first_moments,
+            second_moments,
+            [],
+            [state["step"]] * len(self._sizes),
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _parts(self, *whole: Tensor) -> list[tuple[Tensor, ...]]:
+        """Of these vectors, one for each weight; the same as in the last step, unless a state has been loaded."""
+        if len(self._whole) != len(whole) or any(of is not before for of, before in zip(whole, self._whole, strict=True)):
+            self._whole, self._split = whole, [of.detach().split(self._sizes) for of in whole]
+        return self._split
 
 
 def length(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn.functional import logsigmoid, softplus
 from typing_extensions import override
 
-from vae.distributions import Columns, IndependentBernoulli
+from vae.distributions import Columns, IndependentBernoulli, bernoulli_log_prob, slices
 from vae.likelihoods import moments
 from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
 from vae.supports import BINARY, whole_numbers
@@ -19,10 +19,20 @@ class Bernoulli(Likelihood):
 
     support = BINARY
     measure = "probability"
+    differentiates = True
 
     @override
     def forward(self, f: Tensor) -> IndependentBernoulli:
         return IndependentBernoulli(f)
+
+    @override
+    def log_prob_and_gradient(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        factor = y - 1
+        parts = []
+        for some in slices(f, y):  # that are still in a core's cache when their gradient is computed
+            parts.append(bernoulli_log_prob(some, factor))
+            torch.sub(y, some.sigmoid_(), out=some)
+        return parts[0] if len(parts) == 1 else torch.cat(parts), f
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:

@@ -26,22 +26,34 @@ DONE = math.inf  # epochs of training, after any schedule's end
 class Terms:
     """The terms of the ELBO for rows y of shape (N, D), from S shared draws z_s ~ q(z|y). All are in nats.
 
+    Args:
+        vae, y, S: The model, rows and number of draws.
+        generator: Of the draws.
+        gradient: Where that of the KL is to come from, which lets a step of the training compute q(z|y), the draws and this
+            as one operation: no gradient passes then through ``q`` itself. None lets it pass everywhere.
+
     Attributes:
         q: q(z|y), batch shape (N,), event shape (K,).
         prior: p(z).
         z: The draws, shape (S, N, K).
     """
 
-    def __init__(self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None) -> None:
-        self._vae, self._y = vae, y
-        self.q = vae.inference(y)
-        self.prior = vae.prior()
-        self.z = self.q.rsample((S,), generator)
+    def __init__(
+        self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None, gradient: KL | None = None
+    ) -> None:
+        self._vae, self._y, self.prior = vae, y, vae.prior()
+        draw = vae.inference.fused_draw(gradient, self.prior) if gradient and torch.is_grad_enabled() else None
+        if draw is None:
+            self.q = vae.inference(y)
+            self.z = self.q.rsample((S,), generator)
+        else:
+            self.q, self.z, part = draw(y, S, generator)
+            self.__dict__["closed_form" if gradient == "closed_form" else "log_posterior_of_draws"] = part
 
     @cached_property
     def log_likelihood_of_draws(self) -> Tensor:
         """log p(y|z_s), (S, N)."""
-        return self._vae.generative(self.z).log_prob(self._y)
+        return self._vae.generative.log_prob(self.z, self._y)
 
     @cached_property
     def log_posterior_of_draws(self) -> Tensor:

@@ -40,9 +40,13 @@ class ELBO(Objective):
 
     @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.samples, generator)
+        terms = Terms(vae, y, self.samples, generator, self._gradient)
         reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
         return Values(self._loss(terms, epoch), reconstruction, kl)
+
+    @property
+    def _gradient(self) -> KL | None:
+        return self.kl
 
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         return getattr(terms, self.kl) - terms.log_likelihood
@@ -119,6 +123,11 @@ class FreeBits(ELBO):
             )
         super().check(vae)
 
+    @property
+    @override
+    def _gradient(self) -> None:
+        """Of single dimensions."""
+
     @override
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         groups = terms.kl_columns(self.kl).mean(dim=0).split(self.group)
@@ -139,7 +148,7 @@ class StickingTheLanding(Objective):
 
     @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.samples, generator)
+        terms = Terms(vae, y, self.samples, generator, "monte_carlo")
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
         log_posterior = mean(terms.q.detach().log_prob(terms.z))
         return Values(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)

@@ -32,7 +32,7 @@ class IWAE(Objective):
 
     @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.draws, generator)
+        terms = Terms(vae, y, self.draws, generator, "monte_carlo")
         bound = self._bound(terms.log_likelihood_of_draws + terms.log_prior_of_draws - terms.log_posterior_of_draws)
         return Values(self._loss(terms, bound), terms.log_likelihood, terms.monte_carlo, bound)
 
