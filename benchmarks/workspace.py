@@ -16,17 +16,18 @@ from benchmarks.harness import HIDDEN, LATENT, random_rows
 from pipeline.files import from_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-HELD_OUT = 1000  # validation rows, and test rows
+SHARE = 60  # training rows for each validation row, and for each test row: 1,000 of each beside 60,000
 
 
 def prepared(folder: Path, count: int, train: Mapping[str, Any]) -> Path:
     """A workspace with so many training rows of 784 binary columns, prepared; ``train`` is that section of params.yaml."""
-    rows = random_rows(count + 2 * HELD_OUT).numpy().astype("int8")
+    held_out = count // SHARE
+    rows = random_rows(count + 2 * held_out).numpy().astype("int8")
     (folder / "data/raw").mkdir(parents=True)
     pd.DataFrame(rows, columns=[f"p{i}" for i in range(rows.shape[1])]).to_parquet(folder / "data/raw/rows.parquet")
     params = from_yaml((ROOT / "params.yaml").read_text())
     params["data"] |= {"path": "data/raw/rows.parquet", "exclude": [], "shape": [28, 28], "dequantize": None, "scale": "none"}
-    shares = {"train": count, "valid": HELD_OUT, "test": HELD_OUT}
+    shares = {"train": count, "valid": held_out, "test": held_out}
     params["data"]["fractions"] = {split: share / len(rows) for split, share in shares.items()}
     params["model"] = {"latent_dim": LATENT, "likelihood": {"name": "bernoulli"}, "generative": HIDDEN, "inference": HIDDEN}
     write_yaml(folder / "params.yaml", params)

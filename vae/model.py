@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -159,7 +160,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         self, y: Tensor, objective: Objective | None = None, noise: torch.Generator | None = None, epoch: float = DONE
     ) -> Values:
         """The objective per row of ``y``, after so many epochs of training; in training mode a step of it."""
-        with during(Step(noise), self._active):
+        with during(Step(noise), self._active) if self._active else nullcontext():
             return (objective or self.objective)(self, y, noise, epoch)
 
     # ---- helpers
