@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from benchmarks.harness import Case, cpu, medians, model, random_rows
+from benchmarks.harness import LATENT, PIXELS, Case, cpu, medians, model, random_rows
 from benchmarks.loops import Loop
 from benchmarks.report import Report
 from pipeline.compute import use_threads
@@ -73,22 +73,31 @@ def _loops(y: Tensor, batch_size: int, samples: int | None) -> Case:
 
 
 def _parts() -> dict[str, Callable[[], object]]:
-    vae, rows = model(), 20
-    adam = torch.optim.Adam([WeightVector(vae).vector], fused=True)
-    adam.param_groups[0]["params"][0].grad = torch.zeros_like(adam.param_groups[0]["params"][0])
-    x, gradient, features = torch.randn(rows, 784), torch.randn(rows, 200), torch.randn(rows, 100, requires_grad=True)
-    logits, y, prior = torch.randn(1, rows, 784, requires_grad=True), random_rows(rows), vae.prior()
-    by_rows, by_columns = nn.Linear(784, 200), linear(784, 200)
+    vae, rows = model(objective=ELBO(kl="closed_form")).train(), 20
+    weights = WeightVector(vae)
+    weights.bind(fuse=True)
+    adam, prior, y = VectorAdam(weights, fused=True), vae.prior(), random_rows(rows)
+    z, x, gradient = torch.randn(1, rows, LATENT, requires_grad=True), torch.randn(rows, PIXELS), torch.randn(rows, 200)
+    by_rows, by_columns = nn.Linear(PIXELS, 200), linear(PIXELS, 200)
+    draw = vae.inference.fused_draw("closed_form", prior)
+    assert draw is not None
 
-    def posterior() -> None:
-        q = vae.inference.posterior(features)
+    def encode() -> None:
+        _, z, kl = draw(y, 1, None)
+        (z.sum() + kl.sum()).backward()
+
+    def encode_by_autograd() -> None:
+        q = vae.inference(y)
         (q.rsample((1,)).sum() + kl_divergence(q, prior).sum()).backward()
 
     return {
-        "Adam on all weights": adam.step,
+        "Adam, weight by weight": adam.update,
+        "the same by torch's `step`, on one vector": adam.step,
         "the generator of its noise": lambda: of_step(0, "train", 0),
-        "q(z|y), a draw and the KL, and back": posterior,
-        "log p(y|z) of logits, and back": lambda: vae.generative.likelihood(logits).log_prob(y).sum().backward(),
+        "q(z|y), a draw and the KL, and back": encode,
+        "the same, but for the network by autograd": encode_by_autograd,
+        "log p(y|z), and back": lambda: vae.generative.log_prob(z, y).sum().backward(),
+        "the same, but for the network by autograd ": lambda: vae.generative(z).log_prob(y).sum().backward(),
         "784 -> 200, gradient by the weight, row by row": lambda: torch.mm(gradient.T, x, out=by_rows.weight.data),
         "the same, column by column": lambda: torch.mm(x.T, gradient, out=by_columns.weight.data.T),
     }
