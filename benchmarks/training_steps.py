@@ -82,13 +82,17 @@ def _parts() -> dict[str, Callable[[], object]]:
     draw = vae.inference.fused_draw("closed_form", prior)
     assert draw is not None
 
+    def back(of: Tensor) -> None:
+        of.backward()
+        vae.inference.network.fused.fresh = vae.generative.network.fused.fresh = True  # as before a step
+
     def encode() -> None:
         _, z, kl = draw(y, 1, None)
-        (z.sum() + kl.sum()).backward()
+        back(z.sum() + kl.sum())
 
     def encode_by_autograd() -> None:
         q = vae.inference(y)
-        (q.rsample((1,)).sum() + kl_divergence(q, prior).sum()).backward()
+        back(q.rsample((1,)).sum() + kl_divergence(q, prior).sum())
 
     return {
         "Adam, weight by weight": adam.update,
@@ -96,8 +100,8 @@ def _parts() -> dict[str, Callable[[], object]]:
         "the generator of its noise": lambda: of_step(0, "train", 0),
         "q(z|y), a draw and the KL, and back": encode,
         "the same, but for the network by autograd": encode_by_autograd,
-        "log p(y|z), and back": lambda: vae.generative.log_prob(z, y).sum().backward(),
-        "the same, but for the network by autograd ": lambda: vae.generative(z).log_prob(y).sum().backward(),
+        "log p(y|z), and back": lambda: back(vae.generative.log_prob(z, y).sum()),
+        "the same, but for the network by autograd ": lambda: back(vae.generative(z).log_prob(y).sum()),
         "784 -> 200, gradient by the weight, row by row": lambda: torch.mm(gradient.T, x, out=by_rows.weight.data),
         "the same, column by column": lambda: torch.mm(x.T, gradient, out=by_columns.weight.data.T),
     }
