@@ -17,8 +17,8 @@ EQUAL = 64  # rounding errors: weights that differ by less than so many units in
 
 
 def tail_length(S: int) -> int:
-    """How many of S weights make the tail: min(S / 5, 3 sqrt S); none below 100, where a fit says nothing."""
-    return math.floor(min(S / 5, 3 * math.sqrt(S))) if S >= LEAST_SAMPLES else 0
+    """How many of S weights make the tail: min(S / 5, 3 sqrt S), rounded up (ArviZ's psislw, R's loo); none below 100."""
+    return math.ceil(min(S / 5, 3 * math.sqrt(S))) if S >= LEAST_SAMPLES else 0
 
 
 def pareto_k(tail: Tensor) -> Tensor:
