@@ -160,13 +160,16 @@ class Scoring:
     def _bounds(self, scores: Scores) -> Scores:
         settings = scores.annealed.settings if scores.annealed else self._tuned("posterior")
         N, C = self._annealing.bounds_examples, self._annealing.chains
-        total = 2 * N * settings.temperatures
+        total, gaps = 2 * N * settings.temperatures, self.test.isnan()
+        missing = gaps if gaps.any() else None
         with self._task("bounds on simulated rows", total) as advance:
             bounds = self._piece(
                 "bounds",
                 advance,
                 total,
-                lambda: bidirectional_bounds(self.vae, N, C, annealing=settings, seed=self.seed, advance=advance),
+                lambda: bidirectional_bounds(
+                    self.vae, N, C, annealing=settings, missing=missing, seed=self.seed, advance=advance
+                ),
             )
         return replace(scores, bounds=bounds)
 
