@@ -121,7 +121,7 @@ def fit_baselines(train: Array, valid: Array, schema: Schema, *, components: Seq
     kinds, or with missing values, have no such mixtures: each column is modelled by itself then.
     """
     if not schema.is_plain:
-        independent = IndependentColumns(schema, valid).fit(train)
+        independent = IndependentColumns(schema).fit(train)
         return [Baseline("independent", independent, {"families": independent.families_})]
 
     def fitted(count: int) -> Density:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
@@ -21,28 +21,35 @@ Fit = Callable[[Array, Column], LogDensity]
 LEAST_SCALE, LEAST_DEGREES, FLOOR = 1e-2, 1.0, 1e-4
 
 
-class IndependentColumns:
-    """The product of univariate distributions, each of the family of its column's kind that is best on validation rows.
+class Family(NamedTuple):
+    """A family of distributions: how one is fitted, and how many parameters that has."""
 
-    Missing values (NaN) contribute nothing. Densities are of prepared values, as a VAE's are.
+    fit: Fit
+    parameters: int
+
+
+class IndependentColumns:
+    """The product of univariate distributions, each of the family of its column's kind that is best on the training rows.
+
+    Best is the largest log-likelihood minus number of parameters (Akaike 1974): no other row has a say. Missing values (NaN)
+    contribute nothing. Densities are of prepared values, as a VAE's are.
 
     Args:
         schema: Of the columns.
-        valid: Validation rows (N, D).
 
     Attributes:
         families_: The name of the family by column.
     """
 
-    def __init__(self, schema: Schema, valid: Array) -> None:
-        self._schema, self._valid = schema, valid
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
 
     def fit(self, X: Array) -> Self:
         """Fit to training rows (N, D)."""
         self.families_: dict[str, str] = {}
         self._fitted: list[LogDensity] = []
         for d, column in enumerate(self._schema.columns):
-            name, density = _best(column, X[:, d], self._valid[:, d])
+            name, density = _best(column, X[:, d])
             self.families_[column.name] = name
             self._fitted.append(density)
         return self
@@ -52,12 +59,18 @@ class IndependentColumns:
         return np.sum([_observed(density, X[:, d]) for d, density in enumerate(self._fitted)], axis=0)
 
 
-def _best(column: Column, train: Array, valid: Array) -> tuple[str, LogDensity]:
+def _best(column: Column, train: Array) -> tuple[str, LogDensity]:
     y = train[~np.isnan(train)].astype(np.float64)
-    families = {name: fit for name, fit in FAMILIES[column.kind].items() if name not in POSITIVE or column.range[0] > 0}
-    fitted = {name: fit(y, column) for name, fit in families.items()}
-    best = max(fitted, key=lambda name: _observed(fitted[name], valid).sum())
+    left_out = () if _is_positive(y, column) else POSITIVE
+    families = {name: family for name, family in FAMILIES[column.kind].items() if name not in left_out}
+    fitted = {name: family.fit(y, column) for name, family in families.items()}
+    best = max(fitted, key=lambda name: fitted[name](y).sum() - families[name].parameters)
     return best, fitted[best]
+
+
+def _is_positive(y: Array, column: Column) -> bool:
+    """Whether all raw values are, as well as float32 can tell them from 0."""
+    return bool(column.numbers(np.nextafter(np.float32(y.min()), np.float32(-np.inf))) > 0)
 
 
 def _observed(density: LogDensity, y: Array) -> Array:
@@ -76,10 +89,18 @@ def _real(family: Any, y: Array, column: Column) -> LogDensity:
 
 
 def _positive(family: Any, y: Array, column: Column) -> LogDensity:
-    """Of positive raw numbers, as a density of the prepared ones."""
-    inverse, log_derivative = column.transform.inverse, column.transform.log_derivative
-    parameters = family.fit(inverse(y), floc=0)
-    return lambda values: family.logpdf(inverse(values), *parameters) - log_derivative(values)
+    """Of positive raw numbers, as a density of the prepared ones.
+
+    A row that is not trained on may have another: one part in n + 1 (Laplace's rule of succession) is a normal distribution.
+    """
+    inverse, log_derivative, n = column.transform.inverse, column.transform.log_derivative, len(y)
+    parameters, elsewhere = family.fit(inverse(y), floc=0), _real(stats.norm, y, column)
+
+    def log_density(values: Array) -> Array:
+        positive = family.logpdf(inverse(values), *parameters) - log_derivative(values)
+        return np.logaddexp(positive + np.log(n), elsewhere(values)) - np.log(n + 1)
+
+    return log_density
 
 
 def _mixture(components: int, y: Array, column: Column) -> LogDensity:
@@ -115,23 +136,23 @@ def _negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> L
     return partial(log_density, found.x)
 
 
-FAMILIES: Mapping[Kind, Mapping[str, Fit]] = {
+FAMILIES: Mapping[Kind, Mapping[str, Family]] = {
     "continuous": {
-        "normal": partial(_real, stats.norm),
-        "student_t": partial(_real, stats.t),
-        "skew_normal": partial(_real, stats.skewnorm),
-        "log_normal": partial(_positive, stats.lognorm),
-        "gamma": partial(_positive, stats.gamma),
-        "mixture of 2 normals": partial(_mixture, 2),
-        "mixture of 4 normals": partial(_mixture, 4),
+        "normal": Family(partial(_real, stats.norm), 2),
+        "student_t": Family(partial(_real, stats.t), 3),
+        "skew_normal": Family(partial(_real, stats.skewnorm), 3),
+        "log_normal": Family(partial(_positive, stats.lognorm), 2),
+        "gamma": Family(partial(_positive, stats.gamma), 2),
+        "mixture of 2 normals": Family(partial(_mixture, 2), 5),
+        "mixture of 4 normals": Family(partial(_mixture, 4), 11),
     },
     "count": {
-        "poisson": _poisson,
-        "negative_binomial": _negative_binomial,
-        "zero_inflated_negative_binomial": partial(_negative_binomial, inflated=True),
+        "poisson": Family(_poisson, 1),
+        "negative_binomial": Family(_negative_binomial, 2),
+        "zero_inflated_negative_binomial": Family(partial(_negative_binomial, inflated=True), 3),
     },
-    "binary": {"bernoulli": _frequencies},
-    "categorical": {"categorical": _frequencies},
-    "ordinal": {"categorical": _frequencies},
+    "binary": {"bernoulli": Family(_frequencies, 1)},
+    "categorical": {"categorical": Family(_frequencies, 1)},  # the only one
+    "ordinal": {"categorical": Family(_frequencies, 1)},
 }
-POSITIVE = ("log_normal", "gamma")  # where all raw values are
+POSITIVE = ("log_normal", "gamma")  # where all raw values of the training rows are
