@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.moments import Array
 from pipeline.schema import Column, Schema
@@ -167,16 +168,20 @@ def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
 
 
 def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
-    """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too."""
+    """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too.
+
+    Its ridge regressions and its rule to stop depend on units, so that it is given standardised columns.
+    """
     dummies = _dummies(schema, train)
     few = MOST_PREDICTORS if dummies.shape[1] > MOST_PREDICTORS else None
+    scaler = StandardScaler().fit(dummies)
     imputer = IterativeImputer(random_state=0, n_nearest_features=few, keep_empty_features=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it stopped early
-        imputer.fit(dummies)
+        imputer.fit(scaler.transform(dummies))
 
     def method(holes: Array) -> Filled:
-        filled = imputer.transform(_dummies(schema, holes))
+        filled = scaler.inverse_transform(imputer.transform(scaler.transform(_dummies(schema, holes))))
         means, start = [], 0
         for column in schema.columns:
             width = _width(column)
