@@ -21,9 +21,12 @@ class Report:
     Args:
         scores: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
+        log_jacobian: Of the test rows, log |dy/dx|, (N,).
 
     Attributes:
         examples: A row per test row.
+        as_prepared: The log-likelihoods of the prepared rows, (N,): an order of rows that no column's unit changes, even
+            where values are missing.
         estimator: The one that is reported.
         verdict: Whether it can be trusted.
 
@@ -31,7 +34,7 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, index: Any) -> None:
+    def __init__(self, scores: Scores, index: Any, log_jacobian: Any) -> None:
         self.scores = scores
         available = [name for name in PREFERENCE if self._has(name)]
         if not available and scores.exact:
@@ -39,6 +42,7 @@ class Report:
         self.estimator = reported_estimator(available)
         self.examples = self._examples(index)
         _require_finite(self.examples)
+        self.as_prepared = self.examples["log_likelihood"].to_numpy() - log_jacobian
         self.verdict = self._verdict()
 
     def mean(self, minus: Any = 0.0) -> MeanWithError:
@@ -75,9 +79,8 @@ class Report:
             found["inference_gap"] = {name: pair(MeanWithError.of(part)) for name, part in parts.items()}
             found["inference_gap"]["examples"] = len(scores.gap.approximation)
         if annealed:
-            train, test = MeanWithError.of(annealed.train.log_likelihood), MeanWithError.of(annealed.test)
-            difference = MeanWithError(train.mean - test.mean, math.hypot(train.standard_error, test.standard_error))
-            found["train_minus_test"] = pair(difference) | {"examples": len(annealed.test), "estimator": "annealed"}
+            difference = pair(annealed.train_minus_test)
+            found["train_minus_test"] = difference | {"examples": annealed.compared, "estimator": "annealed"}
         return found
 
     def latents(self) -> pd.DataFrame:

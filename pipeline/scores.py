@@ -33,9 +33,9 @@ class Annealed:
         settings: With the step sizes.
         start_difference: Annealing from q minus from the prior, paired, on a random part of the subset.
         temperature_difference: With T minus with 2 T temperatures, on the same part.
-        train: The same estimate of m training rows, to be compared with as many test rows.
-        train_rows: Their positions among the training rows, (m,).
-        compared: Positions within ``subset`` of the test rows to compare them with, (m,).
+        train_minus_test: Mean log density of m training rows minus that of as many test rows, as prepared: so that it does not
+            depend on the units of columns, of which the rows may have different ones.
+        compared: m.
     """
 
     estimate: Estimate
@@ -43,14 +43,8 @@ class Annealed:
     settings: Annealing
     start_difference: MeanWithError
     temperature_difference: MeanWithError
-    train: Estimate
-    train_rows: Tensor
-    compared: Tensor
-
-    @property
-    def test(self) -> Tensor:
-        """Estimates of the test rows to compare the training rows with, (m,)."""
-        return self.estimate.log_likelihood[self.compared]
+    train_minus_test: MeanWithError
+    compared: int
 
 
 @dataclass(frozen=True)
@@ -67,22 +61,17 @@ class Scores:
     exact: Exact | None = None
     gap: Gap | None = None
 
-    def of_raw_data(self, train: Tensor, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
+    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
         """Log densities of prepared rows as those of the raw ones.
 
         Args:
-            train: The training rows.
             test: The test rows.
             log_jacobian: Rows (N, D) -> log |dy/dx|, (N,).
         """
         added = log_jacobian(test)
         annealed, bounds, exact = self.annealed, self.bounds, self.exact
         if annealed:
-            annealed = replace(
-                annealed,
-                estimate=_shifted(annealed.estimate, added[annealed.subset]),
-                train=_shifted(annealed.train, log_jacobian(train[annealed.train_rows])),
-            )
+            annealed = replace(annealed, estimate=_shifted(annealed.estimate, added[annealed.subset]))
         if bounds:
             simulated = log_jacobian(bounds.y)
             bounds = Bounds(bounds.y, _shifted(bounds.lower, simulated), _shifted(bounds.upper, simulated))

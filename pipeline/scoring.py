@@ -104,7 +104,7 @@ class Scoring:
             }
             for name, step in steps.items():
                 scores = step(scores) if name in self.names else scores
-            return self._gap(scores).of_raw_data(self.train, self.test, self._log_jacobian)
+            return self._gap(scores).of_raw_data(self.test, self._log_jacobian)
 
     def _prior(self, scores: Scores) -> Scores:
         S = self.settings.prior_samples
@@ -145,15 +145,15 @@ class Scoring:
         m = min(self.settings.diagnostics_examples, n, len(self.train))
         chosen_train = self._random("training rows", len(self.train))[:m]
         train = self._anneal("annealing training rows", self.train[chosen_train], len(self.test) + chosen_train, settings)
+        test = estimate.log_likelihood[self._random("test rows", n)[:m]]
         annealed = Annealed(
             estimate=estimate,
             subset=subset,
             settings=settings,
             start_difference=MeanWithError.of(first - from_prior),
             temperature_difference=MeanWithError.of(first - longer),
-            train=train,
-            train_rows=chosen_train,
-            compared=self._random("test rows", n)[:m],
+            train_minus_test=MeanWithError.of(train.log_likelihood).minus(MeanWithError.of(test)),
+            compared=m,
         )
         return replace(scores, annealed=annealed)
 

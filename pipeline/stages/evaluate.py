@@ -50,7 +50,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
     scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved))
     baselines = _baselines(job.params, schema)
-    report = Report(scoring.run(), load_index("test"))
+    report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test))
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
@@ -66,7 +66,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
         _comparison(report, metrics, folder / "likelihoods.png")
         _ladder(report, metrics, folder / "ladder.png")
         _checks(report, metrics, folder / "bounds.png")
-        _extremes(report.examples, schema, np.array(test), folder / "extremes.png")
+        _extremes(report, schema, np.array(test), folder / "extremes.png")
     return metrics
 
 
@@ -97,7 +97,7 @@ def _imputed(vae: LatentModel, params: Params, schema: Schema, metrics: dict[str
 def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
     """The content of metrics.json; means over test examples, each with its standard error over examples."""
     examples = report.examples
-    least = examples.iloc[int(examples["log_likelihood"].argmin())]
+    least = examples.iloc[int(report.as_prepared.argmin())]
     parts = {name: _mean(examples[name]) for name in ("elbo", "reconstruction", "kl")}
     log_likelihood = report.log_likelihood()
     return {
@@ -175,8 +175,8 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
     figures.checks(None if gaps is None else gaps.cpu().numpy(), checked, diagnostics.get("acceptance", []), path)
 
 
-def _extremes(examples: pd.DataFrame, schema: Schema, test: Array, path: Path) -> None:
-    order = examples["log_likelihood"].argsort(kind="stable").to_numpy()
+def _extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:
+    examples, order = report.examples, report.as_prepared.argsort(kind="stable")
     n = min(EXTREMES, len(order) // 2)
     places = np.stack([order[:n], order[len(order) - n :]])
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]

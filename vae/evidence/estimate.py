@@ -30,6 +30,10 @@ class MeanWithError:
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(values.mean().item(), error)
 
+    def minus(self, other: MeanWithError) -> MeanWithError:
+        """The difference from a mean over other, independent examples."""
+        return MeanWithError(self.mean - other.mean, math.hypot(self.standard_error, other.standard_error))
+
 
 @dataclass(frozen=True)
 class Estimate:
