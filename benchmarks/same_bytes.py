@@ -42,7 +42,7 @@ SETTINGS = {
     "evaluate.samples": 100,
     "evaluate.prior_samples": 2000,
     "evaluate.elbo_samples": 10,
-    "evaluate.annealing": {"chains": 4, "temperatures": 8, "leapfrog_steps": 2, "bounds_examples": 20, "check_examples": 20},
+    "evaluate.annealing": {"chains": 4, "temperatures": 8, "leapfrog_steps": 2, "bounds_examples": 20},
     "evaluate.diagnostics_examples": 10,
     "evaluate.mixture_components": [1],
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,18 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.scores import Annealed, Scores
-from vae.evidence import PREFERENCE, Estimate, Evidence, MeanWithError, Verdict, reported_estimator, two_stage, verdict
+from vae.evidence import (
+    PREFERENCE,
+    Estimate,
+    Evidence,
+    MeanWithError,
+    Verdict,
+    excess,
+    reported_estimator,
+    two_stage,
+    verdict,
+)
+from vae.evidence.assess import evidence
 
 
 class Report:
@@ -22,6 +34,7 @@ class Report:
         scores: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
         log_jacobian: Of the test rows, log |dy/dx|, (N,).
+        tolerance: In nats, that the mean should be trusted to.
 
     Attributes:
         examples: A row per test row.
@@ -34,7 +47,7 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, index: Any, log_jacobian: Any) -> None:
+    def __init__(self, scores: Scores, index: Any, log_jacobian: Any, tolerance: float) -> None:
         self.scores = scores
         available = [name for name in PREFERENCE if self._has(name)]
         if not available and scores.exact:
@@ -43,7 +56,7 @@ class Report:
         self.examples = self._examples(index)
         _require_finite(self.examples)
         self.as_prepared = self.examples["log_likelihood"].to_numpy() - log_jacobian
-        self.verdict = self._verdict()
+        self.verdict = self._verdict(tolerance)
 
     def mean(self, minus: Any = 0.0) -> MeanWithError:
         """The reported mean log p(y), or its paired difference from other values (N,), with its standard error.
@@ -158,12 +171,16 @@ class Report:
         return _of(estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
     def _annealed_entry(self) -> dict[str, Any]:
-        annealed = self._annealed
-        estimate, settings = annealed.estimate, annealed.settings
+        annealed, checked = self._annealed, self._annealed.checked
+        estimate, settings = checked.estimate, checked.settings
         diagnostics = _diagnostics(estimate) | {
             "acceptance": estimate.acceptance.mean(dim=1).tolist(),
-            "posterior_start_minus_prior_start": pair(annealed.start_difference),
-            "temperatures_minus_twice": pair(annealed.temperature_difference),
+            "posterior_start_minus_prior_start": pair(MeanWithError.of(checked.start_difference)),
+            "temperatures_minus_half": pair(MeanWithError.of(checked.temperature_difference)),
+            "rows_by_level": torch.bincount(checked.level).tolist(),
+            "unsettled_rows": self._unsettled(),
+            "excess": self._excess(),
+            "decoder_runs": checked.decoder_runs,
         }
         if self.scores.importance:
             gain = estimate.log_likelihood - self.scores.importance.log_likelihood[annealed.subset]
@@ -208,23 +225,33 @@ class Report:
             "diagnostics": _diagnostics(bounds.lower),
         }
 
-    def _verdict(self) -> Verdict:
-        annealed, bounds, reason = self.scores.annealed, self.scores.bounds, self.scores.exact and self.scores.exact.reason
-        found = verdict(self.estimator, evidence(annealed, bounds.gap) if annealed and bounds else None)
+    def _verdict(self, tolerance: float) -> Verdict:
+        reason = self.scores.exact and self.scores.exact.reason
+        found = verdict(self.estimator, self._evidence(), tolerance)
         missing = (f"the exact value is missing: {reason}",) if reason and not found.trusted else ()
-        return Verdict(missing + found.reasons)
+        return replace(found, reasons=missing + found.reasons)
 
+    def _evidence(self) -> Evidence | None:
+        """What the verdict on annealing rests on."""
+        if not (self.scores.annealed and self.scores.bounds):
+            return None
+        found = evidence(self._annealed.checked, self.scores.bounds, self._excess())
+        return replace(found, unsettled=self._unsettled(), rows=len(self.examples))
 
-def evidence(annealed: Annealed, gap: MeanWithError) -> Evidence:
-    """What the verdict rests on."""
-    return Evidence(
-        gap=gap,
-        start_difference=annealed.start_difference,
-        temperature_difference=annealed.temperature_difference,
-        acceptance=annealed.estimate.acceptance.mean(dim=1).tolist(),
-        chains=annealed.estimate.samples,
-        effective_sample_size=annealed.estimate.effective_sample_size,
-    )
+    def _unsettled(self) -> list[int]:
+        """Rows of the raw file, counted from 1, whose annealing is not settled."""
+        annealed = self._annealed
+        places = annealed.subset[~annealed.checked.settled.cpu()]
+        return [int(index) + 1 for index in self.examples["index"].to_numpy()[places.numpy()]]
+
+    def _excess(self) -> dict[str, float]:
+        """Of the other estimates over annealing, on the annealed rows."""
+        annealed, scores = self._annealed, self.scores
+        others = {"sampling from a wide prior": annealed.wide.log_likelihood}
+        for name, estimate in (("importance sampling", scores.importance), ("prior sampling", scores.prior)):
+            if estimate:
+                others[name] = estimate.log_likelihood[annealed.subset]
+        return {name: excess(values, annealed.estimate.log_likelihood) for name, values in others.items()}
 
 
 def pair(entry: MeanWithError) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from vae.evidence import (
-    Annealing,
     Bound,
     Bounds,
+    Checked,
     Estimate,
     Exact,
     Gap,
@@ -28,23 +28,34 @@ class Annealed:
     """Annealing of a random subset of the test rows, and its checks.
 
     Attributes:
-        estimate: Of the rows ``subset``.
+        checked: Annealing of the rows ``subset``, every one of them checked.
         subset: Positions of the rows among the test rows, increasing, (n,).
-        settings: With the step sizes.
-        start_difference: Annealing from q minus from the prior, paired, on a random part of the subset.
-        temperature_difference: With T minus with 2 T temperatures, on the same part.
+        wide: The same rows under draws from a distribution wider than the prior, which finds what lies in its tails.
         train_minus_test: Mean log density of m training rows minus that of as many test rows, as prepared: so that it does not
             depend on the units of columns, of which the rows may have different ones.
         compared: m.
     """
 
-    estimate: Estimate
+    checked: Checked
     subset: Tensor
-    settings: Annealing
-    start_difference: MeanWithError
-    temperature_difference: MeanWithError
+    wide: Estimate
     train_minus_test: MeanWithError
     compared: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """Of the rows ``subset``."""
+        return self.checked.estimate
+
+    def shifted(self, by: Tensor) -> Annealed:
+        """With something added to each row's log-likelihood, (n,)."""
+        checked = replace(
+            self.checked,
+            estimate=_shifted(self.checked.estimate, by),
+            from_posterior=_shifted(self.checked.from_posterior, by),
+            from_prior=_shifted(self.checked.from_prior, by),
+        )
+        return replace(self, checked=checked, wide=_shifted(self.wide, by))
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Scores:
         added = log_jacobian(test)
         annealed, bounds, exact = self.annealed, self.bounds, self.exact
         if annealed:
-            annealed = replace(annealed, estimate=_shifted(annealed.estimate, added[annealed.subset]))
+            annealed = annealed.shifted(added[annealed.subset])
         if bounds:
             simulated = log_jacobian(bounds.y)
             bounds = Bounds(bounds.y, _shifted(bounds.lower, simulated), _shifted(bounds.upper, simulated))

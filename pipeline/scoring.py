@@ -34,8 +34,10 @@ from vae.evidence import (
     inference_gap,
     latent_usage,
     prior_sampling,
+    settle,
     tune_step_sizes,
 )
+from vae.evidence.assess import WIDE
 from vae.evidence.estimate import rows_per_chunk
 from vae.evidence.importance import join
 from vae.latent_model import LatentModel
@@ -133,32 +135,36 @@ class Scoring:
         return replace(scores, exact=found)
 
     def _annealed(self, scores: Scores) -> Scores:
-        settings = self._tuned("posterior")
         N, n = len(self.test), self.settings.annealing.examples or len(self.test)
         subset = self._random("annealed rows", N)[:n].sort().values
-        estimate = self._anneal("annealing", self.test[subset], subset, settings)
-        some = self._random("checked rows", n)[: self.settings.annealing.check_examples]
-        rows, ids, first = self.test[subset[some]], subset[some], estimate.log_likelihood[some]
-        from_prior = self._anneal("annealing from the prior", rows, ids, self._tuned("prior")).log_likelihood
-        twice = replace(settings, temperatures=2 * settings.temperatures)
-        longer = self._anneal("annealing, twice the temperatures", rows, ids, twice).log_likelihood
+
+        def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
+
+        checked = settle(run, n, self._tuned("posterior"), self._tuned("prior"), extra=self._annealing.extra)
         m = min(self.settings.diagnostics_examples, n, len(self.train))
         chosen_train = self._random("training rows", len(self.train))[:m]
-        train = self._anneal("annealing training rows", self.train[chosen_train], len(self.test) + chosen_train, settings)
-        test = estimate.log_likelihood[self._random("test rows", n)[:m]]
+        ids = len(self.test) + chosen_train
+        train = self._anneal("annealing training rows", self.train[chosen_train], ids, checked.settings)
+        test = checked.estimate.log_likelihood[self._random("test rows", n)[:m]]
         annealed = Annealed(
-            estimate=estimate,
+            checked=checked,
             subset=subset,
-            settings=settings,
-            start_difference=MeanWithError.of(first - from_prior),
-            temperature_difference=MeanWithError.of(first - longer),
+            wide=self._wide(self.test[subset]),
             train_minus_test=MeanWithError.of(train.log_likelihood).minus(MeanWithError.of(test)),
             compared=m,
         )
         return replace(scores, annealed=annealed)
 
+    def _wide(self, rows: Tensor) -> Estimate:
+        S = self.settings.prior_samples
+        with self._task("sampling from a wide prior", S) as advance:
+            return self._piece(
+                "wide", advance, S, lambda: prior_sampling(self.vae, rows, S, widen=WIDE, seed=self.seed, advance=advance)
+            )
+
     def _bounds(self, scores: Scores) -> Scores:
-        settings = scores.annealed.settings if scores.annealed else self._tuned("posterior")
+        settings = scores.annealed.checked.settings if scores.annealed else self._tuned("posterior")
         N, C = self._annealing.bounds_examples, self._annealing.chains
         total, gaps = 2 * N * settings.temperatures, self.test.isnan()
         missing = gaps if gaps.any() else None
@@ -208,7 +214,7 @@ class Scoring:
 
         def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
             return annealed_importance_sampling(
-                self.vae, rows, chains, annealing=annealing, seed=self.seed, ids=ids, advance=advance
+                self.vae, rows, chains, annealing=annealing, seed=self.seed, stream=what, ids=ids, advance=advance
             )
 
         return self._in_chunks(what, rows, ids, rows_per_chunk(self.vae, chains), annealing.temperatures, estimate)

@@ -239,10 +239,17 @@ class Annealing(Section):
 
     examples: int | None = Field(None, ge=1)
     chains: int = Field(16, ge=1)
-    temperatures: int = Field(200, ge=2)
-    leapfrog_steps: int = Field(5, ge=1)
+    temperatures: int = Field(250, ge=2)
+    leapfrog_steps: int = Field(2, ge=1)
+    extra: float = Field(1.0, ge=0)
     bounds_examples: int = Field(100, ge=2)
-    check_examples: int = Field(100, ge=2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_row_is_checked(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and "check_examples" in content:
+            raise ValueError("check_examples is no more, as every annealed row is checked: remove it")
+        return content
 
 
 class Imputation(Section):
@@ -264,6 +271,7 @@ class Evaluate(Section):
     elbo_samples: int = Field(100, ge=1)
     annealing: Annealing = Field(default_factory=lambda: Annealing.model_validate({}))
     imputation: Imputation = Field(default_factory=lambda: Imputation.model_validate({}))
+    tolerance: float = Field(0.2, gt=0)
     diagnostics_examples: int = Field(50, ge=2)
     mixture_components: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [2, 4, 8, 16]
 

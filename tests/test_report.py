@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import hypergeom, norm
 
 from tests.anchors import LinearGaussian, rows_for, small_vae, within_error
 from vae.evidence import (
     Evidence,
     MeanWithError,
     evidence_lower_bound,
+    excess,
     inference_gap,
     latent_usage,
+    most_unseen,
     reported_estimator,
     two_stage,
     verdict,
@@ -59,39 +61,50 @@ def evidence(**changes: Any) -> Evidence:
     """Checks that all hold, but for the changes."""
     sound: dict[str, Any] = {
         "gap": MeanWithError(0.02, 0.01),
-        "start_difference": MeanWithError(0.05, 0.02),
-        "temperature_difference": MeanWithError(-0.05, 0.02),
+        "start_difference": MeanWithError(0.15, 0.02),
+        "temperature_difference": MeanWithError(-0.15, 0.02),
         "acceptance": (0.41, 0.8, 0.97),
-        "chains": 16,
-        "effective_sample_size": torch.full((100,), 8.0),
+        "unreliable": flags(4),
+        "unsettled": [],
+        "disputed": 2,
+        "rows": 100,
+        "excess": {"importance sampling": 4.6},
     }
     return Evidence(**{**sound, **changes})
+
+
+def flags(count: int) -> torch.Tensor:
+    """So many of 100 rows."""
+    return torch.arange(100) < count
 
 
 def test_an_exact_value_and_sound_annealing_can_be_trusted() -> None:
     assert verdict("exact", None).trusted
     assert verdict("annealed", evidence()).trusted
-    assert str(verdict("annealed", evidence())) == "can be trusted"
-    few_poor = torch.full((100,), 8.0)
-    few_poor[:4] = 3.9
-    assert verdict("annealed", evidence(effective_sample_size=few_poor)).trusted
-    within = MeanWithError(0.13, 0.02)  # within 0.1 + 2 SE
-    assert verdict("annealed", evidence(start_difference=within)).trusted
+    assert str(verdict("annealed", evidence())) == "can be trusted to 0.2 nats"
+    tight = evidence(gap=MeanWithError(0.001, 0.001), start_difference=MeanWithError(0, 0.01), temperature_difference=ZERO)
+    assert str(verdict("annealed", tight, 0.03)) == "can be trusted to 0.03 nats"
 
 
-POOR = torch.full((100,), 8.0)
-POOR[:5] = 3.9
+ZERO = MeanWithError(0.0, 0.0)
 SHORTFALLS: list[tuple[dict[str, Any], str]] = [
-    ({"gap": MeanWithError(0.09, 0.01)}, r"0.090 ± 0.010 nats apart.*raise the temperatures"),
-    ({"gap": MeanWithError(-0.01, 0.06)}, "simulated rows"),
+    ({"gap": MeanWithError(0.18, 0.011)}, r"on simulated data differ by \+0.180 ± 0.011 nats; .* below 0.2: raise the temp"),
+    ({"gap": MeanWithError(-5.0, 0.01)}, r"on simulated data differ by -5.000"),
+    ({"gap": MeanWithError(-0.01, 0.1)}, "simulated rows"),
     ({"gap": MeanWithError(0.01, math.nan)}, "simulated rows"),
-    ({"start_difference": MeanWithError(0.15, 0.02)}, r"from q and from the prior differs by \+0.150"),
-    ({"start_difference": MeanWithError(-0.15, 0.02)}, r"from q and from the prior differs by -0.150"),
-    ({"temperature_difference": MeanWithError(-0.15, 0.02)}, r"with T and with 2 T temperatures differs by -0.150"),
-    ({"temperature_difference": MeanWithError(math.nan, math.nan)}, "with T and with 2 T"),
+    ({"start_difference": MeanWithError(8.07, 7.11)}, r"from q and from the prior differs by \+8.070 ± 7.110"),
+    ({"start_difference": MeanWithError(-0.18, 0.02)}, r"from q and from the prior differs by -0.180"),
+    ({"start_difference": MeanWithError(0.0, 0.1)}, r"from q and from the prior differs by \+0.000 ± 0.100"),
+    ({"temperature_difference": MeanWithError(-0.18, 0.02)}, r"with T and with T / 2 temperatures differs by -0.180"),
+    ({"temperature_difference": MeanWithError(math.nan, math.nan)}, "with T and with T / 2"),
     ({"acceptance": (0.8, 0.39)}, "1 of 2 ranges of temperatures accept outside 0.4 to 0.98 .for one, 0.39"),
     ({"acceptance": (0.99, 0.8)}, "for one, 0.99"),
-    ({"effective_sample_size": POOR}, "the chains of 5% of the examples"),
+    ({"unreliable": flags(5)}, "the chains of 5% of the examples"),
+    ({"unsettled": [758]}, "row 758 is not settled"),
+    ({"unsettled": [12, 88, 758]}, "rows 12, 88, 758 are not settled"),
+    ({"unsettled": list(range(1, 13))}, "rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more are not settled"),
+    ({"excess": {"prior sampling": 4.7}}, "prior sampling found 4.7 nats more than annealing"),
+    ({"excess": {"prior sampling": math.nan}}, "prior sampling found nan nats more"),
 ]
 
 
@@ -101,6 +114,31 @@ def test_each_rule_alone_makes_it_a_lower_bound(change: dict[str, Any], reason: 
     assert str(found) == "lower bound only"
     assert len(found.reasons) == 1
     assert re.search(reason, found.reasons[0])
+
+
+def test_the_verdict_says_what_may_be_among_the_rows_that_were_not_annealed() -> None:
+    found = verdict("annealed", evidence(rows=10_000, disputed=0))
+    assert str(found) == (
+        "can be trusted to 0.2 nats; of the 9900 rows that were not annealed at most 293 would be disputed (95%)"
+    )
+
+
+@pytest.mark.parametrize(("rows", "looked_at", "counted"), [(300, 100, 0), (300, 100, 3), (1000, 50, 1), (40, 39, 0)])
+def test_the_bound_on_unseen_rows_covers(rows: int, looked_at: int, counted: int) -> None:
+    """At the bound so few are counted in more than 5 % of the subsets, one above in less, by scipy's hypergeometric law."""
+    most = most_unseen(rows, looked_at, counted) + counted
+    assert hypergeom.cdf(counted, rows, most, looked_at) > 0.05
+    assert most == rows - looked_at + counted or hypergeom.cdf(counted, rows, most + 1, looked_at) <= 0.05
+
+
+def test_another_estimate_is_higher_by_chance_in_one_of_a_hundred_cases_at_most() -> None:
+    """Log-normal weights with so heavy a tail that their mean rests on few of them, 20,000 times on 20 rows."""
+    random = torch.Generator().manual_seed(0)
+    spread = 3.0
+    other = spread * torch.randn(20_000, 20, generator=random, dtype=torch.float64) - spread**2 / 2
+    found = torch.tensor([excess(rows, torch.zeros(20)) for rows in other])
+    assert (found > -math.log(0.01)).double().mean() < 0.01
+    assert excess(torch.tensor([0.0, 9.0]), torch.zeros(2)) == pytest.approx(9 - math.log(2), abs=1e-3)
 
 
 def test_estimates_without_a_check_are_lower_bounds() -> None:

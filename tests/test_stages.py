@@ -351,7 +351,7 @@ def test_other_precisions_run_through(precision: str, workspace: Path) -> None:
 
 def test_a_subset_is_annealed_and_the_rest_corrected(workspace: Path) -> None:
     """log p = mean over all (importance) + mean over the subset (annealed - importance), with the error of both."""
-    small = {"chains": 12, "temperatures": 6, "examples": 5, "bounds_examples": 4, "check_examples": 4}
+    small = {"chains": 12, "temperatures": 6, "examples": 5, "bounds_examples": 4}
     run_all(workspace, **{"evaluate.annealing": small})
     evaluated, examples = metrics("evaluate"), pd.read_parquet("results/evaluate/examples.parquet")
     annealed = examples["log_likelihood_annealed"]

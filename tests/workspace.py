@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
     "evaluate.estimators": ["prior", "importance", "annealed", "bounds"],
     "evaluate.samples": 50,
     "evaluate.prior_samples": 200,
-    "evaluate.annealing": {"chains": 4, "temperatures": 6, "leapfrog_steps": 2, "bounds_examples": 5, "check_examples": 5},
+    "evaluate.annealing": {"chains": 4, "temperatures": 6, "leapfrog_steps": 2, "bounds_examples": 5},
     "evaluate.diagnostics_examples": 5,
     "evaluate.elbo_samples": 5,
     "evaluate.mixture_components": [1, 2],

@@ -14,7 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 from pipeline.figures.images import Images
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
 from pipeline.moments import Array
-from vae.evidence.report import ACCEPTANCE, LARGEST_GAP
+from vae.evidence.report import ACCEPTANCE
 
 LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")}
 MOST_COLUMNS, WIDE_COLUMNS = 40, 16
@@ -67,18 +67,21 @@ def _upper_part(importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[s
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def checks(gaps: Array | None, checked: Mapping[str, tuple[float, float]], acceptance: list[float], path: Path) -> None:
+def checks(
+    gaps: Array | None, checked: Mapping[str, tuple[float, float]], tolerance: float, acceptance: list[float], path: Path
+) -> None:
     """What the verdict rests on: the bounds on simulated rows, the checks against their limit, the acceptance rates.
 
     Args:
         gaps: Upper minus lower bound per simulated row; None where they were not asked for.
         checked: Mean and standard error by label.
+        tolerance: Within which they should lie, two standard errors included.
         acceptance: Mean acceptance rate by range of temperatures.
         path: Where to write the PNG.
     """
     figure, axes = new_figure(12, 3.6, 1, 3)
     _gaps(axes[0, 0], gaps)
-    _limits(axes[0, 1], checked)
+    _limits(axes[0, 1], checked, tolerance)
     _acceptance(axes[0, 2], acceptance)
     save(figure, path)
 
@@ -95,8 +98,8 @@ def _gaps(ax: Axes, gaps: Array | None) -> None:
     ax.legend(frameon=False)
 
 
-def _limits(ax: Axes, checked: Mapping[str, tuple[float, float]]) -> None:
-    ax.set(title="Differences that should vanish", xlabel=f"nats per example, ± 2 standard errors; dotted: {LARGEST_GAP}")
+def _limits(ax: Axes, checked: Mapping[str, tuple[float, float]], tolerance: float) -> None:
+    ax.set(title="Differences that should vanish", xlabel=f"nats per example, ± 2 standard errors; dotted: {tolerance:g}")
     if not checked:
         _absent(ax, "not run: annealed is not\namong evaluate.estimators")
     for position, (mean, error) in enumerate(checked.values()):
@@ -104,7 +107,7 @@ def _limits(ax: Axes, checked: Mapping[str, tuple[float, float]]) -> None:
         ax.annotate(
             f"{mean:+.3f} ± {error:.3f}", (mean, -position), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
-    for limit in (-LARGEST_GAP, LARGEST_GAP):
+    for limit in (-tolerance, tolerance):
         ax.axvline(limit, color=OTHER, linestyle=":", linewidth=1)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks([-p for p in range(len(checked))], list(checked))

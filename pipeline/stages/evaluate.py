@@ -50,7 +50,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
     scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved))
     baselines = _baselines(job.params, schema)
-    report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test))
+    report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test), job.params.evaluate.tolerance)
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
@@ -111,6 +111,7 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
             "trusted": report.verdict.trusted,
             "statement": str(report.verdict),
             "reasons": list(report.verdict.reasons),
+            "tolerance": report.verdict.tolerance,
         },
         "estimators": report.estimators(),
         "diagnostics": report.diagnostics(),
@@ -170,9 +171,10 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
     diagnostics = found["annealed"]["diagnostics"] if "annealed" in found else {}
     if diagnostics:
         entries["start:\nq - prior"] = diagnostics["posterior_start_minus_prior_start"]
-        entries["temperatures:\nT - 2 T"] = diagnostics["temperatures_minus_twice"]
+        entries["temperatures:\nT - T / 2"] = diagnostics["temperatures_minus_half"]
     checked = {label: (entry["mean"], entry["standard_error"]) for label, entry in entries.items()}
-    figures.checks(None if gaps is None else gaps.cpu().numpy(), checked, diagnostics.get("acceptance", []), path)
+    rows = None if gaps is None else gaps.cpu().numpy()
+    figures.checks(rows, checked, metrics["verdict"]["tolerance"], diagnostics.get("acceptance", []), path)
 
 
 def _extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:

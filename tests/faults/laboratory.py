@@ -32,12 +32,12 @@ SMALL: dict[str, Any] = {
     **DIGITS,
     "train.max_epochs": 100,
     "evaluate.samples": 1000,
-    "evaluate.annealing": {"chains": 512, "temperatures": 8, "leapfrog_steps": 2, "bounds_examples": 40, "check_examples": 40},
+    "evaluate.annealing": {"chains": 512, "temperatures": 8, "leapfrog_steps": 2, "bounds_examples": 40},
 }
 QUICK: dict[str, Any] = {
     **SMALL,
     "train.max_epochs": 25,
-    "evaluate.annealing": {"chains": 512, "temperatures": 4, "leapfrog_steps": 1, "bounds_examples": 10, "check_examples": 10},
+    "evaluate.annealing": {"chains": 512, "temperatures": 4, "leapfrog_steps": 1, "bounds_examples": 10},
 }
 
 

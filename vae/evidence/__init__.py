@@ -18,14 +18,17 @@ with N nor with the number of samples S:
 | `prior_sampling` | above, in expectation, often by far | S | one or two latent dimensions; the lecture's number |
 | `annealed_importance_sampling` | just above, in expectation | N S temperatures leapfrogs, with gradients | the report |
 | `bidirectional_bounds` | between two values, in expectation | twice that | checking annealing on simulated rows |
+| `assess` | that of annealing, with every row checked | seven times annealing at the most | a figure with its verdict |
 | `exact` | the value | - | linear-Gaussian models, one or two latent dimensions |
 
 `docs/likelihood.md` explains them.
 """
 
 from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
+from vae.evidence.assess import Assessment, assess
 from vae.evidence.bound import Bound, evidence_lower_bound, reconstruction_by_column
 from vae.evidence.bounds import Bounds, bidirectional_bounds
+from vae.evidence.checked import Checked, checked_annealing, settle
 from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.exact import Exact, exact, exact_applies
 from vae.evidence.gap import Gap, inference_gap
@@ -33,7 +36,17 @@ from vae.evidence.importance import importance_sampling
 from vae.evidence.imputation import Imputation, impute, log_likelihood_given_rest
 from vae.evidence.latents import Latents, latent_usage
 from vae.evidence.prior import prior_sampling
-from vae.evidence.report import PREFERENCE, Evidence, Verdict, reported_estimator, two_stage, verdict
+from vae.evidence.report import (
+    PREFERENCE,
+    TOLERANCE,
+    Evidence,
+    Verdict,
+    excess,
+    most_unseen,
+    reported_estimator,
+    two_stage,
+    verdict,
+)
 from vae.evidence.schedule import Annealing
 from vae.evidence.tuning import tune_step_sizes
 
@@ -42,9 +55,12 @@ ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annea
 __all__ = [
     "ESTIMATORS",
     "PREFERENCE",
+    "TOLERANCE",
     "Annealing",
+    "Assessment",
     "Bound",
     "Bounds",
+    "Checked",
     "Estimate",
     "Evidence",
     "Exact",
@@ -54,19 +70,24 @@ __all__ = [
     "MeanWithError",
     "Verdict",
     "annealed_importance_sampling",
+    "assess",
     "bidirectional_bounds",
+    "checked_annealing",
     "evidence_lower_bound",
     "exact",
     "exact_applies",
+    "excess",
     "importance_sampling",
     "impute",
     "inference_gap",
     "latent_usage",
     "log_likelihood_given_rest",
+    "most_unseen",
     "prior_sampling",
     "reconstruction_by_column",
     "reported_estimator",
     "reverse_annealing",
+    "settle",
     "tune_step_sizes",
     "two_stage",
     "verdict",

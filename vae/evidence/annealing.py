@@ -19,6 +19,8 @@ from vae.evidence.weights import LogWeights
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
+LEAST_CHAIN_SHARE = 1 / 4  # of the chains, that a reliable row's are worth
+
 
 def annealed_importance_sampling(
     vae: LatentModel,
@@ -27,6 +29,7 @@ def annealed_importance_sampling(
     *,
     annealing: Annealing | None = None,
     seed: int = 0,
+    stream: str = "annealing",
     ids: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Estimate:
@@ -43,6 +46,8 @@ def annealed_importance_sampling(
         S: Chains per example.
         annealing: Temperatures, leapfrog steps, start and step sizes.
         seed: Of the noise.
+        stream: Of the noise: runs of different streams are independent. The one by default starts at q with the draws of
+            importance sampling.
         ids: Example ids, integers (N,), which address the noise; positions by default.
         advance: Called with the number of (row, temperature) pairs done, for a progress bar.
 
@@ -51,7 +56,7 @@ def annealed_importance_sampling(
     """
     require_samples(S, "chains")
     y, annealing = vae.as_rows(y), _tuned(vae, annealing or Annealing(), seed)
-    return _run(vae, y, S, annealing, seed, example_ids(ids, len(y)), None, advance)
+    return _run(vae, y, S, annealing, (seed, stream), example_ids(ids, len(y)), None, advance)
 
 
 def reverse_annealing(
@@ -87,7 +92,7 @@ def reverse_annealing(
     y, annealing = vae.as_rows(y), _tuned(vae, annealing or Annealing(), seed)
     if z.shape != (len(y), vae.card.latent_size):
         raise ValueError(f"z must have shape ({len(y)}, {vae.card.latent_size}), a latent for each row; got {tuple(z.shape)}")
-    inverse = _run(vae, y, S, annealing, seed, example_ids(ids, len(y)), z.to(y), advance)
+    inverse = _run(vae, y, S, annealing, (seed, "reverse"), example_ids(ids, len(y)), z.to(y), advance)
     return replace(inverse, log_likelihood=-inverse.log_likelihood, leave_one_out=-inverse.leave_one_out)
 
 
@@ -98,15 +103,23 @@ def _tuned(vae: LatentModel, annealing: Annealing, seed: int) -> Annealing:
 
 @torch.no_grad()
 def _run(
-    vae: LatentModel, y: Tensor, S: int, annealing: Annealing, seed: int, ids: Tensor, z: Tensor | None, advance: Advance
+    vae: LatentModel,
+    y: Tensor,
+    S: int,
+    annealing: Annealing,
+    address: tuple[int, str],
+    ids: Tensor,
+    z: Tensor | None,
+    advance: Advance,
 ) -> Estimate:
-    """Forward from the start, or in reverse from the latents z (N, K) with inverse weights."""
+    """Forward from the start, or in reverse from the latents z (N, K) with inverse weights; noise of a seed and a stream."""
+    seed, stream = address
     chunk = rows_per_chunk(vae, S)
     parts = []
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)
         path = path_of(vae, y[rows], annealing.start)
-        noise = Noise(path, seed, "annealing" if z is None else "reverse", ids[rows], S)
+        noise = Noise(path, seed, stream, ids[rows], S)
         begin = path.start.transform(noise.start()) if z is None else z[rows].expand(S, -1, -1)
         parts.append(_anneal(path, path.at(path.position(begin)), annealing, noise, seed, reverse=z is not None))
         advance(len(y[rows]) * annealing.temperatures)
@@ -127,7 +140,8 @@ def _anneal(path: Path, point: Point, annealing: Annealing, noise: Noise, seed: 
             counts[r] += 1
     weights = LogWeights(log_weights.shape[1], len(log_weights), log_weights.device)
     weights.add(-log_weights if reverse else log_weights)
-    return replace(weights.estimate(), acceptance=acceptance / counts)
+    least = len(log_weights) * LEAST_CHAIN_SHARE
+    return replace(weights.estimate(), acceptance=acceptance / counts, least_effective_sample_size=least)
 
 
 def _increments(betas: list[float], *, reverse: bool) -> Iterator[tuple[int | None, float]]:

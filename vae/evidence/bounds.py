@@ -69,7 +69,7 @@ def bidirectional_bounds(
     require_samples(N, "simulated rows")
     y, _, z = cast("Generated", vae.generate(N, seed=seed, full=True))
     y = y if missing is None else _with_gaps(y, missing, seed)
-    forward = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, advance=advance)
+    forward = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, stream="bounds", advance=advance)
     return Bounds(y, forward, reverse_annealing(vae, y, z, S, annealing=annealing, seed=seed, advance=advance))
 
 

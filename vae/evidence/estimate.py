@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +48,7 @@ class Estimate:
         pareto_k: Shape parameter of the weights' upper tail, shape (N,); NaN where it is not defined (see `pareto`).
         ladder: By number of samples s, the mean over disjoint blocks of s draws of the s-sample estimate, shape (N,).
         acceptance: Acceptance rates of annealing by range of temperatures, shape (R, N); R = 0 for other estimators.
+        least_effective_sample_size: Below which an example is unreliable; a quarter of the chains for annealing.
     """
 
     log_likelihood: Tensor
@@ -58,6 +59,7 @@ class Estimate:
     pareto_k: Tensor
     ladder: Mapping[int, Tensor] = field(default_factory=dict)
     acceptance: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    least_effective_sample_size: float = LEAST_EFFECTIVE_SAMPLES
 
     @property
     def mean(self) -> float:
@@ -96,8 +98,25 @@ class Estimate:
 
     @property
     def unreliable(self) -> Tensor:
-        """Examples whose Monte Carlo error means little: Pareto k above the threshold, or fewer than 10 effective samples."""
-        return (self.pareto_k > self.pareto_threshold) | ~(self.effective_sample_size >= LEAST_EFFECTIVE_SAMPLES)
+        """Examples whose Monte Carlo error means little: Pareto k above the threshold, or too few effective samples."""
+        few = ~(self.effective_sample_size >= self.least_effective_sample_size)
+        return (self.pareto_k > self.pareto_threshold) | few
+
+    def replaced(self, rows: Tensor, by: Estimate) -> Estimate:
+        """With another estimate of some rows, at positions (n,); acceptance rates stay."""
+
+        def joined(name: str) -> Tensor:
+            value: Tensor = getattr(self, name).clone()
+            value[..., rows] = getattr(by, name)
+            return value
+
+        return replace(
+            self,
+            log_likelihood=joined("log_likelihood"),
+            effective_sample_size=joined("effective_sample_size"),
+            leave_one_out=joined("leave_one_out"),
+            pareto_k=joined("pareto_k"),
+        )
 
 
 def _jackknife_variance(leave_one_out: Tensor) -> Tensor:

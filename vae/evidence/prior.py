@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vae.distributions import DiagonalNormal
 from vae.evidence.density import all_pairs
 from vae.evidence.estimate import Advance, Estimate, ignore, require_samples
 from vae.evidence.weights import LogWeights
@@ -22,7 +23,9 @@ LEAST_SAMPLES, NEAR_ONE = 10, 2.0  # when an effective sample size is worth a wa
 
 
 @torch.no_grad()
-def prior_sampling(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, advance: Advance = ignore) -> Estimate:
+def prior_sampling(
+    vae: LatentModel, y: Tensor, S: int, *, widen: float | None = None, seed: int = 0, advance: Advance = ignore
+) -> Estimate:
     """Log (1/S) sum_s p(y|z_s), z_s ~ p(z), by log-sum-exp (lecture #21, "Defining .log_likelihood").
 
     The S draws are shared by all examples, so the generative network runs S times, not N * S times, and for Gaussian and
@@ -34,6 +37,8 @@ def prior_sampling(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, advanc
         vae: The model.
         y: Rows, shape (N, D).
         S: Number of draws.
+        widen: Draw from a normal distribution instead, with the prior's means and so many times its standard deviations, and
+            weigh by p(z) over its density. With 3 it finds what lies in the prior's tails, in a few latent dimensions.
         seed: Of the draws.
         advance: Called with the number of draws done, for a progress bar.
 
@@ -43,18 +48,21 @@ def prior_sampling(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, advanc
     require_samples(S)
     y = vae.as_rows(y)
     weights = LogWeights(len(y), S, y.device, tail=False, shared=True)
-    pairs = all_pairs(vae.generative, y, _draws(vae, seed, 0))
+    draws = _Draws(vae, widen, seed)
+    pairs = all_pairs(vae.generative, y, draws.block(0)[0])
     chunks = [slice(first, first + ROWS) for first in range(0, len(y), ROWS)]
     for block, start in enumerate(range(0, S, DRAWS)):
-        z = _draws(vae, seed, block)[: S - start]
+        z, log_weights = (part[: S - start] for part in draws.block(block))
         for first, stop in list(weights.cuts(len(z))):
-            score = pairs.at(z[first - start : stop - start])
-            sums = [_log_sums(score(rows)) for rows in chunks]
+            some = slice(first - start, stop - start)
+            score, added = pairs.at(z[some]), log_weights[some, None]
+            sums = [_log_sums(score(rows) if widen is None else score(rows) + added) for rows in chunks]
             log_sum, log_sum_of_squares = (torch.cat(part) for part in zip(*sums, strict=True))
             weights.add_sums([(stop, log_sum + pairs.offset, log_sum_of_squares + 2 * pairs.offset)])
         advance(len(z))
     estimate = weights.estimate()
-    _warn_if_far_off(estimate)
+    if widen is None:
+        _warn_if_far_off(estimate)
     return estimate
 
 
@@ -68,8 +76,20 @@ def _warn_if_far_off(estimate: Estimate) -> None:
         )
 
 
-def _draws(vae: LatentModel, seed: int, block: int) -> Tensor:
-    return vae.prior().sample((DRAWS,), generator(seed, "prior", block, device=vae.device))
+class _Draws:
+    """Latents from the prior, or from a normal distribution that is wider, in blocks."""
+
+    def __init__(self, vae: LatentModel, widen: float | None, seed: int) -> None:
+        self.prior, self.seed, self.device = vae.prior(), seed, vae.device
+        self.wide = widen and DiagonalNormal(self.prior.mean, widen * self.prior.stddev)
+
+    def block(self, number: int) -> tuple[Tensor, Tensor]:
+        """Latents (S, K), and log p(z) minus the log density that they come from, (S,)."""
+        if not self.wide:
+            z = self.prior.sample((DRAWS,), generator(self.seed, "prior", number, device=self.device))
+            return z, z.new_zeros(len(z))
+        z = self.wide.sample((DRAWS,), generator(self.seed, "wide", number, device=self.device))
+        return z, self.prior.log_prob(z) - self.wide.log_prob(z)
 
 
 def _log_sums(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,8 +33,8 @@ class Annealing:
         ValueError: If there are fewer than 2 temperatures or 1 leapfrog step, or the start is unknown.
     """
 
-    temperatures: int = 200
-    leapfrog_steps: int = 5
+    temperatures: int = 250
+    leapfrog_steps: int = 2
     start: Start = "posterior"
     step_sizes: tuple[float, ...] | None = None
 

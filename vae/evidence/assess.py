@@ -1,0 +1,116 @@
+"""Annealing of some rows, its checks, and what they amount to, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from vae.evidence.bounds import Bounds, bidirectional_bounds
+from vae.evidence.checked import Checked, checked_annealing
+from vae.evidence.estimate import MeanWithError
+from vae.evidence.importance import importance_sampling
+from vae.evidence.prior import prior_sampling
+from vae.evidence.report import TOLERANCE, Evidence, Verdict, excess, verdict
+from vae.evidence.schedule import Annealing
+
+if TYPE_CHECKING:
+    from vae.latent_model import LatentModel
+
+WIDE = 3.0  # times the prior's standard deviations, where another estimate looks for what annealing misses
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """log p(y) of N rows, and how far to trust it.
+
+    Attributes:
+        checked: Annealing, with what every row's checks say.
+        bounds: On simulated rows.
+        excess: Of other estimates over annealing, see `vae.evidence.report.excess`.
+        verdict: By the rules of `vae.evidence.verdict`.
+    """
+
+    checked: Checked
+    bounds: Bounds
+    excess: dict[str, float]
+    verdict: Verdict
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """Per row, (N,), float64, in nats."""
+        return self.checked.estimate.log_likelihood
+
+    @property
+    def mean(self) -> MeanWithError:
+        """Over rows."""
+        return MeanWithError.of(self.log_likelihood)
+
+    @property
+    def decoder_runs(self) -> int:
+        """Gradients of the generative network on the rows, their checks included."""
+        return self.checked.decoder_runs
+
+
+def assess(
+    vae: LatentModel,
+    y: Tensor,
+    *,
+    pilot: Tensor | None = None,
+    chains: int = 16,
+    annealing: Annealing | None = None,
+    extra: float = 1.0,
+    samples: int = 5000,
+    prior_samples: int = 100_000,
+    bounds_examples: int = 100,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Assessment:
+    """Estimate log p(y) of rows y (N, D) by annealing, check every row, and pass the verdict that the pipeline passes.
+
+    Args:
+        vae: The model.
+        y: Rows.
+        pilot: Rows on which step sizes are tuned, such as validation rows; 32 that the model generates by default.
+        chains: Per row and run, at least 10.
+        annealing: Temperatures and leapfrog steps.
+        extra: What repeating disputed rows with more temperatures may cost, over the cost of the first runs.
+        samples: Of importance sampling.
+        prior_samples: Of prior sampling, and of a wider distribution of latents.
+        bounds_examples: Simulated rows for the two-sided bounds.
+        tolerance: In nats, that the mean can be trusted to.
+        seed: Of all noise.
+
+    Raises:
+        ValueError: If a number is out of range, or a value of y is not one that the likelihood is for.
+    """
+    y = vae.as_rows(y)
+    checked = checked_annealing(vae, y, chains, pilot=pilot, annealing=annealing, extra=extra, seed=seed)
+    bounds = bidirectional_bounds(vae, bounds_examples, chains, annealing=checked.settings, seed=seed)
+    reported = checked.estimate.log_likelihood
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
+        others = {
+            "importance sampling": importance_sampling(vae, y, samples, seed=seed),
+            "prior sampling": prior_sampling(vae, y, prior_samples, seed=seed),
+            "sampling from a wide prior": prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed),
+        }
+    higher = {name: excess(estimate.log_likelihood, reported) for name, estimate in others.items()}
+    return Assessment(checked, bounds, higher, verdict("annealed", evidence(checked, bounds, higher), tolerance))
+
+
+def evidence(checked: Checked, bounds: Bounds, higher: dict[str, float]) -> Evidence:
+    """What the verdict on annealing of all rows rests on; rows are named by their positions."""
+    return Evidence(
+        gap=bounds.gap,
+        start_difference=MeanWithError.of(checked.start_difference),
+        temperature_difference=MeanWithError.of(checked.temperature_difference),
+        acceptance=checked.estimate.acceptance.mean(dim=1).tolist(),
+        unreliable=checked.estimate.unreliable,
+        unsettled=(~checked.settled).nonzero()[:, 0].tolist(),
+        disputed=int(((checked.level > 0) | ~checked.settled).sum()),
+        rows=len(checked.settled),
+        excess=higher,
+    )
