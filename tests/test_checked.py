@@ -32,21 +32,25 @@ def repeated(extra: float) -> tuple[Checked, float, list[str]]:
     return settle(run, N, FEW, replace(FEW, start="prior"), extra=extra), model.log_likelihood[0], asked
 
 
+def share_of_exact(estimates: Tensor, exact: float) -> Any:
+    """exp(estimate - exact), whose expectation is 1."""
+    return np.exp(estimates.numpy() - exact)
+
+
 def test_repeating_disputed_rows_does_not_bias() -> None:
     """E[exp(estimate - exact)] = 1, false-alarm rate 6e-5 each: without repeats, and where a part of the rows is repeated.
 
-    Planted: rows chosen by the reported run itself. Those that agree with the judge are then too low.
+    Planted: rows kept by the errors of the reported run itself, which go with its weights.
     """
     first, exact, _ = repeated(0.0)
     checked, _, _ = repeated(1.0)
-    assert within_error(np.exp(first.estimate.log_likelihood.numpy() - exact), 1.0)
-    weights = np.exp(checked.estimate.log_likelihood.numpy() - exact)
+    assert within_error(share_of_exact(first.estimate.log_likelihood, exact), 1.0)
     again = checked.level.numpy() > 0
     assert 0.05 < again.mean() < 0.95
-    assert within_error(weights, 1.0)
-    by_own = (first.estimate.log_likelihood - first.from_posterior.log_likelihood).abs().numpy() < 1
-    assert 0.05 < by_own.mean() < 0.95
-    assert not within_error(np.exp(first.estimate.log_likelihood.numpy() - exact)[by_own], 1.0)
+    assert within_error(share_of_exact(checked.estimate.log_likelihood, exact), 1.0)
+    variance = first.estimate.monte_carlo_variance
+    by_own = variance < variance.median()
+    assert not within_error(share_of_exact(first.estimate.log_likelihood[by_own], exact), 1.0)
 
 
 def test_the_budget_goes_to_the_rows_whose_judges_differ_most() -> None:
@@ -83,13 +87,14 @@ def test_without_an_error_no_row_is_settled_and_none_is_repeated() -> None:
 
 def test_sound_rows_are_settled_and_an_outlier_is_not_lost() -> None:
     """A row 60 standard deviations from the model: its posterior is where neither start is. Settled and right, or named."""
-    model = LinearGaussian(4, 8, 0.01, widen=1.0, N=40)
+    model = LinearGaussian(2, 4, 0.1, widen=1.0, N=20)
     y = model.y.clone()
     y[7] = 60.0
-    found = assess(model.vae.float(), y.float(), pilot=model.y.float(), bounds_examples=20, prior_samples=1000, samples=100)
+    few: dict[str, Any] = {"annealing": Annealing(60), "bounds_examples": 10, "prior_samples": 1000, "samples": 100}
+    found = assess(model.vae.float(), y.float(), pilot=model.y.float(), **few)
     errors = found.log_likelihood.numpy() - model.log_density(y)
     settled = found.checked.settled.numpy()
-    assert settled[np.arange(40) != 7].mean() > 0.9
+    assert settled[np.arange(20) != 7].mean() > 0.9
     assert np.abs(errors[settled]).max() < BETWEEN_JUDGES
     assert found.verdict.trusted == bool(settled.all())
 
@@ -100,8 +105,8 @@ def test_an_island_in_the_tails_of_the_prior_is_found() -> None:
     Exact: log(P(z_1 > 6) p(y|inside) + P(z_1 < 6) p(y|outside)), the step being as sharp as float32 makes it.
     """
     vae = island()
-    y = torch.full((20, 4), 3.0)
-    found = assess(vae, y, bounds_examples=20, samples=100)
+    y = torch.full((5, 4), 3.0)
+    found = assess(vae, y, annealing=Annealing(10), bounds_examples=5, samples=100)
     inside, outside = -2 * np.log(2 * np.pi), -2 * np.log(2 * np.pi) - 4 * 20**2 / 2
     exact = logsumexp([inside + np.log(9.866e-10), outside])
     assert found.mean.mean < exact - 100

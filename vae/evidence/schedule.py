@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,13 @@ class Annealing:
     """How to anneal.
 
     Attributes:
-        temperatures: Number T of inverse temperatures beta, 0 and 1 among them, spaced by a sigmoid (Wu et al. 2017).
+        temperatures: Number T of inverse temperatures beta, 0 and 1 among them.
         leapfrog_steps: Of each Hamiltonian transition.
         start: ``"posterior"`` begins at q(z|y), ``"prior"`` at p(z).
         step_sizes: One for each range of temperatures, from `tune_step_sizes`: frozen before the chains run. None tunes them
             on rows that the model generates.
+        knots: Values of beta at equal parts of the way from 0 to 1, from there too: temperatures are spaced evenly along it.
+            None spaces them by a sigmoid (Wu et al. 2017).
 
     Raises:
         ValueError: If there are fewer than 2 temperatures or 1 leapfrog step, or the start is unknown.
@@ -37,6 +40,7 @@ class Annealing:
     leapfrog_steps: int = 2
     start: Start = "posterior"
     step_sizes: tuple[float, ...] | None = None
+    knots: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.temperatures < 2:
@@ -49,6 +53,9 @@ class Annealing:
     @property
     def betas(self) -> list[float]:
         """The schedule, from 0 to 1."""
+        if self.knots is not None:
+            way = np.linspace(0, 1, self.temperatures)
+            return [float(beta) for beta in np.interp(way, np.linspace(0, 1, len(self.knots)), self.knots)]
         x = [STEEPNESS * (2 * t / (self.temperatures - 1) - 1) for t in range(self.temperatures)]
         sigmoid = [1 / (1 + math.exp(-value)) for value in x]
         return [(value - sigmoid[0]) / (sigmoid[-1] - sigmoid[0]) for value in sigmoid]

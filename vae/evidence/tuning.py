@@ -1,4 +1,4 @@
-"""Step sizes for annealing, found on pilot rows and then frozen."""
+"""Step sizes and spacing of temperatures for annealing, found on pilot rows and then frozen."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vae.evidence.estimate import Advance, ignore
-from vae.evidence.hmc import Transition, path_of
+from vae.evidence.hmc import Point, Transition, path_of
 from vae.evidence.schedule import Annealing, Noise
 from vae.noise import generator
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
-ROWS, CHAINS, PASSES = 32, 4, 2
+ROWS, CHAINS, PASSES = 32, 4, 3
+KNOTS = 129
+EVEN = 0.1  # share of the temperatures that stay where they were
 LEAST_UPDATES = 20  # of each range's step size
 TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 1.0
 
@@ -26,10 +29,12 @@ TARGET_ACCEPTANCE, FIRST_STEP_SIZE, ADAPTATION = 0.8, 0.3, 1.0
 def tune_step_sizes(
     vae: LatentModel, y: Tensor | None = None, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
 ) -> Annealing:
-    """``annealing`` with step sizes that accept 80 % of the proposals in each range of temperatures, on pilot rows.
+    """``annealing`` with step sizes that accept 80 % of the proposals, and temperatures where weights spread, on pilot rows.
 
-    The sizes adapt while pilot chains with their own noise run, and are then frozen: adapted inside the chains that count they
-    would bias the weights.
+    Step sizes adapt, one for each range of temperatures, while pilot chains with their own noise run, and are then frozen:
+    adapted inside the chains that count they would bias the weights. Temperatures are spaced so that each adds as much to the
+    standard deviation of the log weights: of all spacings this makes their variance least where chains mix well (Gelman and
+    Meng 1998, section 4.4; Grosse, Maddison and Salakhutdinov 2013, section 3).
 
     Args:
         vae: The model.
@@ -38,29 +43,51 @@ def tune_step_sizes(
         seed: Of the pilot's noise.
         advance: Called with the number of (row, temperature) pairs done.
     """
-    annealing = replace(annealing or Annealing(), step_sizes=None)
+    annealing = replace(annealing or Annealing(), step_sizes=None, knots=None)
     rows = cast("Tensor", vae.generate(ROWS, seed=_own_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
-    steps = [FIRST_STEP_SIZE] * annealing.ranges
-    for number in range(_passes(annealing)):
-        steps = _adapt(vae, rows, replace(annealing, step_sizes=tuple(steps)), seed, f"pilot {number}")
+    annealing = replace(annealing, step_sizes=(FIRST_STEP_SIZE,) * annealing.ranges)
+    passes = _passes(annealing)
+    for number in range(passes):
+        steps, spreads = _adapt(vae, rows, annealing, seed, f"pilot {number}")
+        knots = _knots(annealing.betas, spreads) if number < passes - 1 else annealing.knots
+        annealing = replace(annealing, step_sizes=tuple(steps), knots=knots)
         advance(annealing.temperatures * len(rows))
-    return replace(annealing, step_sizes=tuple(steps))
+    return annealing
 
 
-def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> list[float]:
-    """Step sizes by range: the geometric mean of those used while they follow the acceptance rate."""
+def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> tuple[list[float], list[float]]:
+    """Step sizes by range, the geometric mean of those used while they follow the acceptance rate; each step's `_spread`."""
     path = path_of(vae, y, annealing.start)
     noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
     point = path.at(path.position(path.start.transform(noise.start())))
     assert annealing.step_sizes is not None
     factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
+    spreads = [_spread(point)]
     for t, beta in enumerate(annealing.betas[1:-1], 1):
         r = annealing.range_of(t)
         step_size = annealing.step_sizes[r] * factors[r]  # without jitter, which a lone temperature would absorb
         point, accepted = Transition(path, beta, step_size, annealing.leapfrog_steps)(point, noise.at(t))
         factors[r] *= math.exp(ADAPTATION * (accepted.double().mean().item() - TARGET_ACCEPTANCE))
         trace[r].append(math.log(factors[r]))
-    return [size * math.exp(sum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
+        spreads.append(_spread(point))
+    sizes = [size * math.exp(sum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
+    return sizes, spreads
+
+
+def _spread(point: Point) -> float:
+    """Standard deviation over a row's chains of what its log weight grows by with beta, averaged over rows; 0 if unknown."""
+    deviations = point.log_ratio.double().std(dim=0)
+    return deviations[deviations.isfinite()].mean().nan_to_num(0.0).item()
+
+
+def _knots(betas: list[float], spreads: list[float]) -> tuple[float, ...]:
+    """Values of beta that cut the sum of spread times difference of beta into equal parts."""
+    parts = np.diff(betas) * spreads
+    total = parts.sum()
+    even = np.full(len(parts), 1 / len(parts))
+    parts = EVEN * even + (1 - EVEN) * parts / total if total > 0 else even
+    way = np.concatenate([[0.0], parts.cumsum()])
+    return tuple(np.interp(np.linspace(0, 1, KNOTS), way / way[-1], betas).tolist())
 
 
 def _own_seed(seed: int) -> int:
