@@ -19,6 +19,7 @@ from pipeline.transforms import Identity, Log, Quantile, Standardize
 
 SPLITS = ("train", "valid", "test")
 PROBABILITIES = "train_probabilities.npy"
+GROUPS = "{}_groups.npy"
 OTHER = "other"  # the category of values that no training row has, where a column declares it
 
 
@@ -218,6 +219,12 @@ def load_probabilities(folder: Path = PREPARED) -> NDArray[np.float32] | None:
 def load_index(split: str, folder: Path = PREPARED) -> NDArray[np.int64]:
     """For each row of a split, the number of its row in the raw file, from 0."""
     return np.load(_existing(folder / f"{split}_index.npy"), allow_pickle=False)
+
+
+def load_groups(split: str, folder: Path = PREPARED) -> NDArray[np.int32] | None:
+    """For each row of a split, the number of its group, from 0; None where the rows were not split by groups."""
+    path = folder / GROUPS.format(split)
+    return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
 def _existing(path: Path) -> Path:
