@@ -35,7 +35,7 @@ class Annealed:
         temperature_difference: With T minus with 2 T temperatures, on the same part.
         train_minus_test: Mean log density of m training rows minus that of as many test rows, as prepared: so that it does not
             depend on the units of columns, of which the rows may have different ones.
-        compared: m.
+        compared: m, of the test rows.
     """
 
     estimate: Estimate
@@ -49,7 +49,12 @@ class Annealed:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the test rows, in nats; None stands for what was not asked for."""
+    """Of the test rows, in nats; None stands for what was not asked for.
+
+    Attributes:
+        groups: Of the test rows, integers (N,); None where each row is by itself.
+        gap_rows: Positions of the rows of ``gap``.
+    """
 
     bound: Bound
     latents: Latents
@@ -60,6 +65,8 @@ class Scores:
     bounds: Bounds | None = None
     exact: Exact | None = None
     gap: Gap | None = None
+    gap_rows: Tensor | None = None
+    groups: Tensor | None = None
 
     def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
         """Log densities of prepared rows as those of the raw ones.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -74,17 +75,27 @@ class Scoring:
         valid: Validation rows: the pilot on which step sizes are tuned.
         test: Test rows.
         pieces: What an earlier start has computed, and where this one leaves what it computes.
+        groups: By split the group of each row, integers (N,): then whole groups are drawn, and errors are over groups.
 
     Raises:
         InputError: If more rows are to be annealed than there are, or an estimator does not apply.
     """
 
     def __init__(
-        self, vae: LatentModel, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
+        self,
+        vae: LatentModel,
+        params: Params,
+        schema: Schema,
+        train: Array,
+        valid: Array,
+        test: Array,
+        pieces: Pieces,
+        groups: Mapping[str, Tensor | None] | None = None,
     ) -> None:
         self.schema, self.pieces = schema, pieces
         self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
         self.names = chosen(vae, params)
+        self.groups = {"train": None, "test": None, **(groups or {})}
         self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
         self._check_subset()
 
@@ -94,7 +105,7 @@ class Scoring:
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
             bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            scores = Scores(bound, latent_usage(self.vae, self.test))
+            scores = Scores(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
             steps = {
                 "prior": self._prior,
                 "importance": self._importance,
@@ -134,26 +145,29 @@ class Scoring:
 
     def _annealed(self, scores: Scores) -> Scores:
         settings = self._tuned("posterior")
-        N, n = len(self.test), self.settings.annealing.examples or len(self.test)
-        subset = self._random("annealed rows", N)[:n].sort().values
+        groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
+        subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
+        groups, n = _of(groups, subset), len(subset)
         estimate = self._anneal("annealing", self.test[subset], subset, settings)
-        some = self._random("checked rows", n)[: self.settings.annealing.check_examples]
+        some = self._drawn("checked rows", self.settings.annealing.check_examples, n, groups)
         rows, ids, first = self.test[subset[some]], subset[some], estimate.log_likelihood[some]
         from_prior = self._anneal("annealing from the prior", rows, ids, self._tuned("prior")).log_likelihood
         twice = replace(settings, temperatures=2 * settings.temperatures)
         longer = self._anneal("annealing, twice the temperatures", rows, ids, twice).log_likelihood
         m = min(self.settings.diagnostics_examples, n, len(self.train))
-        chosen_train = self._random("training rows", len(self.train))[:m]
+        chosen_train = self._drawn("training rows", m, len(self.train), self.groups["train"])
         train = self._anneal("annealing training rows", self.train[chosen_train], len(self.test) + chosen_train, settings)
-        test = estimate.log_likelihood[self._random("test rows", n)[:m]]
+        of_train = MeanWithError.of(train.log_likelihood, _of(self.groups["train"], chosen_train))
+        compared = self._drawn("test rows", m, n, groups)
+        of_test = MeanWithError.of(estimate.log_likelihood[compared], _of(groups, compared))
         annealed = Annealed(
             estimate=estimate,
             subset=subset,
             settings=settings,
-            start_difference=MeanWithError.of(first - from_prior),
-            temperature_difference=MeanWithError.of(first - longer),
-            train_minus_test=MeanWithError.of(train.log_likelihood).minus(MeanWithError.of(test)),
-            compared=m,
+            start_difference=MeanWithError.of(first - from_prior, _of(groups, some)),
+            temperature_difference=MeanWithError.of(first - longer, _of(groups, some)),
+            train_minus_test=of_train.minus(of_test),
+            compared=len(compared),
         )
         return replace(scores, annealed=annealed)
 
@@ -181,7 +195,7 @@ class Scoring:
             best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
         else:
             return scores
-        some = self._random("gap rows", len(rows))[: self.settings.diagnostics_examples]
+        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _of(self.groups["test"], rows))
         with self._task("split of the ELBO's gap", len(some)) as advance:
             ids = rows[some]
             gap = self._piece(
@@ -190,7 +204,7 @@ class Scoring:
                 len(some),
                 lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
             )
-        return replace(scores, gap=gap)
+        return replace(scores, gap=gap, gap_rows=ids)
 
     def _log_jacobian(self, y: Tensor) -> Tensor:
         return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
@@ -235,6 +249,17 @@ class Scoring:
             advance(total)
         return self.pieces(name, compute)
 
+    def _drawn(self, stream: str, count: int, N: int, groups: Tensor | None) -> Tensor:
+        """Positions of so many of N rows at random; or of whole groups, as many as have so many rows on average.
+
+        To draw groups until there are enough rows would favour large ones, which are more often the last.
+        """
+        if groups is None:
+            return self._random(stream, N)[:count]
+        labels = groups.unique()
+        drawn = max(2, math.ceil(len(labels) * count / N))  # an error needs two
+        return torch.isin(groups, labels[self._random(stream, len(labels))[:drawn]]).nonzero().squeeze(1)
+
     def _random(self, stream: str, N: int) -> Tensor:
         return torch.randperm(N, generator=generator(self.seed, stream))
 
@@ -260,3 +285,8 @@ class Scoring:
         yield lambda count: self._bar.advance(task, count)
         if total is None:
             self._bar.update(task, total=1, completed=1)
+
+
+def _of(groups: Tensor | None, rows: Tensor) -> Tensor | None:
+    """The groups of some rows."""
+    return None if groups is None else groups[rows]

@@ -24,10 +24,10 @@ from pipeline.moments import Array
 from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
-from pipeline.schema import Schema, load_index, load_schema, load_split
+from pipeline.schema import Schema, load_groups, load_index, load_schema, load_split
 from pipeline.scoring import Scoring
 from vae.bar import advancing
-from vae.evidence import PREFERENCE, MeanWithError, log_likelihood_given_rest, reconstruction_by_column
+from vae.evidence import PREFERENCE, log_likelihood_given_rest, reconstruction_by_column
 from vae.latent_model import LatentModel
 
 EXTREMES = 10
@@ -43,12 +43,14 @@ def main() -> None:
     reported = metrics["log_likelihood"]
     statement = metrics["verdict"]["statement"]
     print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {statement}")
+    if note := metrics.get("groups", {}).get("note"):
+        print(f"  note: {note}")
 
 
 def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
-    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved))
+    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
     baselines = _baselines(job.params, schema)
     report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test))
     for baseline in baselines:
@@ -98,10 +100,11 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
     """The content of metrics.json; means over test examples, each with its standard error over examples."""
     examples = report.examples
     least = examples.iloc[int(report.as_prepared.argmin())]
-    parts = {name: _mean(examples[name]) for name in ("elbo", "reconstruction", "kl")}
+    parts = {name: _mean(report, name) for name in ("elbo", "reconstruction", "kl")}
     log_likelihood = report.log_likelihood()
     return {
         "examples": len(examples),
+        **({} if report.scores.groups is None else {"groups": report.groups()}),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(log_likelihood["mean"]),
@@ -115,7 +118,7 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
         "estimators": report.estimators(),
         "diagnostics": report.diagnostics(),
         "baselines": {
-            baseline.name: _mean(examples[baseline.name])
+            baseline.name: _mean(report, baseline.name)
             | dict(baseline.described)
             | {"vae_minus_baseline": pair(report.mean(minus=examples[baseline.name]))}
             for baseline in baselines
@@ -123,8 +126,13 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
     }
 
 
-def _mean(values: pd.Series) -> dict[str, Any]:
-    return pair(MeanWithError.of(torch.tensor(values.to_numpy())))
+def _mean(report: Report, column: str) -> dict[str, Any]:
+    return pair(report.over(torch.tensor(report.examples[column].to_numpy())))
+
+
+def _groups() -> dict[str, torch.Tensor | None]:
+    found = {split: load_groups(split) for split in ("train", "test")}
+    return {split: None if groups is None else torch.from_numpy(groups) for split, groups in found.items()}
 
 
 def _baselines(params: Params, schema: Schema) -> list[Baseline]:
