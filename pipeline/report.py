@@ -22,12 +22,11 @@ class Report:
     Args:
         scores: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
-        log_jacobian: Of the test rows, log |dy/dx|, (N,).
+        log_missing: What their missing values count as where rows are compared, (N,); see `Schema.log_missing`.
 
     Attributes:
         examples: A row per test row.
-        as_prepared: The log-likelihoods of the prepared rows, (N,): an order of rows that no column's unit changes, even
-            where values are missing.
+        comparable: Log-likelihoods in whose order rows are likely, whatever the units of columns, (N,).
         estimator: The one that is reported.
         verdict: Whether it can be trusted.
 
@@ -35,7 +34,7 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, index: Any, log_jacobian: Any) -> None:
+    def __init__(self, scores: Scores, index: Any, log_missing: Any) -> None:
         self.scores = scores
         available = [name for name in PREFERENCE if self._has(name)]
         if not available and scores.exact:
@@ -43,7 +42,7 @@ class Report:
         self.estimator = reported_estimator(available)
         self.examples = self._examples(index)
         _require_finite(self.examples)
-        self.as_prepared = self.examples["log_likelihood"].to_numpy() - log_jacobian
+        self.comparable = self.examples["log_likelihood"].to_numpy() + log_missing
         self.verdict = self._verdict()
 
     def mean(self, minus: Any = 0.0) -> MeanWithError:

@@ -65,6 +65,12 @@ class Column(BaseModel):
         """Whether its raw values are whole numbers, and written so."""
         return not self.is_density or (self.step is not None and float(self.step).is_integer())
 
+    @property
+    def log_unit(self) -> float:
+        """Log of a standard deviation of x where most values are: other units of x change it as they change -log p."""
+        slope = self.transform.log_derivative(np.array([self.centre]))
+        return math.log(self.spread) - float(slope[0]) if self.is_density else 0.0
+
     def numbers(self, y: Array, *, snap: bool = True) -> Array:
         """Raw numbers; of a category its position. ``snap`` rounds dequantised values down to their grid."""
         x = self.transform.inverse(np.asarray(y, dtype=np.float64))
@@ -162,6 +168,13 @@ class Schema(BaseModel):
         y = np.asarray(y, dtype=np.float64)
         terms = np.stack([column.transform.log_derivative(y[:, d]) for d, column in enumerate(self.columns)], axis=1)
         return np.where(np.isnan(y), 0.0, terms)
+
+    def log_missing(self, y: Array) -> Array:
+        """Of prepared values (N, D), log densities of the missing ones if each had one per standard deviation, per row, (N,).
+
+        Added to log p of what is observed: then no unit of a column decides between rows with different gaps.
+        """
+        return np.where(np.isnan(y), [-column.log_unit for column in self.columns], 0.0).sum(axis=1)
 
     def to_raw(self, y: Array, *, snap: bool = True) -> Array:
         """Prepared values (N, D) in the data's own units; of a category its position."""

@@ -33,8 +33,8 @@ class Annealed:
         settings: With the step sizes.
         start_difference: Annealing from q minus from the prior, paired, on a random part of the subset.
         temperature_difference: With T minus with 2 T temperatures, on the same part.
-        train_minus_test: Mean log density of m training rows minus that of as many test rows, as prepared: so that it does not
-            depend on the units of columns, of which the rows may have different ones.
+        train_minus_test: Mean log density of m training rows minus that of as many test rows, with what their missing values
+            count as: see `Schema.log_missing`.
         compared: m, of the test rows.
     """
 

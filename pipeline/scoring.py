@@ -157,9 +157,9 @@ class Scoring:
         m = min(self.settings.diagnostics_examples, n, len(self.train))
         chosen_train = self._drawn("training rows", m, len(self.train), self.groups["train"])
         train = self._anneal("annealing training rows", self.train[chosen_train], len(self.test) + chosen_train, settings)
-        of_train = MeanWithError.of(train.log_likelihood, _of(self.groups["train"], chosen_train))
+        of_train = MeanWithError.of(self._comparable(train, self.train[chosen_train]), _of(self.groups["train"], chosen_train))
         compared = self._drawn("test rows", m, n, groups)
-        of_test = MeanWithError.of(estimate.log_likelihood[compared], _of(groups, compared))
+        of_test = MeanWithError.of(self._comparable(estimate, self.test[subset])[compared], _of(groups, compared))
         annealed = Annealed(
             estimate=estimate,
             subset=subset,
@@ -205,6 +205,11 @@ class Scoring:
                 lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
             )
         return replace(scores, gap=gap, gap_rows=ids)
+
+    def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
+        """Of prepared rows the log densities of the raw ones, with what their missing values count as."""
+        missing = torch.from_numpy(self.schema.log_missing(rows.cpu().numpy())).to(rows.device)
+        return estimate.log_likelihood + self._log_jacobian(rows) + missing
 
     def _log_jacobian(self, y: Tensor) -> Tensor:
         return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)

@@ -52,7 +52,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
     scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
     baselines = _baselines(job.params, schema)
-    report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test))
+    report = Report(scoring.run(), load_index("test"), schema.log_missing(test))
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
@@ -99,7 +99,7 @@ def _imputed(vae: LatentModel, params: Params, schema: Schema, metrics: dict[str
 def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
     """The content of metrics.json; means over test examples, each with its standard error over examples."""
     examples = report.examples
-    least = examples.iloc[int(report.as_prepared.argmin())]
+    least = examples.iloc[int(report.comparable.argmin())]
     parts = {name: _mean(report, name) for name in ("elbo", "reconstruction", "kl")}
     log_likelihood = report.log_likelihood()
     return {
@@ -184,7 +184,7 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
 
 
 def _extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:
-    examples, order = report.examples, report.as_prepared.argsort(kind="stable")
+    examples, order = report.examples, report.comparable.argsort(kind="stable")
     n = min(EXTREMES, len(order) // 2)
     places = np.stack([order[:n], order[len(order) - n :]])
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]
