@@ -25,6 +25,7 @@ from vae.evidence import (
     verdict,
 )
 from vae.evidence.assess import evidence
+from vae.evidence.clusters import ENOUGH_GROUPS
 
 
 class Report:
@@ -33,13 +34,12 @@ class Report:
     Args:
         scores: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
-        log_jacobian: Of the test rows, log |dy/dx|, (N,).
+        log_missing: What their missing values count as where rows are compared, (N,); see `Schema.log_missing`.
         tolerance: In nats, that the mean should be trusted to.
 
     Attributes:
         examples: A row per test row.
-        as_prepared: The log-likelihoods of the prepared rows, (N,): an order of rows that no column's unit changes, even
-            where values are missing.
+        comparable: Log-likelihoods in whose order rows are likely, whatever the units of columns, (N,).
         estimator: The one that is reported.
         verdict: Whether it can be trusted.
 
@@ -47,7 +47,7 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, index: Any, log_jacobian: Any, tolerance: float) -> None:
+    def __init__(self, scores: Scores, index: Any, log_missing: Any, tolerance: float) -> None:
         self.scores = scores
         available = [name for name in PREFERENCE if self._has(name)]
         if not available and scores.exact:
@@ -55,7 +55,7 @@ class Report:
         self.estimator = reported_estimator(available)
         self.examples = self._examples(index)
         _require_finite(self.examples)
-        self.as_prepared = self.examples["log_likelihood"].to_numpy() - log_jacobian
+        self.comparable = self.examples["log_likelihood"].to_numpy() + log_missing
         self.verdict = self._verdict(tolerance)
 
     def mean(self, minus: Any = 0.0) -> MeanWithError:
@@ -68,8 +68,21 @@ class Report:
             subset = annealed.subset.numpy()
             x = self.examples[f"log_likelihood_{everywhere}"] - minus
             better = (self.examples["log_likelihood_annealed"] - minus).to_numpy()[subset]
-            return two_stage(torch.tensor(x.to_numpy()), torch.tensor(better), annealed.subset.cpu())
-        return MeanWithError.of(torch.tensor((self.examples["log_likelihood"] - minus).to_numpy()))
+            return two_stage(torch.tensor(x.to_numpy()), torch.tensor(better), annealed.subset.cpu(), self.scores.groups)
+        return self.over(torch.tensor((self.examples["log_likelihood"] - minus).to_numpy()))
+
+    def over(self, values: Tensor, rows: Tensor | None = None) -> MeanWithError:
+        """The mean over test rows, or over some of them, with its error over their groups where they have any."""
+        groups = self.scores.groups
+        return MeanWithError.of(values, groups if groups is None or rows is None else groups[rows])
+
+    def groups(self) -> dict[str, Any] | None:
+        """The entry ``groups``: how many the test rows come in, what they are worth, and what to know of so few."""
+        entry = self.mean()
+        if entry.groups is None or entry.effective_groups is None:
+            return None
+        note = too_few(entry.groups, entry.effective_groups)
+        return {"number": entry.groups, "effective": entry.effective_groups, "note": note}
 
     def log_likelihood(self) -> dict[str, Any]:
         """The entry ``log_likelihood`` of metrics.json."""
@@ -89,7 +102,7 @@ class Report:
         found: dict[str, Any] = {"active_units": {str(t): count for t, count in scores.latents.active_units.items()}}
         if scores.gap:
             parts = {"approximation": scores.gap.approximation, "amortisation": scores.gap.amortisation}
-            found["inference_gap"] = {name: pair(MeanWithError.of(part)) for name, part in parts.items()}
+            found["inference_gap"] = {name: pair(self.over(part, scores.gap_rows)) for name, part in parts.items()}
             found["inference_gap"]["examples"] = len(scores.gap.approximation)
         if annealed:
             difference = pair(annealed.train_minus_test)
@@ -107,13 +120,13 @@ class Report:
     def ladder(self) -> pd.DataFrame:
         """Importance sampling by number of samples."""
         rungs = self.scores.importance.ladder if self.scores.importance else {}
-        rows = [(s, MeanWithError.of(values)) for s, values in rungs.items()]
+        rows = [(s, self.over(values)) for s, values in rungs.items()]
         return pd.DataFrame([{"samples": s} | pair(entry) for s, entry in rows], columns=["samples", "mean", "standard_error"])
 
     def prior_ladder(self) -> pd.DataFrame:
         """Prior sampling by number of samples."""
         estimates = [*self.scores.prior_ladder, *([self.scores.prior] if self.scores.prior else [])]
-        rows = [{"samples": estimate.samples} | _of(estimate) for estimate in estimates]
+        rows = [{"samples": estimate.samples} | pair(self.over(estimate.log_likelihood)) for estimate in estimates]
         return pd.DataFrame(rows, columns=["samples", "mean", "standard_error"])
 
     @property
@@ -129,6 +142,7 @@ class Report:
         scores = self.scores
         columns = {
             "index": index,
+            **({} if scores.groups is None else {"group": scores.groups.numpy()}),
             "elbo": scores.bound.elbo.cpu().numpy(),
             "reconstruction": scores.bound.reconstruction.cpu().numpy(),
             "kl": scores.bound.kl.cpu().numpy(),
@@ -158,7 +172,8 @@ class Report:
     def _prior(self) -> dict[str, Any]:
         estimate = self.scores.prior
         assert estimate is not None
-        return _of(estimate) | {"samples": estimate.samples, "diagnostics": _diagnostics(estimate)}
+        diagnostics = _diagnostics(estimate)
+        return _entry(self.over(estimate.log_likelihood), estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
     def _importance(self) -> dict[str, Any]:
         estimate = self.scores.importance
@@ -168,15 +183,15 @@ class Report:
             diagnostics["median_pareto_k"] = estimate.pareto_k.median().item()
             diagnostics["pareto_k_threshold"] = estimate.pareto_threshold
             diagnostics["share_above_threshold"] = _share(estimate.pareto_k > estimate.pareto_threshold)
-        return _of(estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
+        return _entry(self.over(estimate.log_likelihood), estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
     def _annealed_entry(self) -> dict[str, Any]:
         annealed, checked = self._annealed, self._annealed.checked
         estimate, settings = checked.estimate, checked.settings
         diagnostics = _diagnostics(estimate) | {
             "acceptance": estimate.acceptance.mean(dim=1).tolist(),
-            "posterior_start_minus_prior_start": pair(MeanWithError.of(checked.start_difference)),
-            "temperatures_minus_half": pair(MeanWithError.of(checked.temperature_difference)),
+            "posterior_start_minus_prior_start": pair(self.over(checked.start_difference, annealed.subset)),
+            "temperatures_minus_half": pair(self.over(checked.temperature_difference, annealed.subset)),
             "rows_by_level": torch.bincount(checked.level).tolist(),
             "unsettled_rows": self._unsettled(),
             "excess": self._excess(),
@@ -184,9 +199,9 @@ class Report:
         }
         if self.scores.importance:
             gain = estimate.log_likelihood - self.scores.importance.log_likelihood[annealed.subset]
-            diagnostics["minus_importance"] = pair(MeanWithError.of(gain))
+            diagnostics["minus_importance"] = pair(self.over(gain, annealed.subset))
         return {
-            **(pair(self.mean()) if self.estimator == "annealed" else _of(estimate)),
+            **pair(self.mean() if self.estimator == "annealed" else self.over(estimate.log_likelihood, annealed.subset)),
             "monte_carlo_error": _number(self._annealed_error()),
             "samples": estimate.samples,
             "examples": len(annealed.subset),
@@ -210,7 +225,7 @@ class Report:
     def _exact(self) -> dict[str, Any]:
         found = self.scores.exact
         assert found is not None
-        entry = MeanWithError.of(found.log_likelihood)
+        entry = self.over(found.log_likelihood)
         diagnostics = {"method": found.method, "rows_without_value": int(found.log_likelihood.isnan().sum())}
         return pair(entry) | {"monte_carlo_error": None if found.reason else 0.0, "diagnostics": diagnostics}
 
@@ -220,8 +235,8 @@ class Report:
         return pair(bounds.gap) | {
             "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
             "examples": len(bounds.lower.log_likelihood),
-            "lower": _of(bounds.lower),
-            "upper": _of(bounds.upper),
+            "lower": _entry(MeanWithError.of(bounds.lower.log_likelihood), bounds.lower),
+            "upper": _entry(MeanWithError.of(bounds.upper.log_likelihood), bounds.upper),
             "diagnostics": _diagnostics(bounds.lower),
         }
 
@@ -235,8 +250,12 @@ class Report:
         """What the verdict on annealing rests on."""
         if not (self.scores.annealed and self.scores.bounds):
             return None
-        found = evidence(self._annealed.checked, self.scores.bounds, self._excess())
-        return replace(found, unsettled=self._unsettled(), rows=len(self.examples))
+        annealed, groups = self._annealed, self.scores.groups
+        found = evidence(
+            annealed.checked, self.scores.bounds, self._excess(), None if groups is None else groups[annealed.subset]
+        )
+        rows = len(self.examples) if groups is None else len(groups.unique())
+        return replace(found, unsettled=self._unsettled(), rows=rows)
 
     def _unsettled(self) -> list[int]:
         """Rows of the raw file, counted from 1, whose annealing is not settled."""
@@ -255,12 +274,30 @@ class Report:
 
 
 def pair(entry: MeanWithError) -> dict[str, Any]:
-    """For JSON: null where there is no standard error."""
-    return {"mean": _number(entry.mean), "standard_error": _number(entry.standard_error)}
+    """For JSON: null where there is no standard error. Over groups also their number and the 95 % interval."""
+    found: dict[str, Any] = {"mean": _number(entry.mean), "standard_error": _number(entry.standard_error)}
+    if entry.groups is None:
+        return found
+    groups = {
+        "groups": entry.groups,
+        "effective_groups": entry.effective_groups,
+        "degrees_of_freedom": entry.degrees_of_freedom,
+    }
+    return found | groups | {"interval_95": [_number(end) for end in entry.interval()]}
 
 
-def _of(estimate: Estimate) -> dict[str, Any]:
-    entry = MeanWithError.of(estimate.log_likelihood)
+def too_few(number: int, effective: float) -> str | None:
+    """What to say of errors over groups, unless there are enough of similar sizes."""
+    if effective >= ENOUGH_GROUPS:
+        return None
+    worth = f", worth {effective:.1f} of one size" if effective < number - 0.05 else ""
+    return (
+        f"the test rows come in {number} groups{worth}: below {ENOUGH_GROUPS} standard errors are themselves uncertain, and "
+        "95 % intervals may hold the truth in fewer cases, down to 88 % (docs/likelihood.md, The errors)"
+    )
+
+
+def _entry(entry: MeanWithError, estimate: Estimate) -> dict[str, Any]:
     return pair(entry) | {"monte_carlo_error": _number(estimate.monte_carlo_error)}
 
 

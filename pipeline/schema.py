@@ -19,6 +19,7 @@ from pipeline.transforms import Identity, Log, Quantile, Standardize
 
 SPLITS = ("train", "valid", "test")
 PROBABILITIES = "train_probabilities.npy"
+GROUPS = "{}_groups.npy"
 OTHER = "other"  # the category of values that no training row has, where a column declares it
 
 
@@ -63,6 +64,12 @@ class Column(BaseModel):
     def is_whole(self) -> bool:
         """Whether its raw values are whole numbers, and written so."""
         return not self.is_density or (self.step is not None and float(self.step).is_integer())
+
+    @property
+    def log_unit(self) -> float:
+        """Log of a standard deviation of x where most values are: other units of x change it as they change -log p."""
+        slope = self.transform.log_derivative(np.array([self.centre]))
+        return math.log(self.spread) - float(slope[0]) if self.is_density else 0.0
 
     def numbers(self, y: Array, *, snap: bool = True) -> Array:
         """Raw numbers; of a category its position. ``snap`` rounds dequantised values down to their grid."""
@@ -162,6 +169,13 @@ class Schema(BaseModel):
         terms = np.stack([column.transform.log_derivative(y[:, d]) for d, column in enumerate(self.columns)], axis=1)
         return np.where(np.isnan(y), 0.0, terms)
 
+    def log_missing(self, y: Array) -> Array:
+        """Of prepared values (N, D), log densities of the missing ones if each had one per standard deviation, per row, (N,).
+
+        Added to log p of what is observed: then no unit of a column decides between rows with different gaps.
+        """
+        return np.where(np.isnan(y), [-column.log_unit for column in self.columns], 0.0).sum(axis=1)
+
     def to_raw(self, y: Array, *, snap: bool = True) -> Array:
         """Prepared values (N, D) in the data's own units; of a category its position."""
         y = np.asarray(y)
@@ -218,6 +232,12 @@ def load_probabilities(folder: Path = PREPARED) -> NDArray[np.float32] | None:
 def load_index(split: str, folder: Path = PREPARED) -> NDArray[np.int64]:
     """For each row of a split, the number of its row in the raw file, from 0."""
     return np.load(_existing(folder / f"{split}_index.npy"), allow_pickle=False)
+
+
+def load_groups(split: str, folder: Path = PREPARED) -> NDArray[np.int32] | None:
+    """For each row of a split, the number of its group, from 0; None where the rows were not split by groups."""
+    path = folder / GROUPS.format(split)
+    return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
 def _existing(path: Path) -> Path:

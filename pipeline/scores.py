@@ -31,9 +31,9 @@ class Annealed:
         checked: Annealing of the rows ``subset``, every one of them checked.
         subset: Positions of the rows among the test rows, increasing, (n,).
         wide: The same rows under draws from a distribution wider than the prior, which finds what lies in its tails.
-        train_minus_test: Mean log density of m training rows minus that of as many test rows, as prepared: so that it does not
-            depend on the units of columns, of which the rows may have different ones.
-        compared: m.
+        train_minus_test: Mean log density of m training rows minus that of as many test rows, with what their missing values
+            count as: see `Schema.log_missing`.
+        compared: m, of the test rows.
     """
 
     checked: Checked
@@ -60,7 +60,12 @@ class Annealed:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the test rows, in nats; None stands for what was not asked for."""
+    """Of the test rows, in nats; None stands for what was not asked for.
+
+    Attributes:
+        groups: Of the test rows, integers (N,); None where each row is by itself.
+        gap_rows: Positions of the rows of ``gap``.
+    """
 
     bound: Bound
     latents: Latents
@@ -71,6 +76,8 @@ class Scores:
     bounds: Bounds | None = None
     exact: Exact | None = None
     gap: Gap | None = None
+    gap_rows: Tensor | None = None
+    groups: Tensor | None = None
 
     def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
         """Log densities of prepared rows as those of the raw ones.

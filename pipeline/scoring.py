@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -76,17 +77,27 @@ class Scoring:
         valid: Validation rows: the pilot on which step sizes are tuned.
         test: Test rows.
         pieces: What an earlier start has computed, and where this one leaves what it computes.
+        groups: By split the group of each row, integers (N,): then whole groups are drawn, and errors are over groups.
 
     Raises:
         InputError: If more rows are to be annealed than there are, or an estimator does not apply.
     """
 
     def __init__(
-        self, vae: LatentModel, params: Params, schema: Schema, train: Array, valid: Array, test: Array, pieces: Pieces
+        self,
+        vae: LatentModel,
+        params: Params,
+        schema: Schema,
+        train: Array,
+        valid: Array,
+        test: Array,
+        pieces: Pieces,
+        groups: Mapping[str, Tensor | None] | None = None,
     ) -> None:
         self.schema, self.pieces = schema, pieces
         self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
         self.names = chosen(vae, params)
+        self.groups = {"train": None, "test": None, **(groups or {})}
         self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
         self._check_subset()
 
@@ -96,7 +107,7 @@ class Scoring:
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
             bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            scores = Scores(bound, latent_usage(self.vae, self.test))
+            scores = Scores(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
             steps = {
                 "prior": self._prior,
                 "importance": self._importance,
@@ -135,24 +146,27 @@ class Scoring:
         return replace(scores, exact=found)
 
     def _annealed(self, scores: Scores) -> Scores:
-        N, n = len(self.test), self.settings.annealing.examples or len(self.test)
-        subset = self._random("annealed rows", N)[:n].sort().values
+        groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
+        subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
+        groups, n = _of(groups, subset), len(subset)
 
         def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
         checked = settle(run, n, self._tuned("posterior"), self._tuned("prior"), extra=self._annealing.extra)
         m = min(self.settings.diagnostics_examples, n, len(self.train))
-        chosen_train = self._random("training rows", len(self.train))[:m]
+        chosen_train = self._drawn("training rows", m, len(self.train), self.groups["train"])
         ids = len(self.test) + chosen_train
         train = self._anneal("annealing training rows", self.train[chosen_train], ids, checked.settings)
-        test = checked.estimate.log_likelihood[self._random("test rows", n)[:m]]
+        of_train = MeanWithError.of(self._comparable(train, self.train[chosen_train]), _of(self.groups["train"], chosen_train))
+        compared = self._drawn("test rows", m, n, groups)
+        of_test = MeanWithError.of(self._comparable(checked.estimate, self.test[subset])[compared], _of(groups, compared))
         annealed = Annealed(
             checked=checked,
             subset=subset,
             wide=self._wide(self.test[subset]),
-            train_minus_test=MeanWithError.of(train.log_likelihood).minus(MeanWithError.of(test)),
-            compared=m,
+            train_minus_test=of_train.minus(of_test),
+            compared=len(compared),
         )
         return replace(scores, annealed=annealed)
 
@@ -187,7 +201,7 @@ class Scoring:
             best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
         else:
             return scores
-        some = self._random("gap rows", len(rows))[: self.settings.diagnostics_examples]
+        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _of(self.groups["test"], rows))
         with self._task("split of the ELBO's gap", len(some)) as advance:
             ids = rows[some]
             gap = self._piece(
@@ -196,7 +210,12 @@ class Scoring:
                 len(some),
                 lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
             )
-        return replace(scores, gap=gap)
+        return replace(scores, gap=gap, gap_rows=ids)
+
+    def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
+        """Of prepared rows the log densities of the raw ones, with what their missing values count as."""
+        missing = torch.from_numpy(self.schema.log_missing(rows.cpu().numpy())).to(rows.device)
+        return estimate.log_likelihood + self._log_jacobian(rows) + missing
 
     def _log_jacobian(self, y: Tensor) -> Tensor:
         return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
@@ -241,6 +260,17 @@ class Scoring:
             advance(total)
         return self.pieces(name, compute)
 
+    def _drawn(self, stream: str, count: int, N: int, groups: Tensor | None) -> Tensor:
+        """Positions of so many of N rows at random; or of whole groups, as many as have so many rows on average.
+
+        To draw groups until there are enough rows would favour large ones, which are more often the last.
+        """
+        if groups is None:
+            return self._random(stream, N)[:count]
+        labels = groups.unique()
+        drawn = max(2, math.ceil(len(labels) * count / N))  # an error needs two
+        return torch.isin(groups, labels[self._random(stream, len(labels))[:drawn]]).nonzero().squeeze(1)
+
     def _random(self, stream: str, N: int) -> Tensor:
         return torch.randperm(N, generator=generator(self.seed, stream))
 
@@ -266,3 +296,8 @@ class Scoring:
         yield lambda count: self._bar.advance(task, count)
         if total is None:
             self._bar.update(task, total=1, completed=1)
+
+
+def _of(groups: Tensor | None, rows: Tensor) -> Tensor | None:
+    """The groups of some rows."""
+    return None if groups is None else groups[rows]

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
-    yield "± is one standard error over test rows"
+    yield from _errors(metrics.get("groups"), metrics["log_likelihood"])
     yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
     yield f"ELBO {metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} - KL {metrics['kl']:.2f}"
     for name, entry in metrics["estimators"].items():
@@ -62,6 +62,19 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield "pictures:"
     yield from sorted(f"  {path}" for path in RESULTS.glob("*/*.png"))
     yield "compare runs: make ui"
+
+
+def _errors(groups: dict[str, Any] | None, reported: dict[str, Any]) -> Iterator[str]:
+    """What stands after ±."""
+    if groups is None:
+        yield "± is one standard error over test rows"
+        return
+    yield f"± is one standard error over {groups['number']} groups of test rows, worth {groups['effective']:.1f} of one size"
+    if None not in reported["interval_95"]:
+        low, high = reported["interval_95"]
+        yield f"95 % interval of the VAE's log p(y), by Student's t: {low:.2f} to {high:.2f}"
+    if groups["note"]:
+        yield f"[bold]few groups[/bold]: {groups['note']}"
 
 
 def _other_bytes() -> Iterator[str]:

@@ -68,6 +68,7 @@ def evidence(**changes: Any) -> Evidence:
         "unsettled": [],
         "disputed": 2,
         "rows": 100,
+        "looked_at": 100,
         "excess": {"importance sampling": 4.6},
     }
     return Evidence(**{**sound, **changes})
@@ -121,6 +122,16 @@ def test_the_verdict_says_what_may_be_among_the_rows_that_were_not_annealed() ->
     assert str(found) == (
         "can be trusted to 0.2 nats; of the 9900 rows that were not annealed at most 293 would be disputed (95%)"
     )
+    groups = verdict("annealed", evidence(rows=300, looked_at=100, disputed=3, unit="groups"))
+    assert str(groups).endswith("of the 200 groups that were not annealed at most 17 would be disputed (95%)")
+
+
+def test_few_degrees_of_freedom_ask_for_more_than_two_standard_errors() -> None:
+    """Student's t at 97.5 % is 4.30 with two degrees of freedom."""
+    few = MeanWithError(0.0, 0.09, degrees_of_freedom=2)
+    assert few.margin == pytest.approx(4.303 * 0.09, rel=1e-3)
+    assert not verdict("annealed", evidence(start_difference=few)).trusted
+    assert verdict("annealed", evidence(start_difference=MeanWithError(0.0, 0.09))).trusted
 
 
 @pytest.mark.parametrize(("rows", "looked_at", "counted"), [(300, 100, 0), (300, 100, 3), (1000, 50, 1), (40, 39, 0)])

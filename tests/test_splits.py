@@ -15,7 +15,7 @@ from scipy import stats
 
 from pipeline.columns.passes import block_of
 from pipeline.errors import InputError
-from pipeline.schema import SPLITS, load_index, load_schema
+from pipeline.schema import SPLITS, load_groups, load_index, load_schema
 from pipeline.sections import Data, Fractions, SplitBy
 from pipeline.splits import Tally, split_rows
 from pipeline.stages import prepare
@@ -148,6 +148,29 @@ def test_prepare_splits_by_a_group_that_the_model_does_not_see(workspace: Path) 
     assert load_schema().left_out == {"who": "says the group"}
     groups = [set(who[load_index(name)]) for name in SPLITS]
     assert sum(map(len, groups)) == 20
+
+
+def test_prepare_hands_on_the_groups_by_small_numbers(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of their first rows, whatever the blocks; without groups there is no such file."""
+    who = np.random.default_rng(0).permutation(np.repeat([f"patient {k}" for k in range(20)], 3))
+    write_table(workspace, table().assign(who=who))
+    write_params(workspace, **{"data.split": {"group": "who"}})
+    kept = []
+    for rows in (65_536, 7):
+        monkeypatch.setattr("pipeline.readers.base.ROWS", rows)
+        prepare.main()
+        kept.append({path.name: path.read_bytes() for path in Path("data/prepared").glob("*_groups.npy")})
+    assert kept[0] == kept[1]
+    for name in SPLITS:
+        groups = load_groups(name)
+        assert groups is not None
+        assert groups.dtype == np.int32
+        assert np.array_equal(groups, pd.factorize(who[load_index(name)])[0])
+    write_params(workspace)
+    write_table(workspace)
+    prepare.main()
+    assert load_groups("test") is None
+    assert not list(Path("data/prepared").glob("*groups*"))
 
 
 def test_prepare_takes_the_files_of_the_splits_and_counts_repeated_rows(workspace: Path) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.schema import Column, Schema
 from pipeline.stages import evaluate, prepare, train
+from pipeline.transforms import Identity, Log, Standardize, Transform
 from tests.workspace import table, write_params, write_table
 
 FACTORS, SHIFTS = np.array([1000.0, 1.0, 1000.0, 0.001]), np.array([300.0, -0.2, 100.0, 0.0])
@@ -79,6 +81,29 @@ def test_only_densities_depend_on_units(workspace: Path) -> None:
         path: (after[path], expected[path]) for path in expected.keys() - simulated if not alike(after[path], expected[path])
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("transform", [Identity(), Standardize(shift=3, scale=5), Log(shift=1, scale=0.2)])
+def test_a_missing_value_counts_as_much_in_any_unit(transform: Transform) -> None:
+    """As log p does: by minus the log of the factor; a value that is there, and a category, count 0."""
+    counted = []
+    for factor in (1.0, 1000.0):
+        column = Column(name="a", kind="continuous", transform=_in_units(transform, factor), spread=_spread(transform, factor))
+        columns = [column, Column(name="b", kind="count", spread=7.0)]
+        schema = Schema(columns=columns, format=".csv", shape=None, units="", rows={})
+        counted.append(schema.log_missing(np.array([[np.nan, np.nan], [0.3, np.nan], [np.nan, 2.0]])))
+    np.testing.assert_allclose(counted[1] - counted[0], -math.log(1000) * np.array([1, 0, 1]), atol=1e-12)
+    assert counted[0][1] == 0
+
+
+def _in_units(transform: Transform, factor: float) -> Transform:
+    if isinstance(transform, Standardize):
+        return Standardize(shift=transform.shift * factor, scale=transform.scale * factor)
+    return Log(shift=transform.shift + math.log(factor), scale=transform.scale) if isinstance(transform, Log) else transform
+
+
+def _spread(transform: Transform, factor: float) -> float:
+    return 2.0 * factor if isinstance(transform, Identity) else 1.0
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -197,6 +197,7 @@ class Piece:
         labels: The split of each row.
         y: Prepared values (n, D).
         digests: Of the rows' raw values.
+        by: Digests of the group or stratum of each row.
         columns: Of each column.
         probabilities: Of ones (n, D), where they are drawn.
     """
@@ -205,6 +206,7 @@ class Piece:
     labels: Labels
     y: NDArray[np.float32]
     digests: Digests
+    by: Digests
     columns: list[Prepared]
     probabilities: NDArray[np.float32] | None
 
@@ -232,6 +234,7 @@ def transform(program: Program, columns: Sequence[Column], candidates: Sequence[
         labels=rows.labels,
         y=y,
         digests=np.asarray(pd.util.hash_pandas_object(pd.DataFrame(raw), index=False), dtype=np.uint64),
+        by=block.by,
         columns=found,
         probabilities=rows.probabilities(program.plans),
     )

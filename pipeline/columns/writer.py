@@ -9,13 +9,18 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.columns.program import Piece
-from pipeline.schema import PROBABILITIES, SPLITS
+from pipeline.schema import GROUPS, PROBABILITIES, SPLITS
+from pipeline.splits import Digests
 
 
 class Writer:
     """Writes {train,valid,test}.npy and {train,valid,test}_index.npy, and the rows' digests beside.
+
+    Where rows come in groups also {train,valid,test}_groups.npy: a split's groups have the numbers from 0 on, in the order of
+    their first rows.
 
     Args:
         folder: For the arrays.
@@ -23,9 +28,12 @@ class Writer:
         rows: Of each split.
         width: Columns.
         probabilities: Whether training values come with that of a one.
+        grouped: Whether rows come in groups.
     """
 
-    def __init__(self, folder: Path, beside: Path, rows: Mapping[str, int], width: int, *, probabilities: bool) -> None:
+    def __init__(
+        self, folder: Path, beside: Path, rows: Mapping[str, int], width: int, *, probabilities: bool, grouped: bool
+    ) -> None:
         self._stack = ExitStack()
         self.digests = {split: beside / f"{split}.digests" for split in SPLITS}
         self._files = {
@@ -36,6 +44,9 @@ class Writer:
             )
             for split in SPLITS
         }
+        names = SPLITS if grouped else ()
+        self._groups = {name: self._array(folder / GROUPS.format(name), np.int32, (rows[name],)) for name in names}
+        self._numbers: dict[str, dict[int, int]] = {name: {} for name in names}
         shape = (rows["train"], width)
         self._probabilities = self._array(folder / PROBABILITIES, np.float32, shape) if probabilities else None
 
@@ -53,8 +64,17 @@ class Writer:
             rows.write(piece.y[chosen].data)
             numbers.write(piece.rows[chosen].data)
             digests.write(piece.digests[chosen].data)
+            if split in self._groups:
+                self._groups[split].write(self._numbered(split, piece.by[chosen]).data)
         if self._probabilities is not None and piece.probabilities is not None:
             self._probabilities.write(piece.probabilities[piece.labels == 0].data)
+
+    def _numbered(self, split: str, groups: Digests) -> NDArray[np.int32]:
+        known = self._numbers[split]
+        digests, first, place = np.unique(groups, return_index=True, return_inverse=True)
+        for k in first.argsort():
+            known.setdefault(int(digests[k]), len(known))
+        return np.array([known[digest] for digest in digests.tolist()], dtype=np.int32)[place]
 
     def _array(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> BinaryIO:
         file = self._stack.enter_context(path.open("wb"))

@@ -24,10 +24,10 @@ from pipeline.moments import Array
 from pipeline.params import Params
 from pipeline.pieces import Pieces
 from pipeline.report import Report, pair
-from pipeline.schema import Schema, load_index, load_schema, load_split
+from pipeline.schema import Schema, load_groups, load_index, load_schema, load_split
 from pipeline.scoring import Scoring
 from vae.bar import advancing
-from vae.evidence import PREFERENCE, MeanWithError, log_likelihood_given_rest, reconstruction_by_column
+from vae.evidence import PREFERENCE, log_likelihood_given_rest, reconstruction_by_column
 from vae.latent_model import LatentModel
 
 EXTREMES = 10
@@ -43,14 +43,16 @@ def main() -> None:
     reported = metrics["log_likelihood"]
     statement = metrics["verdict"]["statement"]
     print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {statement}")
+    if note := metrics.get("groups", {}).get("note"):
+        print(f"  note: {note}")
 
 
 def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
-    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved))
+    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
     baselines = _baselines(job.params, schema)
-    report = Report(scoring.run(), load_index("test"), schema.log_jacobian(test), job.params.evaluate.tolerance)
+    report = Report(scoring.run(), load_index("test"), schema.log_missing(test), job.params.evaluate.tolerance)
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
@@ -97,11 +99,12 @@ def _imputed(vae: LatentModel, params: Params, schema: Schema, metrics: dict[str
 def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
     """The content of metrics.json; means over test examples, each with its standard error over examples."""
     examples = report.examples
-    least = examples.iloc[int(report.as_prepared.argmin())]
-    parts = {name: _mean(examples[name]) for name in ("elbo", "reconstruction", "kl")}
+    least = examples.iloc[int(report.comparable.argmin())]
+    parts = {name: _mean(report, name) for name in ("elbo", "reconstruction", "kl")}
     log_likelihood = report.log_likelihood()
     return {
         "examples": len(examples),
+        **({} if report.scores.groups is None else {"groups": report.groups()}),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(log_likelihood["mean"]),
@@ -116,7 +119,7 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
         "estimators": report.estimators(),
         "diagnostics": report.diagnostics(),
         "baselines": {
-            baseline.name: _mean(examples[baseline.name])
+            baseline.name: _mean(report, baseline.name)
             | dict(baseline.described)
             | {"vae_minus_baseline": pair(report.mean(minus=examples[baseline.name]))}
             for baseline in baselines
@@ -124,8 +127,13 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict
     }
 
 
-def _mean(values: pd.Series) -> dict[str, Any]:
-    return pair(MeanWithError.of(torch.tensor(values.to_numpy())))
+def _mean(report: Report, column: str) -> dict[str, Any]:
+    return pair(report.over(torch.tensor(report.examples[column].to_numpy())))
+
+
+def _groups() -> dict[str, torch.Tensor | None]:
+    found = {split: load_groups(split) for split in ("train", "test")}
+    return {split: None if groups is None else torch.from_numpy(groups) for split, groups in found.items()}
 
 
 def _baselines(params: Params, schema: Schema) -> list[Baseline]:
@@ -178,7 +186,7 @@ def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
 
 
 def _extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:
-    examples, order = report.examples, report.as_prepared.argsort(kind="stable")
+    examples, order = report.examples, report.comparable.argsort(kind="stable")
     n = min(EXTREMES, len(order) // 2)
     places = np.stack([order[:n], order[len(order) - n :]])
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]

@@ -75,7 +75,8 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
     found = measured(program, blocks)
     columns = fitted(program, found, blocks)
     check_trained(program, found)
-    columns, prepared, repetitions = _written(program, columns, found, blocks, folder)
+    grouped = data.split is not None and data.split.group is not None
+    columns, prepared, repetitions = _written(program, columns, found, blocks, folder, grouped=grouped)
     schema = Schema(
         columns=columns,
         left_out=split_columns(data) | {name: why for name, (kind, why) in kinds.items() if kind not in KINDS},
@@ -92,13 +93,14 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
 
 
 def _written(
-    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Blocks, folder: Path
+    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Blocks, folder: Path, *, grouped: bool
 ) -> tuple[list[Column], list[Prepared], list[str]]:
     """Write the arrays; the columns with what came out of them, and that, and how many rows are in two splits."""
     candidates = [of.frequent.above(MANY_TIES) for of in found]
     probabilities = program.binarize is not None and program.binarize.dynamic
     prepared: list[Prepared] = []
-    with Writer(folder, blocks.folder, program.splits.rows, len(columns), probabilities=probabilities) as writer:
+    rows, width = program.splits.rows, len(columns)
+    with Writer(folder, blocks.folder, rows, width, probabilities=probabilities, grouped=grouped) as writer:
         for piece in transformed(program, columns, candidates, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns

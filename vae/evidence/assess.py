@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from vae.evidence.bounds import Bounds, bidirectional_bounds
@@ -101,16 +102,28 @@ def assess(
     return Assessment(checked, bounds, higher, verdict("annealed", evidence(checked, bounds, higher), tolerance))
 
 
-def evidence(checked: Checked, bounds: Bounds, higher: dict[str, float]) -> Evidence:
-    """What the verdict on annealing of all rows rests on; rows are named by their positions."""
+def evidence(checked: Checked, bounds: Bounds, higher: dict[str, float], groups: Tensor | None = None) -> Evidence:
+    """What the verdict on annealing of all rows rests on; rows are named by their positions.
+
+    Args:
+        checked: Annealing of N rows.
+        bounds: On simulated rows.
+        higher: What other estimates exceed it by, see `vae.evidence.report.excess`.
+        groups: Of the rows, integers (N,), if those of one group may depend on each other.
+    """
+    disputed = (checked.level > 0) | ~checked.settled.cpu()
+    units = torch.arange(len(disputed)) if groups is None else groups.cpu()
+    count = len(units.unique())
     return Evidence(
         gap=bounds.gap,
-        start_difference=MeanWithError.of(checked.start_difference),
-        temperature_difference=MeanWithError.of(checked.temperature_difference),
+        start_difference=MeanWithError.of(checked.start_difference, groups),
+        temperature_difference=MeanWithError.of(checked.temperature_difference, groups),
         acceptance=checked.estimate.acceptance.mean(dim=1).tolist(),
         unreliable=checked.estimate.unreliable,
         unsettled=(~checked.settled).nonzero()[:, 0].tolist(),
-        disputed=int(((checked.level > 0) | ~checked.settled).sum()),
-        rows=len(checked.settled),
+        disputed=len(units[disputed].unique()),
+        rows=count,
+        looked_at=count,
+        unit="rows" if groups is None else "groups",
         excess=higher,
     )

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
+
+from vae.evidence import clusters
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
@@ -19,20 +22,61 @@ LEAST_EFFECTIVE_SAMPLES = 10
 
 @dataclass(frozen=True)
 class MeanWithError:
-    """A mean over examples and its standard error."""
+    """A mean over examples and its standard error.
+
+    Attributes:
+        mean: The mean.
+        standard_error: Of the mean.
+        degrees_of_freedom: Of Student's t, by which an interval is a multiple of the standard error.
+        groups: G, the groups whose examples depend on each other; None where each example is by itself.
+        effective_groups: G*, as many groups of one size would say as much of the standard error; see `clusters`.
+    """
 
     mean: float
     standard_error: float
+    degrees_of_freedom: float = math.inf
+    groups: int | None = None
+    effective_groups: float | None = None
 
     @classmethod
-    def of(cls, values: Tensor) -> MeanWithError:
-        """From values (N,), such as paired differences; a single one has no standard error: NaN."""
-        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(values.mean().item(), error)
+    def of(cls, values: Tensor, groups: Tensor | None = None) -> MeanWithError:
+        """From values (N,), such as paired differences; a single one has no standard error: NaN.
+
+        Args:
+            values: Of N examples.
+            groups: Of the examples, integers (N,): examples of one group may depend on each other. None: all are independent.
+
+        Raises:
+            ValueError: If there is not one group for each value.
+        """
+        N, mean = len(values), values.mean().item()
+        if groups is None:
+            return cls(mean, values.std().item() / math.sqrt(N) if N > 1 else math.nan, N - 1)
+        if groups.shape != values.shape:
+            raise ValueError(f"groups must have shape ({N},), one for each value; got {tuple(groups.shape)}")
+        total = clusters.totals((values - mean) / N, groups)
+        error = math.sqrt(clusters.covariance(total, total))
+        return cls(mean, error, len(total) - 1, len(total), clusters.effective_groups(groups))
 
     def minus(self, other: MeanWithError) -> MeanWithError:
         """The difference from a mean over other, independent examples."""
-        return MeanWithError(self.mean - other.mean, math.hypot(self.standard_error, other.standard_error))
+        variances = self.standard_error**2, other.standard_error**2
+        error = math.hypot(self.standard_error, other.standard_error)
+        degrees = clusters.combined(variances, (self.degrees_of_freedom, other.degrees_of_freedom))
+        if self.effective_groups is None or other.effective_groups is None:
+            return MeanWithError(self.mean - other.mean, error, degrees)
+        effective = clusters.combined(variances, (self.effective_groups, other.effective_groups))
+        return MeanWithError(self.mean - other.mean, error, degrees, (self.groups or 0) + (other.groups or 0), effective)
+
+    @property
+    def margin(self) -> float:
+        """Two standard errors, or more where there are so few degrees of freedom that 95 % by Student's t asks for more."""
+        return max(2.0, float(stdtrit(self.degrees_of_freedom, 0.975))) * self.standard_error
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Around the mean, by Student's t; NaN without a standard error."""
+        half = float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.standard_error
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vae.evidence import clusters
 from vae.evidence.estimate import MeanWithError
 
 PREFERENCE = ("exact", "annealed", "importance", "prior")
@@ -34,27 +35,45 @@ def reported_estimator(available: Sequence[str]) -> str:
     )
 
 
-def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor) -> MeanWithError:
+def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor, groups: Tensor | None = None) -> MeanWithError:
     """Mean over all + mean over a random subset of (better - everywhere), with the standard error of both stages.
 
     The difference estimator of double sampling (Cochran 1977, chapter 12), for examples drawn from a population:
-    Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N.
+    Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N. Where examples come in groups, of which whole ones are drawn for the subset, each
+    of the three terms is that of the groups' totals.
 
     Args:
         everywhere: A cheap estimate x for all N examples, shape (N,).
         better: A dear one for the n examples of the subset, shape (n,).
         subset: Their positions, integers (n,), chosen at random.
+        groups: Of all examples, integers (N,): examples of one group may depend on each other. None: all are independent.
     """
     N, n = len(everywhere), len(better)
     if n == N:
-        return MeanWithError.of(better)
+        return MeanWithError.of(better, None if groups is None else groups[subset])
     difference = better - everywhere[subset]
+    if groups is not None:
+        return _of_groups(everywhere, difference, subset, groups)
     mean = everywhere.mean() + difference.mean()
     if n < 2:
         return MeanWithError(mean.item(), math.nan)
     covariance = torch.cov(torch.stack([everywhere[subset], difference]))
-    variance = everywhere.var() / N + covariance[1, 1] / n + 2 * covariance[0, 1] / N
-    return MeanWithError(mean.item(), math.sqrt(max(variance.item(), 0.0)))
+    first, second = everywhere.var() / N, covariance[1, 1] / n
+    variance = first + second + 2 * covariance[0, 1] / N
+    degrees = clusters.combined((first.item(), second.item()), (N - 1, n - 1), independent=False)
+    return MeanWithError(mean.item(), math.sqrt(max(variance.item(), 0.0)), degrees)
+
+
+def _of_groups(everywhere: Tensor, difference: Tensor, subset: Tensor, groups: Tensor) -> MeanWithError:
+    """`two_stage`, x centred for its covariance with d by its mean over the subset, as s_xd is."""
+    first, second = MeanWithError.of(everywhere, groups), MeanWithError.of(difference, groups[subset])
+    within = clusters.totals((everywhere[subset] - everywhere[subset].mean()) / len(everywhere), groups[subset])
+    both = clusters.covariance(within, clusters.totals((difference - second.mean) / len(difference), groups[subset]))
+    variances = first.standard_error**2, second.standard_error**2
+    error = math.nan if math.isnan(both) else math.sqrt(max(sum(variances) + 2 * both, 0.0))
+    degrees = clusters.combined(variances, (first.degrees_of_freedom, second.degrees_of_freedom), independent=False)
+    effective = clusters.combined(variances, (first.effective_groups or 0, second.effective_groups or 0), independent=False)
+    return MeanWithError(first.mean + second.mean, error, degrees, first.groups, effective)
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,9 @@ class Evidence:
         unreliable: Which annealed rows' chains are worth less than a quarter of their number, (n,).
         unsettled: Names of the annealed rows whose runs disagree, see `vae.evidence.checked`.
         disputed: How many annealed rows' judges disagreed at first, settled since or not.
-        rows: N, the rows that the mean is of; n of them were annealed.
+        rows: N, the rows that the mean is of.
+        looked_at: How many of them were annealed.
+        unit: What these three count: rows, or groups of rows that may depend on each other.
         excess: By estimator, log of the mean over rows of exp(its estimate - the reported one), see `excess`.
     """
 
@@ -81,12 +102,9 @@ class Evidence:
     unsettled: Sequence[int]
     disputed: int
     rows: int
+    looked_at: int
+    unit: str = "rows"
     excess: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def annealed(self) -> int:
-        """n."""
-        return len(self.unreliable)
 
 
 @dataclass(frozen=True)
@@ -140,10 +158,11 @@ def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERAN
     """Trust an exact value; trust annealing if every check holds; take anything else for a lower bound.
 
     The rules for annealing are tests of equivalence: with e the tolerance in nats, |mean| + 2 SE < e for the gap of the bounds
-    on simulated data, and for the paired differences between starts and between T and T / 2 temperatures. So what is not known
-    well enough fails. Further, every annealed row is settled; fewer than 5 % have chains with an effective sample size below
-    C / 4; every range of temperatures accepts between 0.4 and 0.98 of its proposals; and no other estimate, all of which are
-    too low in expectation, is higher by more than chance allows at a false-alarm rate of 1 %.
+    on simulated data, and for paired differences between starts and between T and T / 2 temperatures (more than 2 SE where
+    rows or groups are few). So what is not known well enough fails. Further, every annealed row is settled; under 5 % have
+    chains with an effective sample size below C / 4; every range of temperatures accepts between 0.4 and 0.98 of its
+    proposals; and no other estimate, all of which are too low in expectation, is higher by more than chance allows at a
+    false-alarm rate of 1 %.
     """
     if reported == "exact":
         return Verdict(tolerance=tolerance)
@@ -165,7 +184,7 @@ def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
         ("annealing from q and from the prior differs", evidence.start_difference, longer),
         ("annealing with T and with T / 2 temperatures differs", evidence.temperature_difference, longer),
     ):
-        if not abs(difference.mean) + 2 * difference.standard_error < tolerance:
+        if not abs(difference.mean) + difference.margin < tolerance:
             yield (
                 f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + 2 SE must be below "
                 f"{tolerance:g}: {remedy}"
@@ -208,7 +227,7 @@ def _acceptance(evidence: Evidence) -> Iterator[str]:
 
 
 def _unseen(evidence: Evidence) -> str:
-    if not (others := evidence.rows - evidence.annealed):
+    if not (others := evidence.rows - evidence.looked_at):
         return ""
-    most = most_unseen(evidence.rows, evidence.annealed, evidence.disputed)
-    return f"of the {others} rows that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
+    most = most_unseen(evidence.rows, evidence.looked_at, evidence.disputed)
+    return f"of the {others} {evidence.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
