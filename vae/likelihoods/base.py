@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae.distributions import VectorDistribution
+from vae.distributions import VectorDistribution, wide
 from vae.supports import REAL, Support
 
 Measure = Literal["density", "probability", "both"]
 UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1
 LEAST_EXCESS = 1e-3  # over a floor, at first
 LARGEST_OUTPUT = 1e30  # that a network begins with
+LARGEST_LOG = 88.0  # of a mean, as float32 has it
 
 
 class Likelihood(nn.Module, ABC):
@@ -95,8 +96,8 @@ class Positive(nn.Module):
         self.floor, self.raw = floor, nn.Parameter(torch.full((data_dim,), UNIT_SOFTPLUS))
 
     def forward(self) -> Tensor:
-        """Shape (D,)."""
-        return above(self.floor, self.raw)
+        """Shape (D,), `wide`."""
+        return above(self.floor, wide(self.raw))
 
 
 def above(floor: float, f: Tensor) -> Tensor:
