@@ -31,10 +31,13 @@ class Likelihood(nn.Module, ABC):
         measure: Whether p(y|z) is a density, a probability, or a probability of some values and a density of others; log p of
             one is not comparable with log p of another.
         differentiates: Whether there is a `log_prob_and_gradient`.
+        given_total: Whether p(y|z) is that of the columns given their sum, and so depends on all of them; a missing value is
+            then left out by the distribution itself.
     """
 
     features: int = 1
     differentiates: bool = False
+    given_total: bool = False
     support: Support = REAL
     measure: Measure = "density"
 
@@ -77,6 +80,10 @@ class Likelihood(nn.Module, ABC):
     def of(self, column: int) -> Likelihood:
         """The likelihood of one column."""
         return self
+
+    def totals(self, data_dim: int) -> list[list[int]]:
+        """The columns, for each total that is given."""
+        return [list(range(data_dim))] if self.given_total else []
 
     def split(self, f: Tensor) -> tuple[Tensor, ...]:
         """The network output as ``features`` tensors of shape (..., D)."""

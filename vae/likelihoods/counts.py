@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Binomial as TorchBinomial
 from torch.distributions import Distribution, constraints
-from torch.nn.functional import log_softmax, logsigmoid, softplus
+from torch.nn.functional import logsigmoid, softplus
 from typing_extensions import override
 
 from vae.distributions import Columns, wide
 from vae.draws import draw, gamma, poisson, uniform
 from vae.likelihoods import moments
-from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, require_levels, require_positive
+from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, require_levels
 from vae.supports import COUNT, whole_numbers
 
 LOOKED_UP = 2**13  # counts whose log factorials are known
@@ -85,39 +85,21 @@ class NegativeBinomial(Likelihood):
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
-    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial; of sequencing counts, with a library size.
-
-    Lopez et al. (2018), "Deep generative modeling for single-cell transcriptomics", eq. 1-6, with the library size observed.
-
-    Args:
-        data_dim: Number of columns D.
-        library: If given, the mean of a row's column d is its library size, the sum of its values, times softmax(f_w(z)_1)_d:
-            log p is then given the library size. New rows are generated with this one, a typical total.
-            By default the means are exp(f_w(z)_1).
-
-    Raises:
-        ValueError: If ``library`` is not positive.
-    """
+    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial of mean exp(f_w(z)_1)."""
 
     features = 2
     support = COUNT
     measure = "probability"
-    library: Tensor | None
 
-    def __init__(self, data_dim: int, library: float | None = None) -> None:
+    def __init__(self, data_dim: int) -> None:
         super().__init__(data_dim)
-        if library is not None:
-            require_positive("library", library)
         self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)
-        self.register_buffer("library", None if library is None else torch.tensor(float(library)))
 
     @override
     def forward(self, f: Tensor) -> Columns:
         log_mean, zero = self.split(f)
-        log_mean, zero = wide(log_mean, LARGEST_LOG), wide(zero)
-        if self.library is None:
-            return Columns(ZeroInflated(GammaPoisson(log_mean, self.concentration()), zero), f.dtype)
-        return Columns(LibrarySized(log_softmax(log_mean, dim=-1), self.concentration(), zero, self.library), f.dtype)
+        counts = GammaPoisson(wide(log_mean, LARGEST_LOG), self.concentration())
+        return Columns(ZeroInflated(counts, wide(zero)), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -208,42 +190,6 @@ class ZeroInflated(Distribution):
         return (-self.zero).sigmoid() * (self.counts.variance + self.counts.mean.square()) - self.mean.square()
 
 
-class LibrarySized(Distribution):
-    """`ZeroInflated` whose means are shares of a library size: in ``log_prob``, of the row's own.
-
-    Args:
-        log_shares: Of the columns, shape (..., D).
-        concentration: r, shape (D,).
-        zero: Logits of the inflated zeros, shape (..., D).
-        library: The library size of draws.
-    """
-
-    arg_constraints = {"zero": constraints.real}  # noqa: RUF012  # as torch declares it
-
-    def __init__(self, log_shares: Tensor, concentration: Tensor, zero: Tensor, library: Tensor) -> None:
-        self.log_shares, self.concentration, self.zero, self.library = log_shares, concentration, zero, library
-        super().__init__(zero.shape, validate_args=False)
-
-    def given(self, library: Tensor) -> ZeroInflated:
-        """For rows of this library size."""
-        log_mean = self.log_shares + library.clamp_min(1).log()
-        return ZeroInflated(GammaPoisson(log_mean, self.concentration), self.zero)
-
-    @override
-    def log_prob(self, value: Tensor) -> Tensor:
-        return self.given(value.sum(dim=-1, keepdim=True)).log_prob(value)
-
-    @property
-    def mean(self) -> Tensor:
-        """For the typical library size."""
-        return self.given(self.library).mean
-
-    @property
-    def variance(self) -> Tensor:
-        """For the typical library size."""
-        return self.given(self.library).variance
-
-
 def log_factorial(y: Tensor) -> Tensor:
     """log y!; of small counts it is looked up, as log Gamma in float64 takes as long as all else that a Poisson needs."""
     if y.device.type != "cpu" or not y.numel() or y.amax() >= LOOKED_UP:
@@ -271,8 +217,3 @@ def _(p: GammaPoisson, shape: torch.Size, generator: torch.Generator | None) -> 
 def _(p: ZeroInflated, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
     counted = uniform(p.zero, shape, generator) >= p.zero.sigmoid()
     return draw(p.counts, shape, generator) * counted
-
-
-@draw.register
-def _(p: LibrarySized, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    return draw(p.given(p.library), shape, generator)
