@@ -16,9 +16,11 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from scipy import stats
 
+from tests.anchors import LIKELIHOODS, TOGETHER, rows_for, small_vae
 from tests.laws import law
 from tests.oracles import Array
 from vae import likelihoods
+from vae.evidence.density import all_pairs, paired
 from vae.likelihoods import Likelihood
 from vae.registry import LIKELIHOODS as REGISTRY
 
@@ -272,3 +274,38 @@ def test_gradients_are_finite(case: Case) -> None:
         module(f).log_prob(y).sum().backward()
         for gradient in (f.grad, *(parameter.grad for parameter in module.parameters())):
             assert gradient is None or gradient.isfinite().all(), f.tolist()
+
+
+@pytest.mark.parametrize("options", LIKELIHOODS + TOGETHER, ids=lambda o: o["name"])
+def test_all_ways_to_the_density_agree(options: dict[str, Any]) -> None:
+    """To 1e-3 nats a row, after a few steps in float32: by pairs, all pairs, in training's own operation, and in float64."""
+    vae, y = small_vae(options).float(), rows_for(options, N=64).float()
+    vae.fit(y, max_epochs=5, batch_size=16, learning_rate=1e-2, progress=False, accelerator="cpu")
+    y, copied = y[:8], copy.deepcopy(vae).double()
+    z = 2 * torch.randn(5, 8, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = copied.generative(z.double()).log_prob(y.double())
+        pairs = all_pairs(vae.generative, y, z[0])
+        found = {
+            "the distribution": vae.generative(z).log_prob(y),
+            "its columns": vae.generative(z).log_prob_columns(y).sum(dim=-1),
+            "paired": paired(vae.generative, y)(z),
+            "all pairs": torch.stack([pairs.at(z[:, n])(slice(n, n + 1)) + pairs.offset[n] for n in range(8)], dim=1)[..., 0],
+        }
+        if vae.generative.likelihood.differentiates:
+            found["training"] = vae.generative.likelihood.log_prob_and_gradient(vae.generative.features(z), y)[0]
+    with_gradient = z.clone().requires_grad_()
+    found["paired, with a gradient"] = paired(vae.generative, y)(with_gradient).detach()
+    for name, value in found.items():
+        torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")  # type: ignore[misc]
+
+
+@by_case
+def test_float32_and_float64_likelihoods_agree_on_the_same_outputs(case: Case) -> None:
+    """Where one is trained and the other evaluates: to 1e-6 of what is very unlikely, and 1e-5 nats."""
+    law = case.law()
+    y = torch.tensor(representable(case, law.ppf(QUANTILES)), dtype=torch.float32)[:, None]
+    with torch.no_grad():
+        found = case.module()(case.output()).log_prob(y)
+        expected = copy.deepcopy(case.module()).double()(case.output().double()).log_prob(y.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=TOLERANCE)
