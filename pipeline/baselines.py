@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.labels import condition
 from pipeline.marginals import IndependentColumns
 from pipeline.moments import Array
 from pipeline.schema import Schema
@@ -114,15 +115,19 @@ class Baseline:
     described: Mapping[str, Any]
 
 
-def fit_baselines(train: Array, valid: Array, schema: Schema, *, components: Sequence[int], seed: int) -> list[Baseline]:
+def fit_baselines(
+    train: Array, valid: Array, schema: Schema, *, components: Sequence[int], seed: int, totals: Sequence[Sequence[int]] = ()
+) -> list[Baseline]:
     """Of complete columns of one kind the single density, and the mixture with the number of components best on ``valid``.
 
     Numbers of components above the number of training rows are left out. Gaussians have full covariances. Columns of several
-    kinds, or with missing values, have no such mixtures: each column is modelled by itself then.
+    kinds, or with missing values, have no such mixtures: each column is modelled by itself then. Those whose total is
+    given (``totals``) are shares of it.
     """
-    if not schema.is_plain:
-        independent = IndependentColumns(schema).fit(train)
-        return [Baseline("independent", independent, {"families": independent.families_})]
+    if totals or not schema.is_plain:
+        independent = IndependentColumns(schema, totals).fit(train)
+        given = {"given": condition(totals, schema.names)} if totals else {}
+        return [Baseline("independent", independent, {"families": independent.families_} | given)]
 
     def fitted(count: int) -> Density:
         return _density(schema.is_binary, count, seed).fit(train)

@@ -37,7 +37,7 @@ def build(params: Params, schema: Schema) -> VAE:
         InputError: If the likelihood is not one of such data.
     """
     gaps = schema.has_missing or hidden_share(params, schema) > 0
-    _refuse_library(params.model, gaps=gaps)
+    _refuse_library(params.model, schema)
     _refuse_convolutions(params.model, schema, gaps=gaps)
     vae = _model(params, schema, gaps=gaps)
     _refuse_unsuitable(vae.generative.likelihood, schema, params)
@@ -67,15 +67,15 @@ def _model(params: Params, schema: Schema, *, gaps: bool) -> VAE:
         raise InputError(f"model and train.objective: {error}") from error
 
 
-def _refuse_library(model: Model, *, gaps: bool) -> None:
-    """A row's total, of which the other columns' means are shares, is not known where values are missing."""
+def _refuse_library(model: Model, schema: Schema) -> None:
+    """log p is given the total of what is observed, which does not say how large a missing count is to be filled in."""
     sections = [model.likelihood.model_dump()]
     sections += [section for section in sections[0].values() if isinstance(section, dict)]
     sections += sections[0].get("columns", {}).values()
-    if gaps and any(section.get("library") for section in sections):
+    if schema.has_missing and any(section.get("library") for section in sections):
         raise InputError(
-            "model.likelihood: library makes means shares of a row's total, which is not known where values are missing or "
-            "hidden (train.hide); set library to null, or complete the rows"
+            "model.likelihood: library makes counts shares of a row's total, which is not known where values are missing, so "
+            "that they cannot be filled in; choose negative_binomial, or complete the rows"
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def baseline_label(name: str, entry: Mapping[str, Any]) -> str:
     """A baseline by its name and its entry."""
     if name == "independent":
-        return "independent columns"
+        return "independent columns" if "given" not in entry else "independent columns, given the same total"
     return f"mixture of {entry['components']}" if name == "mixture" else f"single {name.capitalize()}"
 
 
@@ -22,6 +22,20 @@ def estimator_label(name: str, entry: Mapping[str, Any]) -> str:
     return f"{name} sampling, S = {entry['samples']:,}"
 
 
+def condition(totals: Sequence[Sequence[int]], names: Sequence[str]) -> str | None:
+    """What log p is given, by the columns of each total that is, and the columns' names: None if it is given nothing."""
+    if not totals:
+        return None
+    groups = [", ".join(names[d] for d in total[:FEW]) + ", ..." * (len(total) > FEW) for total in totals]
+    return "each row's total" if len(totals[0]) == len(names) else "each row's total of " + ", and of ".join(groups)
+
+
+def nats(given: str | None) -> str:
+    """What a figure of log p is in."""
+    return "nats per example" if given is None else f"nats per example, given {given}"
+
+
+FEW = 6  # columns that are named
 STILL_IMPROVING = (
     "note: training stopped at train.max_epochs while the validation bound was still rising; raise it for a better model"
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import minimize
+from scipy.special import digamma, gammaln
 from sklearn.mixture import GaussianMixture
 
 from pipeline.kinds import Kind
@@ -19,6 +20,7 @@ LogDensity = Callable[[Array], Array]  # of values (N,), in nats
 Fit = Callable[[Array, Column], LogDensity]
 # floors as those of a VAE by default: of scales in standard deviations of the training rows, of variances in prepared units
 LEAST_SCALE, LEAST_DEGREES, FLOOR = 1e-2, 1.0, 1e-4
+LEAST_SHARED, LARGEST_SHARED = 1e-2, 1e6  # concentrations of columns that share a total: of all, and of one
 
 
 class Family(NamedTuple):
@@ -32,31 +34,81 @@ class IndependentColumns:
     """The product of univariate distributions, each of the family of its column's kind that is best on the training rows.
 
     Best is the largest log-likelihood minus number of parameters (Akaike 1974): no other row has a say. Missing values (NaN)
-    contribute nothing. Densities are of prepared values, as a VAE's are.
+    contribute nothing. Densities are of prepared values, as a VAE's are. Columns whose total the VAE is given share it, in
+    the same proportions in all rows, so that both are given the same.
 
     Args:
         schema: Of the columns.
+        totals: The columns of each total that is given.
 
     Attributes:
         families_: The name of the family by column.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self._schema = schema
+    def __init__(self, schema: Schema, totals: Sequence[Sequence[int]] = ()) -> None:
+        self._schema, self._totals = schema, totals
 
     def fit(self, X: Array) -> Self:
         """Fit to training rows (N, D)."""
         self.families_: dict[str, str] = {}
-        self._fitted: list[LogDensity] = []
+        self._fitted: list[tuple[int, LogDensity]] = []
+        shared = {d for total in self._totals for d in total}
         for d, column in enumerate(self._schema.columns):
-            name, density = _best(column, X[:, d])
-            self.families_[column.name] = name
-            self._fitted.append(density)
+            if d in shared:
+                self.families_[column.name] = "dirichlet_multinomial"
+                continue
+            self.families_[column.name], density = _best(column, X[:, d])
+            self._fitted.append((d, density))
+        self._shares = [(total, SharesOfTotal().fit(X[:, total])) for total in self._totals]
         return self
 
     def score_samples(self, X: Array) -> Array:
         """Log density of the observed values per row, (N,), in nats."""
-        return np.sum([_observed(density, X[:, d]) for d, density in enumerate(self._fitted)], axis=0)
+        parts = [_observed(density, X[:, d]) for d, density in self._fitted]
+        return np.sum(parts + [shares.score_samples(X[:, total]) for total, shares in self._shares], axis=0)
+
+
+class SharesOfTotal:
+    """Counts given their total, of which each column has a share that is the same in all rows but for Dirichlet noise.
+
+    The same probability as `vae.likelihoods.DirichletMultinomial` has, here with one set of concentrations, fitted by maximum
+    likelihood. A missing count (NaN) is left out of its row's total.
+
+    Attributes:
+        concentrations_: Of the columns, (D,).
+    """
+
+    def fit(self, X: Array) -> Self:
+        """Fit to counts (N, D)."""
+        y, seen = np.nan_to_num(np.asarray(X, dtype=np.float64)), ~np.isnan(X)
+        share = (y.sum(axis=0) + 0.5) / (y.sum() + 0.5 * y.shape[1])
+
+        def loss(logs: Array) -> tuple[float, Array]:
+            a = np.exp(logs)
+            n, A = y.sum(axis=1, keepdims=True), _sum_of(a, seen)[:, None]
+            slope = seen * (digamma(y + a) - digamma(a) + digamma(A) - digamma(n + A)) * a
+            return -self._log_prob(y, seen, a).mean(), -slope.mean(axis=0)
+
+        start = np.log(share * min(max(y.shape[1], 10.0), LARGEST_SHARED))
+        bounds = [(np.log(least), np.log(LARGEST_SHARED)) for least in share * LEAST_SHARED]
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+        self.concentrations_: Array = np.exp(found.x)
+        return self
+
+    def score_samples(self, X: Array) -> Array:
+        """Log probability of each row's counts given their total, (N,), in nats."""
+        return self._log_prob(np.nan_to_num(np.asarray(X, dtype=np.float64)), ~np.isnan(X), self.concentrations_)
+
+    @staticmethod
+    def _log_prob(y: Array, seen: Array, a: Array) -> Array:
+        n, A = y.sum(axis=1), _sum_of(a, seen)
+        own = (gammaln(y + a) - gammaln(a) - gammaln(y + 1)).sum(axis=1, where=seen)
+        return np.asarray(gammaln(n + 1) + gammaln(A) - gammaln(n + A) + own)
+
+
+def _sum_of(a: Array, seen: Array) -> Array:
+    """Of those that are seen, (N,); 1 where none is, and nothing is shared out."""
+    return np.where(seen.any(axis=1), (a * seen).sum(axis=1), 1.0)
 
 
 def _best(column: Column, train: Array) -> tuple[str, LogDensity]:

@@ -41,7 +41,7 @@ class Summary:
         least = scores["log_likelihood"].nsmallest(ODDEST).index
         self.oddest, self.values = scores.loc[least], values.loc[least]
 
-    def show(self, target: Path, samples: int) -> None:
+    def show(self, target: Path, samples: int, unit: str = "nats per row") -> None:
         """Print what came out and where it is."""
         count, error = self.moments.count, self.moments.std / max(1, self.moments.count - 1) ** 0.5
         table = Table(title="least likely rows", title_justify="left")
@@ -52,7 +52,7 @@ class Summary:
             value = "" if name is None else f"{name} = {self.values.loc[at, name]}"  # type: ignore[index]
             table.add_row(f"{int(row['index']) + 1}", f"{row['log_likelihood']:.2f}", value, part)
         Console(highlight=False, markup=False).print(table)
-        print(f"scored {count:,} rows: log-likelihood {self.moments.mean:.2f} ± {error:.2f} nats per row")
+        print(f"scored {count:,} rows: log-likelihood {self.moments.mean:.2f} ± {error:.2f} {unit}")
         print(f"by importance sampling with {samples} samples, which is a lower bound in expectation; each row is in {target}")
 
     def _oddest(self, row: pd.Series) -> tuple[str | None, str]:

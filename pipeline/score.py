@@ -20,6 +20,7 @@ from pipeline.columns.apply import Application
 from pipeline.compute import use_threads
 from pipeline.errors import InputError
 from pipeline.files import MODELS
+from pipeline.labels import condition, nats
 from pipeline.models import check_support, load_model
 from pipeline.moments import Array
 from pipeline.odd_rows import Summary
@@ -60,7 +61,8 @@ def main(arguments: argparse.Namespace) -> None:
                 summary.add(scores, raw)
                 writer.write(scores)
             first += len(frame)
-    summary.show(target, scorer.samples)
+    totals = scorer.vae.generative.likelihood.totals(len(scorer.schema.columns))
+    summary.show(target, scorer.samples, nats(condition(totals, scorer.schema.names)).replace("example", "row"))
 
 
 def _check(target: Path, arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from pipeline.environment import facts
 from pipeline.errors import InputError
 from pipeline.experiment import git
 from pipeline.files import RESULTS, from_yaml
-from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, still_improving
+from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
 from pipeline.params import load_params
 from pipeline.records import LOCK_FILE, load_lock, lock_records
 from pipeline.stage import run
@@ -29,7 +29,8 @@ def main() -> None:
     metrics = _metrics("evaluate")
     reported = metrics["log_likelihood"]
     source = load_params().data.path
-    title = f"Held-out log-likelihood of {metrics['examples']} test rows of {source}\n(nats per example, larger is better)"
+    unit = nats(reported.get("given"))
+    title = f"Held-out log-likelihood of {metrics['examples']} test rows of {source}\n({unit}, larger is better)"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
     table.add_column("log p(y)", justify="right")
@@ -47,6 +48,8 @@ def main() -> None:
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield from _errors(metrics.get("groups"), metrics["log_likelihood"])
     yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
+    if given := metrics["log_likelihood"].get("given"):
+        yield f"all figures are given {given}, and cannot be compared with those of models that are not"
     yield f"ELBO {metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} - KL {metrics['kl']:.2f}"
     for name, entry in metrics["estimators"].items():
         yield from _estimator(name, entry)

@@ -44,6 +44,7 @@ LIKELIHOODS: list[dict[str, Any]] = [
     {"name": "discretized_logistic", "levels": 16},
     {"name": "continuous_bernoulli"},
 ]
+TOGETHER: list[dict[str, Any]] = [{"name": "dirichlet_multinomial", "library": 30}]  # whose columns depend on each other
 FEW = [
     {"name": "gaussian", "variance": 0.3},
     {"name": "gaussian_learned"},
@@ -106,10 +107,10 @@ def set_affine(layer: nn.Module, weight: NDArray[np.floating], bias: NDArray[np.
         layer.bias.copy_(torch.tensor(bias))
 
 
-def small_vae(likelihood: dict[str, Any], D: int = 4, K: int = 2, seed: int = 0) -> VAE:
+def small_vae(likelihood: dict[str, Any], D: int = 4, K: int = 2, seed: int = 0, **settings: Any) -> VAE:
     """A nonlinear VAE in float64."""
     architecture = {"hidden": (7,), "activation": "tanh"}
-    return VAE(architecture, architecture, data_dim=D, latent_dim=K, likelihood=likelihood, seed=seed).double()
+    return VAE(architecture, architecture, data_dim=D, latent_dim=K, likelihood=likelihood, seed=seed, **settings).double()
 
 
 def rows_for(likelihood: dict[str, Any], N: int = 20, D: int = 4, seed: int = 1) -> Tensor:

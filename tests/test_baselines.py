@@ -11,7 +11,7 @@ from scipy import stats
 
 from pipeline.baselines import BernoulliMixture, fit_baselines
 from pipeline.kinds import Kind
-from pipeline.marginals import FAMILIES, POSITIVE, IndependentColumns
+from pipeline.marginals import FAMILIES, POSITIVE, IndependentColumns, SharesOfTotal
 from pipeline.schema import Column, Schema
 from pipeline.transforms import Standardize
 
@@ -75,6 +75,36 @@ def test_more_components_than_rows_are_left_out() -> None:
     columns = schema("continuous", "continuous")
     assert fit_baselines(X, X, columns, components=[100, 2], seed=0)[1].described == {"components": 2}
     assert fit_baselines(X, X, columns, components=[100], seed=0)[1].described == {"components": 1}
+
+
+def test_shares_of_a_total_are_normalised_given_it_and_fitted_by_maximum_likelihood() -> None:
+    """Gaps or not; 3,000 rows give the concentrations to 10 % (standard errors about 2 %)."""
+    rng, a = np.random.default_rng(0), np.array([0.5, 2.0, 4.0, 1.0])
+    X = np.array([rng.multinomial(n, rng.dirichlet(a)) for n in rng.integers(0, 40, 3000)], dtype=float)
+    X[::5, 2] = np.nan
+    X[0] = np.nan
+    shares = SharesOfTotal().fit(X)
+    np.testing.assert_allclose(shares.concentrations_, a, rtol=0.1)
+    expected = stats.dirichlet_multinomial(shares.concentrations_, X[1].sum().astype(int)).logpmf(X[1].astype(int))
+    assert shares.score_samples(X)[1] == pytest.approx(expected)
+    assert shares.score_samples(X)[0] == 0
+    rows = np.array([y for y in itertools.product(range(6), repeat=4) if sum(y) == 5], dtype=float)
+    assert np.exp(shares.score_samples(rows)).sum() == pytest.approx(1)
+    holes = np.array([(*y, np.nan) for y in itertools.product(range(6), repeat=3) if sum(y) == 5])
+    assert np.exp(shares.score_samples(holes)).sum() == pytest.approx(1)
+
+
+def test_columns_beside_a_total_are_modelled_by_themselves() -> None:
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.poisson(5, (200, 2)), rng.integers(0, 2, 200)]).astype(float)
+    (found,) = fit_baselines(X, X, schema("count", "count", "binary"), components=[1], seed=0, totals=[[0, 1]])
+    assert found.described == {
+        "families": {"a": "dirichlet_multinomial", "b": "dirichlet_multinomial", "c": "bernoulli"},
+        "given": "each row's total of a, b",
+    }
+    apart = SharesOfTotal().fit(X[:, :2]).score_samples(X[:, :2])
+    alone = IndependentColumns(schema("binary"), X[:, 2:]).fit(X[:, 2:]).score_samples(X[:, 2:])
+    np.testing.assert_allclose(found.density.score_samples(X), apart + alone)
 
 
 DRAWN: dict[str, tuple[Kind, Any]] = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 
 from tests import oracles
-from tests.anchors import LIKELIHOODS, SIGMAS, rows_for, small_vae
+from tests.anchors import LIKELIHOODS, SIGMAS, TOGETHER, rows_for, small_vae
 from vae import distributions, likelihoods
 from vae.likelihoods.base import Measure
 from vae.likelihoods.continuous import Inflated
@@ -24,7 +24,7 @@ by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"
 
 
 def test_every_registered_likelihood_is_under_contract() -> None:
-    assert {options["name"] for options in LIKELIHOODS} == set(REGISTRY)
+    assert {options["name"] for options in LIKELIHOODS + TOGETHER} == set(REGISTRY)
 
 
 def build(options: dict[str, Any], D: int) -> likelihoods.Likelihood:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, small_vae, within_error
+from tests.anchors import LIKELIHOODS, TOGETHER, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, Architecture
 from vae.latent_model import Generated
 from vae.posteriors import DiagonalGaussian
 from vae.storage import ModelFileError
 
-by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"])
+by_name = pytest.mark.parametrize("options", LIKELIHOODS + TOGETHER, ids=lambda o: o["name"])
 
 
 @by_name

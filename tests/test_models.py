@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "shares of an unknown total": (
         {"model.likelihood": {"name": "mixed", "count": {"name": "zero_inflated_negative_binomial", "library": 20.0}}},
-        "model.likelihood: library makes means shares of a row's total, which is not known where values are missing or hidden",
+        "model.likelihood: library makes counts shares of a row's total, which is not known where values are missing, so that",
     ),
     "an unknown column": (
         {"model.likelihood": {"name": "mixed", "columns": {"size": {"name": "gaussian"}}}},

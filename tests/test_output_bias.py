@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.params import check_params
 from pipeline.schema import load_schema
 from pipeline.stages import prepare
-from tests.anchors import LIKELIHOODS, rows_for, small_vae
+from tests.anchors import LIKELIHOODS, TOGETHER, rows_for, small_vae
 from tests.workspace import params_with, write_params, write_table
 from vae import VAE, likelihoods
 from vae.noise import generator
@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {
     "max_epochs": 1,
     "learning_rate": 1e-300,
 }
-by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"])
+by_name = pytest.mark.parametrize("options", LIKELIHOODS + TOGETHER, ids=lambda o: o["name"])
 # nats a row of the best: moments do not suffice for beta densities, and small variances are not begun with; else 0.01
 WITHIN = {"beta": 0.25, "zero_one_inflated_beta": 0.25, "gaussian_heteroscedastic": 0.05}
 NAN = torch.nan
@@ -82,7 +82,7 @@ EXTREMES = {
 @by_name
 def test_it_is_finite_for_all_values(options: dict[str, Any]) -> None:
     """Of constant columns and columns of two values or none, also as float32; and so is the probability of ordinary ones."""
-    module = built(options, 1)
+    module = built(options, 2)
     name = module.support.name
     extremes = EXTREMES.get(name, [0.0, float(name.partition("..")[2] or 1)])
     columns = [[a, b] for a in extremes for b in extremes] + [[NAN, NAN], [NAN, extremes[0]]]

@@ -75,6 +75,11 @@ KINDS: dict[str, tuple[pd.DataFrame, str, dict[str, Any]]] = {
         "table.csv.gz",
         {"model.likelihood": {"name": "mixed"}, "model.prior": VAMP, **SAMPLED},
     ),
+    "counts, given their total": (
+        table("integer").abs(),
+        "table.csv",
+        {"model.likelihood": {"name": "dirichlet_multinomial", "library": 340}, **SAMPLED},
+    ),
     "numbers with gaps": (
         table().mask(table() > 99.5),
         "table.parquet",
@@ -153,14 +158,18 @@ def check_evaluation(kind: str) -> None:
     """The estimators and the baselines."""
     evaluated = metrics("evaluate")
     assert {"examples", "elbo", "reconstruction", "kl", "bits_per_dimension", "log_likelihood"} <= set(evaluated)
-    assert {"mean", "standard_error", "monte_carlo_error", "estimator", "samples"} == set(evaluated["log_likelihood"])
+    given = {"given"} if "total" in kind else set()
+    assert {"mean", "standard_error", "monte_carlo_error", "estimator", "samples"} | given == set(evaluated["log_likelihood"])
     assert evaluated["log_likelihood"]["estimator"] == "annealed"
     assert set(evaluated["estimators"]) == {"prior", "importance", "annealed", "bounds"}
     for entry in evaluated["estimators"].values():
         assert {"mean", "standard_error", "monte_carlo_error", "diagnostics"} <= set(entry)
     plain = {"bernoulli" if "binary" in kind or "three" in kind else "gaussian", "mixture"}
-    assert set(evaluated["baselines"]) == ({"independent"} if "mixed" in kind or "gaps" in kind else plain)
-    assert (evaluated["bits_per_dimension"] is None) == (kind not in ("integer parquet", "binary", "images", *SLOW))
+    assert set(evaluated["baselines"]) == (
+        {"independent"} if {"mixed", "gaps", "total"} & set(re.findall(r"\w+", kind)) else plain
+    )
+    discrete = ("integer parquet", "binary", "images", "counts, given their total", *SLOW)
+    assert (evaluated["bits_per_dimension"] is None) == (kind not in discrete)
 
 
 def check_examples() -> None:

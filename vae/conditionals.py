@@ -17,7 +17,7 @@ from vae.encoding import Encoding, Input
 from vae.latent_distributions import FullNormal, LatentDistribution
 from vae.networks import Architecture, Feedforward, Shape
 from vae.posteriors import DiagonalGaussian
-from vae.registry import LIKELIHOODS, build
+from vae.registry import LIKELIHOODS, as_built, build
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
 Draw = Callable[[Tensor, int, torch.Generator | None], tuple[DiagonalNormal, Tensor, Tensor]]
@@ -191,5 +191,5 @@ def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihood
     """
     if likelihood["name"] == "mixed":
         return likelihoods.Mixed(data_dim, likelihood["columns"], build_likelihood)
-    built: likelihoods.Likelihood = build("likelihood", LIKELIHOODS, likelihoods, likelihood, data_dim)
+    built: likelihoods.Likelihood = build("likelihood", LIKELIHOODS, likelihoods, as_built(likelihood), data_dim)
     return built

@@ -14,31 +14,83 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, re
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from typing_extensions import override
 
-from vae.draws import draw
+from vae.draws import draw, rounded
 
 LOG_2_PI = math.log(2 * math.pi)
 SLICE = 2**17  # numbers, 512 KiB of float32
+LARGEST_GRADIENT = 1e15  # of what goes into a float64 density by the density: float32 has the squares of such numbers
 Shape = Size | list[int] | tuple[int, ...]
+
+
+class Widen(torch.autograd.Function):
+    """Numbers in another dtype and within bounds, whose gradient comes back as if there were none, but not too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, largest: float) -> Tensor:
+        """Any shape."""
+        ctx.dtype = x.dtype
+        return x.to(dtype).clamp(-largest, largest)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Of the same shape."""
+        return gradient.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(ctx.dtype), None, None
+
+
+def wide(x: Tensor, largest: float = math.inf) -> Tensor:
+    """Network outputs, learned numbers or values in float64, in which log densities are computed.
+
+    In float32 they would cancel: log Gamma of a count of 1e5 is known to 0.06 nats. Apple's GPUs have no float64.
+
+    Args:
+        x: The numbers.
+        largest: Their absolute value is no larger: a density stays one whatever the network's output is. The gradient of one
+            that is goes on pointing it back.
+    """
+    dtype = x.dtype if x.device.type == "mps" else torch.float64
+    if x.requires_grad and (x.dtype != dtype or largest < math.inf):
+        widened: Tensor = Widen.apply(x, dtype, largest)
+        return widened
+    return x.to(dtype) if largest == math.inf else x.to(dtype).clamp(-largest, largest)
 
 
 class Columns(Independent[Distribution]):
     """Independent distributions of D columns.
 
     Args:
-        base: One for each column, of batch shape (..., D).
+        base: One for each column, of batch shape (..., D), with parameters that are `wide`.
+        dtype: Of draws, means and variances: the network's. Log densities are of the parameters' dtype.
     """
 
-    def __init__(self, base: Distribution) -> None:
+    def __init__(self, base: Distribution, dtype: torch.dtype) -> None:
         super().__init__(base, 1, validate_args=False)
+        self._dtype = dtype
+
+    @property
+    @override
+    def mean(self) -> Tensor:
+        """Shape (..., D)."""
+        return self.base_dist.mean.to(self._dtype)
+
+    @property
+    @override
+    def variance(self) -> Tensor:
+        """Shape (..., D)."""
+        return self.base_dist.variance.to(self._dtype)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density or probability in nats, shape (...): the sum over D."""
+        return self.log_prob_columns(value).sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
         """Log density or probability of each column in nats, shape (..., D)."""
-        return self.base_dist.log_prob(value)
+        return self.base_dist.log_prob(wide(value))
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws without gradient, shape ``sample_shape + (..., D)``."""
-        return draw(self.base_dist, self._extended_shape(Size(sample_shape)), generator)
+        return rounded(draw(self.base_dist, self._extended_shape(Size(sample_shape)), generator), self._dtype)
 
 
 class DiagonalNormal(Distribution):

@@ -10,15 +10,12 @@ from torch.distributions import (
     Beta,
     Binomial,
     Categorical,
-    ContinuousBernoulli,
     Distribution,
-    Gamma,
     LogNormal,
-    NegativeBinomial,
     Normal,
-    Poisson,
-    StudentT,
 )
+
+COUNTABLE = 1e15
 
 
 @singledispatch
@@ -42,42 +39,11 @@ def _(p: LogNormal, shape: Size, generator: Generator | None) -> Tensor:
 
 
 @draw.register
-def _(p: StudentT, shape: Size, generator: Generator | None) -> Tensor:
-    """A normal over the root of a gamma of mean 1."""
-    half = (p.df / 2).expand(shape)
-    return p.loc + p.scale * gaussian(p.loc, shape, generator) / (gamma(half, generator) / half).sqrt()
-
-
-@draw.register
 def _(p: Beta, shape: Size, generator: Generator | None) -> Tensor:
     """a / (a + b) of two gammas, kept inside (0, 1)."""
     a, b = (gamma(of.expand(shape), generator) for of in (p.concentration1, p.concentration0))
-    edge = torch.finfo(a.dtype).eps
-    return (a / (a + b)).clamp(edge, 1 - edge)
-
-
-@draw.register
-def _(p: Gamma, shape: Size, generator: Generator | None) -> Tensor:
-    """Kept above 0, which a small shape would reach by rounding."""
-    drawn = gamma(p.concentration.expand(shape), generator) / p.rate
-    return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
-
-
-@draw.register
-def _(p: ContinuousBernoulli, shape: Size, generator: Generator | None) -> Tensor:
-    return p.icdf(uniform(p.probs, shape, generator))
-
-
-@draw.register
-def _(p: Poisson, shape: Size, generator: Generator | None) -> Tensor:
-    return torch.poisson(p.rate.expand(shape), generator=generator)
-
-
-@draw.register
-def _(p: NegativeBinomial, shape: Size, generator: Generator | None) -> Tensor:
-    """A Poisson whose rate is a gamma."""
-    rate = gamma(p.total_count.expand(shape), generator) * p.logits.exp()
-    return torch.poisson(rate, generator=generator)
+    info = torch.finfo(a.dtype)
+    return (a / (a + b)).clamp(info.tiny, 1 - info.eps / 2)
 
 
 @draw.register
@@ -93,6 +59,14 @@ def _(p: Categorical, shape: Size, generator: Generator | None) -> Tensor:
     return (uniform(p.probs, shape, generator)[..., None] > cumulative).sum(dim=-1).to(p.probs.dtype)
 
 
+def rounded(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Draws in another dtype, of which none becomes 0, 1 or infinite by rounding, where a density may have no value."""
+    info, found = torch.finfo(dtype), y.to(dtype)
+    found = found.clamp(info.min, info.max)
+    found = found.masked_fill((found == 0) & (y != 0), info.tiny)
+    return found.masked_fill((found == 1) & (y != 1), 1 - info.eps / 2)
+
+
 def gaussian(like: Tensor, shape: Size, generator: Generator | None) -> Tensor:
     """Standard normal numbers of the dtype and device of ``like``."""
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
@@ -101,6 +75,12 @@ def gaussian(like: Tensor, shape: Size, generator: Generator | None) -> Tensor:
 def uniform(like: Tensor, shape: Size, generator: Generator | None) -> Tensor:
     """Uniform numbers in [0, 1) of the dtype and device of ``like``."""
     return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def poisson(rate: Tensor, generator: Generator | None) -> Tensor:
+    """Poisson numbers; a rate of which float64 cannot count stands for its draw, from which it differs by 1e-8 of itself."""
+    drawn = torch.poisson(rate.clamp_max(COUNTABLE), generator=generator)
+    return drawn.where(rate < COUNTABLE, rate.round())
 
 
 def gamma(concentration: Tensor, generator: Generator | None) -> Tensor:

@@ -36,7 +36,7 @@ _LEVELS = (
 )
 _GREYS = (int, Field(256, ge=2, description="the values are 0, ..., levels - 1"))
 _PIXEL_SCALE = (float, Field(1e-3, gt=0, description="added to the learned scale, in units of all levels"))
-_LIBRARY = (float | None, Field(None, gt=0, description="a typical total of a row: means are shares of each row's total"))
+_LIBRARY = (float | None, Field(None, gt=0, description="with one, the likelihood is dirichlet_multinomial of this library"))
 
 LIKELIHOODS: dict[str, Entry] = {
     "gaussian": Entry("Gaussian", {"variance": (float, Field(1.0, gt=0, description="fixed variance of every column"))}),
@@ -58,6 +58,15 @@ LIKELIHOODS: dict[str, Entry] = {
     "poisson": Entry("Poisson"),
     "negative_binomial": Entry("NegativeBinomial"),
     "zero_inflated_negative_binomial": Entry("ZeroInflatedNegativeBinomial", {"library": _LIBRARY}),
+    "dirichlet_multinomial": Entry(
+        "DirichletMultinomial",
+        {
+            "library": (
+                float,
+                Field(gt=0, description="a typical total of a row, which new rows have; log p is given each row's own"),
+            )
+        },
+    ),
     "discretized_logistic": Entry("DiscretizedLogistic", {"levels": _GREYS, "min_scale": _PIXEL_SCALE}),
     "continuous_bernoulli": Entry("ContinuousBernoulli"),
 }
@@ -144,6 +153,17 @@ _BETWEEN = {
 }
 
 HIERARCHIES: dict[str, Entry] = {"bottom_up": Entry("BottomUp", _BETWEEN), "ladder": Entry("Ladder", _BETWEEN)}
+
+
+def as_built(likelihood: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Name and options of the likelihood that ``library`` makes of zero-inflated negative binomial counts.
+
+    Their probabilities given their total have no closed form; with means that are shares of it they do not sum to 1.
+    """
+    if likelihood["name"] != "zero_inflated_negative_binomial":
+        return likelihood
+    library = likelihood.get("library")
+    return {"name": likelihood["name"]} if library is None else {"name": "dirichlet_multinomial", "library": library}
 
 
 def idle_option(hidden: Sequence[int], channels: Sequence[int], dropout: float, norm: str, residual: bool) -> str | None:

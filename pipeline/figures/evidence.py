@@ -21,7 +21,7 @@ MOST_COLUMNS, WIDE_COLUMNS = 40, 16
 
 
 def ladder(
-    importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[str, tuple[str, Mapping[str, float]]], path: Path
+    importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[str, tuple[str, Mapping[str, float]]], path: Path, unit: str
 ) -> None:
     """Estimates against the number of samples S, all of them and the upper part of the picture again.
 
@@ -30,6 +30,7 @@ def ladder(
         prior: The same of prior sampling.
         levels: Label and entry (mean, standard_error) of what has no S: annealed, exact, elbo.
         path: Where to write the PNG.
+        unit: Of log p.
     """
     figure, axes = new_figure(11, 4.2, 1, 2)
     for ax in axes[0]:
@@ -53,7 +54,7 @@ def ladder(
         ax.set(xscale="log", xlabel="samples S per example")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         ax.grid(color=FAINT, linewidth=0.5)
-    axes[0, 0].set(title="Test log-likelihood by estimator", ylabel="nats per example, ± one standard error over examples")
+    axes[0, 0].set(title="Test log-likelihood by estimator", ylabel=f"{unit}, ± one standard error over examples")
     axes[0, 1].set_title("The same, without the worst of prior sampling")
     axes[0, 1].set_ylim(*_upper_part(importance, prior, levels))
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")

@@ -10,13 +10,14 @@ import pandas as pd
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
 
 
-def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.DataFrame, path: Path) -> None:
+def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.DataFrame, path: Path, unit: str) -> None:
     """Mean log-likelihoods with their standard errors, and by how much each test example prefers the VAE.
 
     Args:
         rows: Mean and standard error by label; the labels that start with VAE are coloured as such.
         differences: log p under the VAE minus log p under each baseline, one column per baseline.
         path: Where to write the PNG.
+        unit: Of log p.
     """
     figure, axes = new_figure(11, 3.6, 1, 2)
     left, right = axes[0]
@@ -24,7 +25,7 @@ def likelihood_comparison(rows: dict[str, tuple[float, float]], differences: pd.
         colour = VAE if label.startswith("VAE") else OTHER
         left.errorbar(mean, position, xerr=error, fmt="o", color=colour, capsize=3)
         left.annotate(f"{mean:.2f} ± {error:.2f}", (mean, position), (0, 7), textcoords="offset points", ha="center")
-    left.set(title="Test log-likelihood", xlabel="nats per example, ± one standard error over examples")
+    left.set(title="Test log-likelihood", xlabel=f"{unit}, ± one standard error over examples")
     left.set_yticks(range(len(rows)), list(reversed(rows)))
     left.margins(x=0.12, y=0.15)
     left.grid(axis="x", color=FAINT, linewidth=0.5)

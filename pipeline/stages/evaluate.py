@@ -18,7 +18,7 @@ from pipeline.figures.likelihoods import likelihood_comparison
 from pipeline.files import write_json
 from pipeline.imputation import fill, quality
 from pipeline.job import Job, running
-from pipeline.labels import baseline_label, estimator_label
+from pipeline.labels import baseline_label, condition, estimator_label, nats
 from pipeline.models import load_model
 from pipeline.moments import Array
 from pipeline.params import Params
@@ -42,7 +42,8 @@ def main() -> None:
             metrics = _evaluate(job, schema)
     reported = metrics["log_likelihood"]
     statement = metrics["verdict"]["statement"]
-    print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} nats per example, {statement}")
+    unit = nats(reported.get("given"))
+    print(f"evaluated {metrics['examples']} test rows: log-likelihood {_pm(reported)} {unit}, {statement}")
     if note := metrics.get("groups", {}).get("note"):
         print(f"  note: {note}")
 
@@ -51,13 +52,14 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
     scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
-    baselines = _baselines(job.params, schema)
+    totals = vae.generative.likelihood.totals(len(schema.columns))
+    baselines = _baselines(job.params, schema, totals)
     report = Report(scoring.run(), load_index("test"), schema.log_missing(test), job.params.evaluate.tolerance)
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
         report.examples = pd.concat([report.examples, _parts(vae, job.params, schema, np.array(test))], axis=1)
-    metrics = summarise(report, baselines, schema)
+    metrics = summarise(report, baselines, schema, condition(totals, schema.names))
     filled = _imputed(vae, job.params, schema, metrics)
     with job.outputs() as (folder,):
         write_json(folder / "metrics.json", metrics)
@@ -96,12 +98,15 @@ def _imputed(vae: LatentModel, params: Params, schema: Schema, metrics: dict[str
     return fill(vae, schema, test, load_index("test"), settings, params.seed)
 
 
-def summarise(report: Report, baselines: list[Baseline], schema: Schema) -> dict[str, Any]:
-    """The content of metrics.json; means over test examples, each with its standard error over examples."""
+def summarise(report: Report, baselines: list[Baseline], schema: Schema, given: str | None) -> dict[str, Any]:
+    """The content of metrics.json; means over test examples, each with its standard error over examples.
+
+    Where log p is given something, its entry says what.
+    """
     examples = report.examples
     least = examples.iloc[int(report.comparable.argmin())]
     parts = {name: _mean(report, name) for name in ("elbo", "reconstruction", "kl")}
-    log_likelihood = report.log_likelihood()
+    log_likelihood = report.log_likelihood() | ({} if given is None else {"given": given})
     return {
         "examples": len(examples),
         **({} if report.scores.groups is None else {"groups": report.groups()}),
@@ -136,12 +141,13 @@ def _groups() -> dict[str, torch.Tensor | None]:
     return {split: None if groups is None else torch.from_numpy(groups) for split, groups in found.items()}
 
 
-def _baselines(params: Params, schema: Schema) -> list[Baseline]:
+def _baselines(params: Params, schema: Schema, totals: list[list[int]]) -> list[Baseline]:
     return fit_baselines(
         np.asarray(load_split("train"), dtype=np.float64),
         np.asarray(load_split("valid"), dtype=np.float64),
         schema,
         components=params.evaluate.mixture_components,
+        totals=totals,
         seed=params.seed,
     )
 
@@ -155,7 +161,8 @@ def _comparison(report: Report, metrics: dict[str, Any], path: Path) -> None:
     baselines = metrics["baselines"].items()
     examples = report.examples
     differences = {baseline_label(name, entry): examples["log_likelihood"] - examples[name] for name, entry in baselines}
-    likelihood_comparison(rows, pd.DataFrame(differences), path)
+    unit = nats(metrics["log_likelihood"].get("given"))
+    likelihood_comparison(rows, pd.DataFrame(differences), path, unit)
 
 
 def _estimates(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def _ladder(report: Report, metrics: dict[str, Any], path: Path) -> None:
     levels = {name: (estimator_label(name, found[name]), found[name]) for name in ("exact", "annealed") if name in found}
     levels = {name: level for name, level in levels.items() if level[1]["mean"] is not None}
     levels["elbo"] = ("ELBO", {"mean": metrics["elbo"], "standard_error": metrics["standard_errors"]["elbo"]})
-    figures.ladder(report.ladder(), report.prior_ladder(), levels, path)
+    figures.ladder(report.ladder(), report.prior_ladder(), levels, path, nats(metrics["log_likelihood"].get("given")))
 
 
 def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:

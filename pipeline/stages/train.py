@@ -18,7 +18,7 @@ from pipeline.figures.curves import learning_curves
 from pipeline.figures.latents import latent_usage
 from pipeline.files import MODELS, write_json
 from pipeline.job import Job, running
-from pipeline.labels import STILL_IMPROVING, still_improving
+from pipeline.labels import STILL_IMPROVING, condition, nats, still_improving
 from pipeline.saved import Saved
 from pipeline.schema import Schema, load_probabilities, load_schema, load_split
 from pipeline.tracking import View
@@ -113,17 +113,18 @@ def _write(vae: VAE, schema: Schema, job: Job) -> None:
     metrics["active_units"] = int(best["valid_active_units"])
     for split in ("train", "valid"):
         metrics[split] = {name: float(best[f"{split}_{name}"]) for name in QUANTITIES}
+    unit = nats(condition(vae.generative.likelihood.totals(len(schema.columns)), schema.names))
     with job.outputs(MODELS) as (folder, models):
         history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
         latents.to_csv(folder / "latents.csv", index=False, lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
-        learning_curves(history, metrics["best_epoch"], folder / "curves.png")
+        learning_curves(history, metrics["best_epoch"], folder / "curves.png", unit)
         latent_usage(latents, metrics["best_epoch"], folder / "latents.png")
         vae.save(models)
         schema.save(models)
     print(
         f"trained {metrics['epochs_run']} epochs; kept epoch {metrics['best_epoch']}, "
-        f"validation ELBO {metrics['valid']['elbo']:.2f} nats per example"
+        f"validation ELBO {metrics['valid']['elbo']:.2f} {unit}"
     )
     print("\n".join(usage_lines(metrics["active_units"], vae.card.latent_size)))
     if still_improving(metrics, vae.training_settings.max_epochs):

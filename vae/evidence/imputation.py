@@ -80,7 +80,7 @@ def log_likelihood_given_rest(
     """Log p(y_d | the other observed values) of each value, (N, D), float64, in nats; NaN where it is missing.
 
     How odd each value is in its row: log sum_s w_s p(y_d|z_s), where z_s and w_s are drawn and weighted without y_d, as in
-    `impute`. The values of a row do not add up to log p(y).
+    `impute`. The values of a row do not add up to log p(y). Of columns whose total is given, it is given that total too.
 
     Args:
         vae: The model; of the likelihood ``mixed``, with inputs that may be missing.
@@ -105,14 +105,15 @@ def log_likelihood_given_rest(
 
 
 def _given_rest(vae: LatentModel, y: Tensor, d: int, noise: Tensor) -> Tensor:
-    """Of column d. What the decoder says of a draw serves for its weight and for the column both."""
-    others = [column for column in range(y.shape[1]) if column != d]
-    q = vae.inference(y.index_fill(1, torch.tensor([d], device=y.device), torch.nan))
+    """Of column d, by what it adds to the others. The decoder's output serves for a draw's weight and for the column both."""
+    others = y.index_fill(1, torch.tensor([d], device=y.device), torch.nan)
+    q = vae.inference(others)
     of_weights, of_column = [], []
     for z in q.transform(noise).split(paired(vae.generative, y).draws):
-        columns = vae.generative(z).log_prob_columns(y)
-        of_weights.append((columns[..., others].sum(dim=-1) + vae.prior().log_prob(z) - q.log_prob(z)).double())
-        of_column.append(columns[..., d])
+        p = vae.generative(z)
+        of_others = p.log_prob_columns(others)
+        of_weights.append((of_others.sum(dim=-1) + vae.prior().log_prob(z) - q.log_prob(z)).double())
+        of_column.append((p.log_prob_columns(y) - of_others).sum(dim=-1))
     found = (torch.cat(of_weights).log_softmax(dim=0) + torch.cat(of_column)).logsumexp(dim=0)
     return found.masked_fill(y[:, d].isnan(), torch.nan)
 

@@ -16,7 +16,8 @@ over (..., D).
 | `discretized_logistic` | whole numbers 0 to 255, such as pixels | levels, min_scale |
 | `bernoulli`, `categorical`, `ordinal` | 0 or 1; classes; ordered levels | levels |
 | `binomial` | whole numbers from 0 to trials | trials |
-| `poisson`, `negative_binomial`, `zero_inflated_negative_binomial` | counts | library |
+| `poisson`, `negative_binomial`, `zero_inflated_negative_binomial` | counts | |
+| `dirichlet_multinomial` | counts, given their total in a row | library |
 | `mixed` | columns of different kinds, with missing values | columns |
 """
 
@@ -27,6 +28,7 @@ from vae.likelihoods.counts import Binomial, NegativeBinomial, Poisson, ZeroInfl
 from vae.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian, PerDimensionGaussian
 from vae.likelihoods.mixed import Mixed
 from vae.likelihoods.pixels import ContinuousBernoulli, DiscretizedLogistic
+from vae.likelihoods.shares import DirichletMultinomial
 
 __all__ = [
     "Bernoulli",
@@ -34,6 +36,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "ContinuousBernoulli",
+    "DirichletMultinomial",
     "DiscretizedLogistic",
     "Gamma",
     "Gaussian",

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae.distributions import VectorDistribution
+from vae.distributions import VectorDistribution, wide
 from vae.supports import REAL, Support
 
 Measure = Literal["density", "probability", "both"]
 UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1
 LEAST_EXCESS = 1e-3  # over a floor, at first
 LARGEST_OUTPUT = 1e30  # that a network begins with
+LARGEST_LOG = 88.0  # of a mean, as float32 has it
 
 
 class Likelihood(nn.Module, ABC):
@@ -30,10 +31,13 @@ class Likelihood(nn.Module, ABC):
         measure: Whether p(y|z) is a density, a probability, or a probability of some values and a density of others; log p of
             one is not comparable with log p of another.
         differentiates: Whether there is a `log_prob_and_gradient`.
+        given_total: Whether p(y|z) is that of the columns given their sum, and so depends on all of them; a missing value is
+            then left out by the distribution itself.
     """
 
     features: int = 1
     differentiates: bool = False
+    given_total: bool = False
     support: Support = REAL
     measure: Measure = "density"
 
@@ -77,6 +81,10 @@ class Likelihood(nn.Module, ABC):
         """The likelihood of one column."""
         return self
 
+    def totals(self, data_dim: int) -> list[list[int]]:
+        """The columns, for each total that is given."""
+        return [list(range(data_dim))] if self.given_total else []
+
     def split(self, f: Tensor) -> tuple[Tensor, ...]:
         """The network output as ``features`` tensors of shape (..., D)."""
         return f.chunk(self.features, dim=-1)
@@ -95,8 +103,8 @@ class Positive(nn.Module):
         self.floor, self.raw = floor, nn.Parameter(torch.full((data_dim,), UNIT_SOFTPLUS))
 
     def forward(self) -> Tensor:
-        """Shape (D,)."""
-        return above(self.floor, self.raw)
+        """Shape (D,), `wide`."""
+        return above(self.floor, wide(self.raw))
 
 
 def above(floor: float, f: Tensor) -> Tensor:

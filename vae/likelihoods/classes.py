@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical as TorchCategorical
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid, pad, softplus
 from typing_extensions import override
 
-from vae.distributions import Columns, IndependentBernoulli, bernoulli_log_prob, slices
+from vae.distributions import Columns, IndependentBernoulli, bernoulli_log_prob, slices, wide
 from vae.likelihoods import moments
 from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
 from vae.supports import BINARY, whole_numbers
@@ -59,7 +59,7 @@ class Categorical(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(Levels(logits=torch.stack(self.split(f), dim=-1), validate_args=False))
+        return Columns(Levels(logits=torch.stack(self.split(wide(f)), dim=-1), validate_args=False), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -93,14 +93,16 @@ class Ordinal(Likelihood):
     @property
     def thresholds(self) -> Tensor:
         """Shape (D, levels - 1), rising."""
-        return torch.cat([self.steps[:, :1], softplus(self.steps[:, 1:])], dim=-1).cumsum(dim=-1)
+        steps = wide(self.steps)
+        return torch.cat([steps[:, :1], softplus(steps[:, 1:])], dim=-1).cumsum(dim=-1)
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        above = self.thresholds - f[..., None]
-        below = torch.cat([above.new_full((*above.shape[:-1], 1), -torch.inf), above], dim=-1)
-        above = torch.cat([above, above.new_full((*above.shape[:-1], 1), torch.inf)], dim=-1)
-        return Columns(Levels(logits=log_sigmoid_difference(above, below), validate_args=False))
+        """1 - e^-softplus(s) is sigmoid(s), so that no level's probability is 0, however near its thresholds are."""
+        beyond = self.thresholds - wide(f)[..., None]
+        between = logsigmoid(wide(self.steps)[:, 1:])
+        logits = logsigmoid(pad(beyond, (0, 1), value=torch.inf)) + logsigmoid(-pad(beyond, (1, 0), value=-torch.inf))
+        return Columns(Levels(logits=logits + pad(between, (1, 1)), validate_args=False), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -125,11 +127,3 @@ class Levels(TorchCategorical):
     @property
     def _levels(self) -> Tensor:
         return torch.arange(self.probs.shape[-1], device=self.probs.device, dtype=self.probs.dtype)
-
-
-def log_sigmoid_difference(above: Tensor, below: Tensor) -> Tensor:
-    """log(sigmoid(above) - sigmoid(below)) for above > below, without cancellation.
-
-    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
-    """
-    return logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(below - above))

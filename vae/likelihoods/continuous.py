@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Beta as TorchBeta
 from torch.distributions import Distribution, constraints
-from torch.distributions import Gamma as TorchGamma
 from torch.distributions import LogNormal as TorchLogNormal
-from torch.distributions import StudentT as TorchStudentT
 from torch.nn.functional import log_softmax
 from typing_extensions import override
 
-from vae.distributions import Columns
-from vae.draws import draw, uniform
+from vae.distributions import Columns, wide
+from vae.draws import draw, gamma, gaussian, uniform
 from vae.likelihoods import moments
-from vae.likelihoods.base import Likelihood, Positive, above, under
+from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, above, under
 from vae.supports import CLOSED_UNIT, POSITIVE, UNIT
 
 LEAST_MEAN = 1e-35  # of gamma densities to begin with, of which float32 has the inverse
@@ -40,11 +40,52 @@ class StudentT(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(TorchStudentT(self.degrees(), f, self.scale(), validate_args=False))
+        return Columns(ScaledT(wide(f), self.scale(), self.degrees()), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
         return y.nanmedian(dim=0).values  # which outliers do not move
+
+
+class ScaledT(Distribution):
+    """loc + scale t, with t of Student's distribution. What is learned is not yet broadcast: its log Gamma is taken once.
+
+    Args:
+        loc: Shape (..., D).
+        scale: Shape (D,).
+        degrees: Of freedom, shape (D,).
+    """
+
+    arg_constraints = {"loc": constraints.real}  # noqa: RUF012  # as torch declares it
+
+    def __init__(self, loc: Tensor, scale: Tensor, degrees: Tensor) -> None:
+        self.loc, self.scale, self.degrees = loc, scale, degrees
+        super().__init__(loc.shape, validate_args=False)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log Gamma((v + 1) / 2) - log Gamma(v / 2) - log(v pi) / 2 - log scale - (v + 1) / 2 log(1 + t^2 / v)."""
+        half = (self.degrees + 1) / 2
+        peak = half.lgamma() - (self.degrees / 2).lgamma() - (self.degrees * math.pi).log() / 2 - self.scale.log()
+        return peak - half * (((value - self.loc) / self.scale).square() / self.degrees).log1p()
+
+    @property
+    def mean(self) -> Tensor:
+        """NaN up to one degree of freedom."""
+        return self.loc.masked_fill(self.degrees <= 1, torch.nan)
+
+    @property
+    def variance(self) -> Tensor:
+        """scale^2 v / (v - 2); infinite up to two degrees of freedom, NaN up to one."""
+        finite = self.scale.square() * self.degrees / (self.degrees - 2).clamp_min(0)
+        return finite.masked_fill(self.degrees <= 1, torch.nan).expand_as(self.loc)
+
+
+@draw.register
+def _(p: ScaledT, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """A normal over the root of a gamma of mean 1."""
+    half = (p.degrees / 2).expand(shape)
+    return p.loc + p.scale * gaussian(p.loc, shape, generator) / (gamma(half, generator) / half).sqrt()
 
 
 class LogNormal(Likelihood):
@@ -66,7 +107,7 @@ class LogNormal(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(TorchLogNormal(f, self.scale(), validate_args=False))
+        return Columns(TorchLogNormal(wide(f), self.scale(), validate_args=False), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -94,12 +135,49 @@ class Gamma(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        shape = self.shape().expand(f.shape)
-        return Columns(TorchGamma(shape, shape * (-f).exp(), validate_args=False))
+        return Columns(GammaOfMean(wide(f, LARGEST_LOG), self.shape()), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
         return moments.log_mean(y, LEAST_MEAN)
+
+
+class GammaOfMean(Distribution):
+    """Gamma by the logarithm f of its mean: log p(y) = a log a - log Gamma(a) - a f + (a - 1) log y - a y e^-f.
+
+    Args:
+        log_mean: Shape (..., D).
+        concentration: a, shape (D,), which is not yet broadcast: its log Gamma is taken once.
+    """
+
+    arg_constraints = {"log_mean": constraints.real}  # noqa: RUF012  # as torch declares it
+
+    def __init__(self, log_mean: Tensor, concentration: Tensor) -> None:
+        self.log_mean, self.concentration = log_mean, concentration
+        super().__init__(log_mean.shape, validate_args=False)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        a, of_value = self.concentration, value.log()
+        relative = of_value - self.log_mean
+        return (a * a.log() - a.lgamma()) + a * (relative - relative.exp()) - of_value
+
+    @property
+    def mean(self) -> Tensor:
+        """e^f."""
+        return self.log_mean.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """mean^2 / a."""
+        return self.mean.square() / self.concentration
+
+
+@draw.register
+def _(p: GammaOfMean, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """Kept above 0, which a small shape would reach by rounding."""
+    drawn = gamma(p.concentration.expand(shape), generator) / p.concentration * p.mean
+    return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
 
 
 class Beta(Likelihood):
@@ -110,7 +188,7 @@ class Beta(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(_beta(*self.split(f)))
+        return Columns(_beta(*self.split(wide(f))), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -129,8 +207,8 @@ class ZeroOneInflatedBeta(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        a, b, *logits = self.split(f)
-        return Columns(Inflated(_beta(a, b), torch.stack(logits, dim=-1)))
+        a, b, *logits = self.split(wide(f))
+        return Columns(Inflated(_beta(a, b), torch.stack(logits, dim=-1)), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:

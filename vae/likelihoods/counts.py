@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.distributions import Binomial as TorchBinomial
 from torch.distributions import Distribution, constraints
-from torch.distributions import NegativeBinomial as TorchNegativeBinomial
-from torch.distributions import Poisson as TorchPoisson
-from torch.nn.functional import log_softmax, logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 from typing_extensions import override
 
-from vae.distributions import Columns
-from vae.draws import draw, uniform
+from vae.distributions import Columns, wide
+from vae.draws import draw, gamma, poisson, uniform
 from vae.likelihoods import moments
-from vae.likelihoods.base import Likelihood, Positive, require_levels, require_positive
+from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, require_levels
 from vae.supports import COUNT, whole_numbers
 
+LOOKED_UP = 2**13  # counts whose log factorials are known
 MIN_DISPERSION = 1e-3  # floor of the concentration r of negative binomials: the variance is mean + mean^2 / r
 
 
@@ -42,7 +43,7 @@ class Binomial(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(TorchBinomial(self.trials, logits=f, validate_args=False))
+        return Columns(TorchBinomial(wide(self.trials), logits=wide(f), validate_args=False), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class Poisson(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(TorchPoisson(f.exp(), validate_args=False))
+        return Columns(LogRate(wide(f, LARGEST_LOG)), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class NegativeBinomial(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(_negative_binomial(f, self.concentration()))
+        return Columns(GammaPoisson(wide(f, LARGEST_LOG), self.concentration()), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -84,38 +85,21 @@ class NegativeBinomial(Likelihood):
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
-    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial; of sequencing counts, with a library size.
-
-    Lopez et al. (2018), "Deep generative modeling for single-cell transcriptomics", eq. 1-6, with the library size observed.
-
-    Args:
-        data_dim: Number of columns D.
-        library: If given, the mean of a row's column d is its library size, the sum of its values, times softmax(f_w(z)_1)_d:
-            log p is then given the library size. New rows are generated with this one, a typical total.
-            By default the means are exp(f_w(z)_1).
-
-    Raises:
-        ValueError: If ``library`` is not positive.
-    """
+    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial of mean exp(f_w(z)_1)."""
 
     features = 2
     support = COUNT
     measure = "probability"
-    library: Tensor | None
 
-    def __init__(self, data_dim: int, library: float | None = None) -> None:
+    def __init__(self, data_dim: int) -> None:
         super().__init__(data_dim)
-        if library is not None:
-            require_positive("library", library)
         self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)
-        self.register_buffer("library", None if library is None else torch.tensor(float(library)))
 
     @override
     def forward(self, f: Tensor) -> Columns:
         log_mean, zero = self.split(f)
-        if self.library is None:
-            return Columns(ZeroInflated(_negative_binomial(log_mean, self.concentration()), zero))
-        return Columns(LibrarySized(log_softmax(log_mean, dim=-1), self.concentration(), zero, self.library))
+        counts = GammaPoisson(wide(log_mean, LARGEST_LOG), self.concentration())
+        return Columns(ZeroInflated(counts, wide(zero)), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -123,19 +107,77 @@ class ZeroInflatedNegativeBinomial(Likelihood):
         return torch.cat([log_mean, zero.logit()])
 
 
+class LogRate(Distribution):
+    """Poisson counts, by the logarithm f of their rate: log p(y) = y f - e^f - log y!."""
+
+    arg_constraints = {"f": constraints.real}  # noqa: RUF012  # as torch declares it
+
+    def __init__(self, f: Tensor) -> None:
+        self.f = f
+        super().__init__(f.shape, validate_args=False)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value * self.f - self.f.exp() - log_factorial(value)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rate."""
+        return self.f.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """The rate."""
+        return self.f.exp()
+
+
+class GammaPoisson(Distribution):
+    """Poisson counts whose rate is a gamma of shape r, which are negative binomial.
+
+    log p(y) = y x - (r + y) log(1 + e^x) + log Gamma(y + r) - log Gamma(r) - log y! with x = log(mean / r).
+
+    Args:
+        log_mean: Shape (..., D).
+        concentration: r, shape (D,), which is not yet broadcast: its log Gamma is taken once.
+    """
+
+    arg_constraints = {"log_mean": constraints.real}  # noqa: RUF012  # as torch declares it
+
+    def __init__(self, log_mean: Tensor, concentration: Tensor) -> None:
+        self.log_mean, self.concentration = log_mean, concentration
+        super().__init__(log_mean.shape, validate_args=False)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        x, total = self.log_mean - self.concentration.log(), value + self.concentration
+        of_values = total.lgamma() - log_factorial(value) - self.concentration.lgamma()
+        return value * x - total * softplus(x, threshold=40) + of_values  # beyond, e^-40 is lost in float64 too
+
+    @property
+    def mean(self) -> Tensor:
+        """Shape (..., D)."""
+        return self.log_mean.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """mean + mean^2 / r."""
+        return self.mean + self.mean.square() / self.concentration
+
+
 class ZeroInflated(Distribution):
     """0 with probability sigmoid(``zero``), else from ``counts``."""
 
     arg_constraints = {"zero": constraints.real}  # noqa: RUF012  # as torch declares it
 
-    def __init__(self, counts: TorchNegativeBinomial, zero: Tensor) -> None:
+    def __init__(self, counts: GammaPoisson, zero: Tensor) -> None:
         self.counts, self.zero = counts, zero
         super().__init__(counts.batch_shape, validate_args=False)
 
     @override
     def log_prob(self, value: Tensor) -> Tensor:
-        counted = logsigmoid(-self.zero) + self.counts.log_prob(value)
-        return torch.logaddexp(logsigmoid(self.zero), counted).where(value == 0, counted)
+        """1 - P(inflated) times P(counted), or for 0 times that and the odds of an inflated one."""
+        counted = self.counts.log_prob(value)
+        return logsigmoid(-self.zero) + torch.logaddexp(self.zero, counted).where(value == 0, counted)
 
     @property
     def mean(self) -> Tensor:
@@ -148,52 +190,30 @@ class ZeroInflated(Distribution):
         return (-self.zero).sigmoid() * (self.counts.variance + self.counts.mean.square()) - self.mean.square()
 
 
-class LibrarySized(Distribution):
-    """`ZeroInflated` whose means are shares of a library size: in ``log_prob``, of the row's own.
+def log_factorial(y: Tensor) -> Tensor:
+    """log y!; of small counts it is looked up, as log Gamma in float64 takes as long as all else that a Poisson needs."""
+    if y.device.type != "cpu" or not y.numel() or y.amax() >= LOOKED_UP:
+        return (y + 1).lgamma()
+    return _log_factorials()[y.long()].to(y.dtype)
 
-    Args:
-        log_shares: Of the columns, shape (..., D).
-        concentration: r, shape (D,).
-        zero: Logits of the inflated zeros, shape (..., D).
-        library: The library size of draws.
-    """
 
-    arg_constraints = {"zero": constraints.real}  # noqa: RUF012  # as torch declares it
+@cache
+def _log_factorials() -> Tensor:
+    return torch.arange(1, LOOKED_UP + 1, dtype=torch.float64).lgamma()
 
-    def __init__(self, log_shares: Tensor, concentration: Tensor, zero: Tensor, library: Tensor) -> None:
-        self.log_shares, self.concentration, self.zero, self.library = log_shares, concentration, zero, library
-        super().__init__(zero.shape, validate_args=False)
 
-    def given(self, library: Tensor) -> ZeroInflated:
-        """For rows of this library size."""
-        log_mean = self.log_shares + library.clamp_min(1).log()
-        return ZeroInflated(_negative_binomial(log_mean, self.concentration), self.zero)
+@draw.register
+def _(p: LogRate, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    return poisson(p.mean.expand(shape), generator)
 
-    @override
-    def log_prob(self, value: Tensor) -> Tensor:
-        return self.given(value.sum(dim=-1, keepdim=True)).log_prob(value)
 
-    @property
-    def mean(self) -> Tensor:
-        """For the typical library size."""
-        return self.given(self.library).mean
-
-    @property
-    def variance(self) -> Tensor:
-        """For the typical library size."""
-        return self.given(self.library).variance
+@draw.register
+def _(p: GammaPoisson, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    shares = gamma(p.concentration.expand(shape), generator) / p.concentration
+    return poisson(shares * p.mean, generator)
 
 
 @draw.register
 def _(p: ZeroInflated, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
     counted = uniform(p.zero, shape, generator) >= p.zero.sigmoid()
     return draw(p.counts, shape, generator) * counted
-
-
-@draw.register
-def _(p: LibrarySized, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    return draw(p.given(p.library), shape, generator)
-
-
-def _negative_binomial(log_mean: Tensor, concentration: Tensor) -> TorchNegativeBinomial:
-    return TorchNegativeBinomial(concentration, logits=log_mean - concentration.log(), validate_args=False)

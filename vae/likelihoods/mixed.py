@@ -19,7 +19,8 @@ class Mixed(Likelihood):
     """p(y|z) = prod_d p_d(y_d|z) over the observed columns d.
 
     A missing value (NaN) contributes nothing, which integrates it out exactly, as columns are independent given z. Whether a
-    value is missing must not depend on what it would have been (ignorable missingness, Rubin 1976).
+    value is missing must not depend on what it would have been (ignorable missingness, Rubin 1976). Columns that share a total
+    which is given count as one: p of the observed ones is given their own total.
 
     Args:
         data_dim: Number of columns D.
@@ -45,6 +46,7 @@ class Mixed(Likelihood):
             self.register_buffer(f"members{number}", torch.tensor(members), persistent=False)
         measures = {part.measure for part in self._likelihoods}
         self.measure = measures.pop() if len(measures) == 1 else "both"
+        self.given_total = any(part.given_total for part in self._likelihoods)
         order = torch.tensor([d for _, members in groups for d in members]).argsort()
         self.register_buffer("order", order, persistent=False)
 
@@ -68,6 +70,10 @@ class Mixed(Likelihood):
     @override
     def of(self, column: int) -> Likelihood:
         return next(part for i, part in enumerate(self._likelihoods) if column in self.get_buffer(f"members{i}"))
+
+    @override
+    def totals(self, data_dim: int) -> list[list[int]]:
+        return [self.get_buffer(f"members{i}").tolist() for i, part in enumerate(self._likelihoods) if part.given_total]
 
     def parted(self, y: Tensor) -> list[tuple[Likelihood, Tensor]]:
         """Each likelihood with its columns of y (..., D)."""
@@ -100,7 +106,7 @@ class MixedColumns:
     def log_prob_columns(self, value: Tensor) -> Tensor:
         """Of each column, shape (..., D); 0 where the value is missing."""
         pairs = zip(self._parts, self._likelihood.parted(value), strict=True)
-        return self._likelihood.joined([_observed(p, part.support.inner, y) for p, (part, y) in pairs])
+        return self._likelihood.joined([_observed(p, part, y) for p, (part, y) in pairs])
 
     @property
     def mean(self) -> Tensor:
@@ -118,10 +124,12 @@ class MixedColumns:
         return self._likelihood.joined([p.sample(sample_shape, generator) for p in self._parts])
 
 
-def _observed(p: VectorDistribution, inner: float, y: Tensor) -> Tensor:
+def _observed(p: VectorDistribution, likelihood: Likelihood, y: Tensor) -> Tensor:
     """Log p per column, 0 where y is missing; a value in the support takes its place, so that no gradient is NaN."""
+    if likelihood.given_total:
+        return p.log_prob_columns(y)
     missing = y.isnan()
-    return p.log_prob_columns(y.masked_fill(missing, inner)).masked_fill(missing, 0.0)
+    return p.log_prob_columns(y.masked_fill(missing, likelihood.support.inner)).masked_fill(missing, 0.0)
 
 
 def _distinct(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

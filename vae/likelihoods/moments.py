@@ -11,7 +11,7 @@ from torch import Tensor
 LEAST = 1e-3  # of a probability, as Burda et al. (2016) have it, and of a mean count
 LEAST_VARIANCE = 1e-2  # less than what the last layer's first weights add would make the first losses huge
 CONCENTRATIONS = (2e-2, 1e2)  # of beta densities
-LARGEST_LOGIT = 10.0  # of a continuous Bernoulli, whose normaliser torch clamps in float32
+SHARED = (1.0, 1e4)  # concentrations of all columns that share a total
 
 
 def log_mean(y: Tensor, least: float = LEAST) -> Tensor:
@@ -77,6 +77,24 @@ def zero_inflation(y: Tensor) -> tuple[Tensor, Tensor]:
     return (m / counted).log(), 1 - counted
 
 
+def shares(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares (D,) of the columns in a row's total, and the sum A of concentrations by which they vary.
+
+    Pearson's chi-squared of a row of total n is D - 1 times (n + A) / (1 + A) in expectation (Mosimann 1962, "On the compound
+    multinomial distribution").
+    """
+    share = y.nanmean(dim=0).clamp_min(LEAST)
+    share = share / share.nansum()
+    total = y.nansum(dim=1, keepdim=True)
+    total = total.masked_fill(total == 0, torch.nan)
+    seen = share.where(~y.isnan(), 0.0)
+    expected = total * seen / seen.nansum(dim=1, keepdim=True)
+    squares = ((y - expected).square() / expected).nansum(dim=1) / (~y.isnan()).sum(dim=1).sub(1).clamp_min(1)
+    excess, typical = squares.masked_fill(total[:, 0].isnan(), torch.nan).nanmean(), total.nanmean()
+    least, largest = SHARED
+    return share, ((typical - excess) / (excess - 1).clamp_min(0)).nan_to_num(largest).clamp(least, largest)
+
+
 def continuous_logit(y: Tensor) -> Tensor:
     """The logit of a continuous Bernoulli by its mean m, (D,).
 
@@ -84,4 +102,4 @@ def continuous_logit(y: Tensor) -> Tensor:
     1991, "A Padé approximant to the inverse Langevin function").
     """
     u = 2 * y.nanmean(dim=0).clamp(LEAST, 1 - LEAST) - 1
-    return (2 * u * (3 - u.square()) / (1 - u.square())).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+    return 2 * u * (3 - u.square()) / (1 - u.square())

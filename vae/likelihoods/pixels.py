@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Distribution, constraints
+from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
-from vae.distributions import Columns
+from vae.distributions import Columns, wide
 from vae.draws import draw, uniform
 from vae.likelihoods import moments
 from vae.likelihoods.base import Likelihood, Positive, of_columns, require_levels
-from vae.likelihoods.classes import log_sigmoid_difference
 from vae.supports import CLOSED_UNIT, whole_numbers
+
+NEAR_ZERO = 0.02  # logits whose series, cut off, is exact in float64
+LEAST_SIZE = 1e-30  # of a logit, whose density is uniform
 
 
 class DiscretizedLogistic(Likelihood):
@@ -40,7 +42,7 @@ class DiscretizedLogistic(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(BinnedLogistic(f, self.scale(), self.levels))
+        return Columns(BinnedLogistic(wide(f), self.scale(), self.levels), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
@@ -61,11 +63,11 @@ class BinnedLogistic(Distribution):
 
     @override
     def log_prob(self, value: Tensor) -> Tensor:
+        """sigmoid(high) - sigmoid(low) = sigmoid(high) sigmoid(-low) (1 - exp(low - high)), without cancellation."""
         low = (value / self.levels - 0.5 - self.loc) / self.scale
-        high = low + 1 / (self.levels * self.scale)
-        low = low.masked_fill(value <= 0, -torch.inf)
-        high = high.masked_fill(value >= self.levels - 1, torch.inf)
-        return log_sigmoid_difference(high, low)
+        width, first, last = 1 / (self.levels * self.scale), value <= 0, value >= self.levels - 1
+        parts = logsigmoid(low + width).masked_fill(last, 0), logsigmoid(-low).masked_fill(first, 0)
+        return parts[0] + parts[1] + (-(-width).expm1()).log().masked_fill(first | last, 0)
 
     @property
     def probs(self) -> Tensor:
@@ -101,8 +103,63 @@ class ContinuousBernoulli(Likelihood):
 
     @override
     def forward(self, f: Tensor) -> Columns:
-        return Columns(TorchContinuousBernoulli(logits=f, validate_args=False))
+        return Columns(TiltedUniform(wide(f)), f.dtype)
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
         return moments.continuous_logit(y)
+
+
+class TiltedUniform(Distribution):
+    """The uniform density on [0, 1] times e^(f y), normalised: log p(y) = f y - log((e^f - 1) / f).
+
+    torch's `ContinuousBernoulli` keeps f from what float32 calls probability 0 and 1, and is no density beyond.
+    """
+
+    arg_constraints = {"f": constraints.real}  # noqa: RUF012  # as torch declares it
+
+    def __init__(self, f: Tensor) -> None:
+        self.f = f
+        super().__init__(f.shape, validate_args=False)
+
+    @override
+    def log_prob(self, value: Tensor) -> Tensor:
+        """With (e^f - 1) / f = e^max(f, 0) (1 - e^-|f|) / |f|, which nothing cancels in; near 0 by its series."""
+        near, size = self._near_zero, self._size
+        far = self.f.clamp_min(0) + (-(-size).expm1()).log() - size.log()
+        f = self.f.where(near, 0)
+        return self.f * value - (f / 2 + f.square() / 24 - f**4 / 2880).where(near, far)
+
+    @property
+    def mean(self) -> Tensor:
+        """1 / (1 - e^-f) - 1 / f."""
+        f = self.f
+        far = (1 / -(-self._size).expm1() - 1 / self._size - 0.5) * f.sign()
+        return 0.5 + (f / 12 - f**3 / 720).where(self._near_zero, far)
+
+    @property
+    def variance(self) -> Tensor:
+        """1 / f^2 - 1 / (4 sinh^2(f / 2))."""
+        size = self._size
+        far = 1 / size.square() - 1 / (4 * (size / 2).sinh().square())
+        return (1 / 12 - self.f.square() / 240 + self.f**4 / 6048).where(self._near_zero, far)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """y with P(<= y) = u, in [0, 1]: log(1 + u (e^f - 1)) / f; for f > 0 as one minus that of -f and 1 - u."""
+        size = self.f.abs().clamp_min(LEAST_SIZE)
+        upwards = -(u.where(self.f < 0, 1 - u) * (-size).expm1()).log1p() / size
+        return upwards.where(self.f < 0, 1 - upwards).clamp(0, 1)
+
+    @property
+    def _near_zero(self) -> Tensor:
+        return self.f.abs() < NEAR_ZERO
+
+    @property
+    def _size(self) -> Tensor:
+        """|f|, or 1 where the series stands for what would be 0 / 0, in the gradient too."""
+        return self.f.abs().masked_fill(self._near_zero, 1)
+
+
+@draw.register
+def _(p: TiltedUniform, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    return p.icdf(uniform(p.f, shape, generator))
