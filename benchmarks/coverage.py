@@ -1,6 +1,6 @@
 """How often a nominal 95 % interval of a mean over groups of examples holds the truth.
 
-    python benchmarks/coverage.py [--repeats 5000] [--quick] [--json FILE]
+    python benchmarks/coverage.py [--repeats 2000] [--quick] [--json FILE]
 
 Values are a group's own plus an example's, with an intraclass correlation of 0.1 or 0.5, normal or skewed like log-likelihoods
 (minus a gamma variable of shape 2). Groups have ten rows each, or a log-normal number, or one. Two-stage means have a dearer
@@ -137,7 +137,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__)
-    parser.add_argument("--repeats", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=2000)
     return parser.parse_args()
 
 
