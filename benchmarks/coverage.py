@@ -55,15 +55,15 @@ class Population:
     def sample(self, rng: np.random.Generator) -> tuple[MeanWithError, MeanWithError]:
         """The estimate with its error over groups, and over rows."""
         sizes = np.maximum(1, np.round(self.rows * np.exp(self.spread * rng.normal(size=self.groups)))).astype(int)
-        of = np.repeat(np.arange(self.groups), sizes)
+        member = np.repeat(np.arange(self.groups), sizes)
         effects = self._effects(self.groups, rng)
-        x = math.sqrt(self.correlation) * effects[of] + math.sqrt(1 - self.correlation) * self._effects(len(of), rng)
-        groups, values = torch.from_numpy(of), torch.from_numpy(x)
+        x = math.sqrt(self.correlation) * effects[member] + math.sqrt(1 - self.correlation) * self._effects(len(member), rng)
+        groups, values = torch.from_numpy(member), torch.from_numpy(x)
         if self.share is None:
             return MeanWithError.of(values, groups), MeanWithError.of(values)
         drawn = rng.permutation(self.groups)[: max(2, math.ceil(self.share * self.groups))]
         subset = torch.isin(groups, torch.from_numpy(drawn)).nonzero().squeeze(1)
-        difference = GAIN + 0.3 * effects[of[subset]] + 0.3 * rng.normal(size=len(subset))
+        difference = GAIN + 0.3 * effects[member[subset]] + 0.3 * rng.normal(size=len(subset))
         better = values[subset] + torch.from_numpy(difference)
         return two_stage(values, better, subset, groups), two_stage(values, better, subset)
 
