@@ -1,6 +1,6 @@
 """How often a nominal 95 % interval of a mean over groups of examples holds the truth.
 
-    python benchmarks/coverage.py [--repeats 5000] [--quick] [--json FILE]
+    python benchmarks/coverage.py [--repeats 2000] [--quick] [--json FILE]
 
 Values are a group's own plus an example's, with an intraclass correlation of 0.1 or 0.5, normal or skewed like log-likelihoods
 (minus a gamma variable of shape 2). Groups have ten rows each, or a log-normal number, or one. Two-stage means have a dearer
@@ -55,15 +55,15 @@ class Population:
     def sample(self, rng: np.random.Generator) -> tuple[MeanWithError, MeanWithError]:
         """The estimate with its error over groups, and over rows."""
         sizes = np.maximum(1, np.round(self.rows * np.exp(self.spread * rng.normal(size=self.groups)))).astype(int)
-        of = np.repeat(np.arange(self.groups), sizes)
+        member = np.repeat(np.arange(self.groups), sizes)
         effects = self._effects(self.groups, rng)
-        x = math.sqrt(self.correlation) * effects[of] + math.sqrt(1 - self.correlation) * self._effects(len(of), rng)
-        groups, values = torch.from_numpy(of), torch.from_numpy(x)
+        x = math.sqrt(self.correlation) * effects[member] + math.sqrt(1 - self.correlation) * self._effects(len(member), rng)
+        groups, values = torch.from_numpy(member), torch.from_numpy(x)
         if self.share is None:
             return MeanWithError.of(values, groups), MeanWithError.of(values)
         drawn = rng.permutation(self.groups)[: max(2, math.ceil(self.share * self.groups))]
         subset = torch.isin(groups, torch.from_numpy(drawn)).nonzero().squeeze(1)
-        difference = GAIN + 0.3 * effects[of[subset]] + 0.3 * rng.normal(size=len(subset))
+        difference = GAIN + 0.3 * effects[member[subset]] + 0.3 * rng.normal(size=len(subset))
         better = values[subset] + torch.from_numpy(difference)
         return two_stage(values, better, subset, groups), two_stage(values, better, subset)
 
@@ -137,7 +137,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__)
-    parser.add_argument("--repeats", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=2000)
     return parser.parse_args()
 
 

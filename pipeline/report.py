@@ -293,7 +293,7 @@ def too_few(number: int, effective: float) -> str | None:
     worth = f", worth {effective:.1f} of one size" if effective < number - 0.05 else ""
     return (
         f"the test rows come in {number} groups{worth}: below {ENOUGH_GROUPS} standard errors are themselves uncertain, and "
-        "95 % intervals may hold the truth in fewer cases, down to 88 % (docs/likelihood.md, The errors)"
+        "95 % intervals may hold the truth in fewer cases, down to 83 % (docs/likelihood.md, The errors)"
     )
 
 

@@ -148,25 +148,19 @@ class Scoring:
     def _annealed(self, scores: Scores) -> Scores:
         groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
         subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
-        groups, n = _of(groups, subset), len(subset)
+        n = len(subset)
 
         def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
         checked = settle(run, n, self._tuned("posterior"), self._tuned("prior"), extra=self._annealing.extra)
-        m = min(self.settings.diagnostics_examples, n, len(self.train))
-        chosen_train = self._drawn("training rows", m, len(self.train), self.groups["train"])
-        ids = len(self.test) + chosen_train
-        train = self._anneal("annealing training rows", self.train[chosen_train], ids, checked.settings)
-        of_train = MeanWithError.of(self._comparable(train, self.train[chosen_train]), _of(self.groups["train"], chosen_train))
-        compared = self._drawn("test rows", m, n, groups)
-        of_test = MeanWithError.of(self._comparable(checked.estimate, self.test[subset])[compared], _of(groups, compared))
+        difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
         annealed = Annealed(
             checked=checked,
             subset=subset,
             wide=self._wide(self.test[subset]),
-            train_minus_test=of_train.minus(of_test),
-            compared=len(compared),
+            train_minus_test=difference,
+            compared=compared,
         )
         return replace(scores, annealed=annealed)
 
@@ -176,6 +170,17 @@ class Scoring:
             return self._piece(
                 "wide", advance, S, lambda: prior_sampling(self.vae, rows, S, widen=WIDE, seed=self.seed, advance=advance)
             )
+
+    def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
+        """The difference of mean log densities, and of how many of the test rows, whose estimate is of ``subset``."""
+        of_train, of_test, n = self.groups["train"], _groups_of(self.groups["test"], subset), len(subset)
+        m = min(self.settings.diagnostics_examples, n, len(self.train))
+        drawn = self._drawn("training rows", m, len(self.train), of_train)
+        train = self._anneal("annealing training rows", self.train[drawn], len(self.test) + drawn, settings)
+        compared = self._drawn("test rows", m, n, of_test)
+        known = MeanWithError.of(self._comparable(train, self.train[drawn]), _groups_of(of_train, drawn))
+        unseen = MeanWithError.of(self._comparable(test, self.test[subset])[compared], _groups_of(of_test, compared))
+        return known.minus(unseen), len(compared)
 
     def _bounds(self, scores: Scores) -> Scores:
         settings = scores.annealed.checked.settings if scores.annealed else self._tuned("posterior")
@@ -201,7 +206,7 @@ class Scoring:
             best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
         else:
             return scores
-        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _of(self.groups["test"], rows))
+        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
         with self._task("split of the ELBO's gap", len(some)) as advance:
             ids = rows[some]
             gap = self._piece(
@@ -298,6 +303,6 @@ class Scoring:
             self._bar.update(task, total=1, completed=1)
 
 
-def _of(groups: Tensor | None, rows: Tensor) -> Tensor | None:
+def _groups_of(groups: Tensor | None, rows: Tensor) -> Tensor | None:
     """The groups of some rows."""
     return None if groups is None else groups[rows]
