@@ -85,7 +85,11 @@ class NegativeBinomial(Likelihood):
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
-    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial of mean exp(f_w(z)_1)."""
+    """A zero with probability sigmoid(f_w(z)_2), else a negative binomial of mean exp(f_w(z)_1).
+
+    Lopez et al. (2018), "Deep generative modeling for single-cell transcriptomics", eq. 1-6, without a library size: for
+    counts whose total is an accident there is `vae.likelihoods.DirichletMultinomial`.
+    """
 
     features = 2
     support = COUNT

@@ -11,6 +11,7 @@ from torch import Tensor
 LEAST = 1e-3  # of a probability, as Burda et al. (2016) have it, and of a mean count
 LEAST_VARIANCE = 1e-2  # less than what the last layer's first weights add would make the first losses huge
 CONCENTRATIONS = (2e-2, 1e2)  # of beta densities
+LARGEST_LOGIT = 30.0  # of a continuous Bernoulli: the first other value in a column that was constant costs no more nats
 SHARED = (1.0, 1e4)  # concentrations of all columns that share a total
 
 
@@ -102,4 +103,4 @@ def continuous_logit(y: Tensor) -> Tensor:
     1991, "A Padé approximant to the inverse Langevin function").
     """
     u = 2 * y.nanmean(dim=0).clamp(LEAST, 1 - LEAST) - 1
-    return 2 * u * (3 - u.square()) / (1 - u.square())
+    return (2 * u * (3 - u.square()) / (1 - u.square())).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
