@@ -98,7 +98,7 @@ class Rule:
         """Whether some of the units (C, P, H) of a layer step or bend too sharply between points for P to follow, (C,)."""
         values = units.transpose(1, 2)
         own, gauss = values.split([len(of) for of in self._grids], dim=2)
-        size = values.abs().amax(dim=2)
+        size = values.abs().amax(dim=2).clamp_min(1)  # the scale on which activations bend: tails of GELU are no steps
         scale = values.amax(dim=2) - values.amin(dim=2) + FLOOR * size
         return ((self._interpolated(own, self._to_gauss) - gauss).abs().amax(dim=2) > STEP * scale).any(dim=1)
 
