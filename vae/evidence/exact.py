@@ -24,7 +24,7 @@ class Exact:
     """log p(y) per example.
 
     Attributes:
-        log_likelihood: Values in nats, shape (N,), float64; NaN where quadrature did not settle.
+        log_likelihood: Values in nats, shape (N,), float64; NaN where quadrature has no value.
         method: ``"closed form"`` or ``"quadrature"``.
         reason: Why values are missing; empty if none is.
     """
@@ -45,8 +45,8 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
 
     A model without hidden layers in the generative network and with a Gaussian likelihood is probabilistic PCA: y is normal
     with mean b and covariance W W' + diag(variance) (Tipping and Bishop 1999, eq. 4). With one or two latent dimensions the
-    integral of p(y|z) p(z) is a sum over grids, doubled until it changes by less than 1e-8 (see `quadrature`). With a mixture
-    of normal distributions as prior, PCA's density is a mixture too.
+    integral of p(y|z) p(z) is a sum over cells, divided until two sums agree to 1e-8 (see `quadrature`), or there is no value.
+    With a mixture of normal distributions as prior, PCA's density is a mixture too.
 
     Args:
         vae: The model.
@@ -69,12 +69,8 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
     if _is_linear_gaussian(vae):
         advance(len(y))
         return Exact(_linear_gaussian(double, y.double()), "closed form")
-    values = quadrature(double, y.double(), advance=advance)
-    missing = int(values.isnan().sum())
-    reason = (
-        f"for {missing} of {len(y)} rows the sums over the finest grids still differed by more than 1e-8" if missing else ""
-    )
-    return Exact(values, "quadrature", reason)
+    found = quadrature(double, y.double(), advance=advance)
+    return Exact(found.log_likelihood, "quadrature", found.reason)
 
 
 def _is_linear_gaussian(vae: LatentModel) -> bool:

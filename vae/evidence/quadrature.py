@@ -1,204 +1,266 @@
-"""The integral of p(y|z) p(z) over one or two latent dimensions, by the trapezoidal rule on two grids.
+"""The integral of p(y|z) p(z) over one or two latent dimensions, cell by cell, each divided until two sums over it agree.
 
-A window w(z) around each mode of an example's posterior splits the integrand. w times it is summed on a grid in the
-coordinates of the mode's curvature, as fine as the mode is narrow; what is outside all windows on a coarse grid over the
-prior that all examples share. For smooth integrands that vanish at the edges both sums converge faster than any power of the
-spacing (Trefethen and Weideman 2014). Each grid is refined until its halved spacing changes log p by less than 1e-8.
+The network's outputs are computed once for a cell, whichever rows need it. For a row a cell is
+
+- left out, if the polynomial through log p(y, z) is resolved there and at its highest so low that all such cells together
+  cannot matter, or if the prior is, given the best that p(y|z) has been anywhere;
+- summed, if two sums that share no points agree to a part of the tolerance;
+- divided otherwise: also where a hidden unit of the network steps between the points, as there a mode could hide.
+
+A row that needs too many cells, or cells that are too small, has no value. Nothing starts from where modes were found.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.functional import max_pool1d, max_pool2d
-from torch.special import log_ndtr
+from torch import Tensor, nn
 
-from vae.evidence.density import all_pairs, paired
+from vae.evidence.cells import Profile, Rule
 from vae.evidence.estimate import Advance
+from vae.latent_distributions import NormalMixture
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
 DIMENSIONS = (1, 2)
-TOLERANCE = 1e-8
-REACH = 9.0  # of the grid over the prior, in its scale: a normal density beyond is e^-40 of its peak
-WINDOW, EDGE, LOCAL_REACH = 9.0, 0.5, 13.0  # of the window, in standard deviations of the mode's curvature
-LEVELS = {  # spacings of the local grid in those standard deviations, and of the global grid in the prior's scale
-    1: [(2.0**-level, 2.0 ** -(8 + level)) for level in range(1, 8)],
-    2: [(2.0**-level, 2.0 ** -(2 + level)) for level in range(1, 5)],
-}
-NEWTON_STEPS, LEAST_CURVATURE = 50, 0.25
-START_SPACING = {1: 2.0**-9, 2: 2.0**-4}  # of the grid on which modes are looked for, likewise
-STARTS = 8  # places to look for modes from, beside q's mean
-NUMBERS = 2**22  # in the widest tensor: 32 MiB
+TOLERANCE = 1e-8  # of the integral, that the two sums may differ by
+NEGLIGIBLE = 1e-9  # of the integral, that may be left out
+BEND, REACH = 4.0, 24.0  # z = BEND sinh(x / BEND) in the prior's scale, |x| <= REACH: 800 of these, and fine in the middle
+ROOTS = 8  # cells along each axis, to begin with
+LEVELS = 40  # of halving
+CELLS = 2**13  # of a row, that may wait for their division
+UNSEEN = 10.0  # nats by which p(y|z) may be above all that was seen of it where the prior alone rules a cell out
+COMPONENT = 6.0  # standard deviations of a prior's component that cells near it may be wide
+NUMBERS = 2**18  # in the widest tensor: 32 MiB
+ROWS = 2**12  # at a time
 
 
-class Mode(NamedTuple):
-    """A peak of the posterior of each of N rows (N, K), and a root A of its covariance, A A' = (-Hessian)^-1 (N, K, K)."""
+class Sums(NamedTuple):
+    """Integrals of rows, all (N,).
 
-    centre: Tensor
-    root: Tensor
+    Attributes:
+        log_likelihood: In nats; NaN where there is no value.
+        crowded: Whether that is for too many cells.
+    """
 
-    def of(self, rows: Tensor) -> Mode:
-        """Of some rows."""
-        return Mode(self.centre[rows], self.root[rows])
+    log_likelihood: Tensor
+    crowded: Tensor
 
-    def log_outside(self, z: Tensor) -> Tensor:
-        """log(1 - w) of z (P, N or 1, K), (P, N)."""
-        standard = torch.einsum("nij,pnj->pni", torch.linalg.inv(self.root), z - self.centre)
-        return log_ndtr((standard.norm(dim=-1) - WINDOW) / EDGE)
+    @property
+    def reason(self) -> str:
+        """Why values are missing; empty if none is."""
+        N, crowded = len(self.crowded), int(self.crowded.sum())
+        rest = int(self.log_likelihood.isnan().sum()) - crowded
+        reasons = {
+            f"p(y, z) has details in more than {CELLS:,} cells": crowded,
+            f"two sums over the smallest cells still differed by more than {TOLERANCE:g}": rest,
+        }
+        return "; ".join(f"for {count} of {N} rows {reason}" for reason, count in reasons.items() if count)
+
+
+class Waiting(NamedTuple):
+    """What is still to be summed: cells (C, K) as whole numbers, counted from the box's corner, and who needs which.
+
+    Attributes:
+        cell: Place in ``cells`` of each of M pairs of a cell and a row, in ascending order, (M,).
+        row: Of each pair, (M,).
+    """
+
+    cells: Tensor
+    cell: Tensor
+    row: Tensor
+
+
+class Survey(NamedTuple):
+    """What is known of M pairs of a cell and a row, all (M,).
+
+    Attributes:
+        profile: Of p(y, z).
+        best: The highest log p(y|z) in the cell's points.
+        prior: log of what the integral of p(z) over the cell can be at most; infinite where that is not known.
+    """
+
+    profile: Profile
+    best: Tensor
+    prior: Tensor
 
 
 @torch.no_grad()
-def quadrature(vae: LatentModel, y: Tensor, *, advance: Advance) -> Tensor:
-    """log p(y) per row of y (N, D), shape (N,), for a model in float64; NaN where the sums do not settle."""
-    modes = _modes(_LogJoint(vae, y))
-    result = torch.full((len(y),), math.nan, dtype=y.dtype, device=y.device)
-    rows = torch.arange(len(y), device=y.device)
-    first, *finer = LEVELS[vae.card.latent_size]
-    before = _integral(vae, y, modes, *first)
-    for level in finer:
-        now = _integral(vae, y[rows], [mode.of(rows) for mode in modes], *level)
-        settled = (now - before).abs() < TOLERANCE
-        result[rows[settled]] = now[settled]
-        rows, before = rows[~settled], now[~settled]
-        advance(int(settled.sum()))
-        if not len(rows):
-            break
-    advance(len(rows))
-    return result
+def quadrature(vae: LatentModel, y: Tensor, *, advance: Advance) -> Sums:
+    """log p(y) per row of y (N, D), for a model in float64."""
+    parts = [_Division(vae, some).sums(advance) for some in y.split(ROWS)]
+    return Sums(*(torch.cat(of) for of in zip(*parts, strict=True)))
 
 
-def _integral(vae: LatentModel, y: Tensor, modes: list[Mode], local: float, coarse: float) -> Tensor:
-    """Log of the sum of the windows' parts, each outside the windows before it, and of the rest, (N,)."""
-    total = _outside(vae, y, modes, coarse)
-    for number, mode in enumerate(modes):
-        rows = mode.centre.isfinite().all(dim=-1).nonzero()[:, 0]
-        if len(rows):
-            part = _inside(vae, y[rows], mode.of(rows), [earlier.of(rows) for earlier in modes[:number]], local)
-            total[rows] = torch.logaddexp(total[rows], part)
-    return total
+class _Division:
+    """Of the box for rows y (N, D), which goes on until nothing is waiting. All attributes are (N,), logarithms.
 
-
-def _inside(vae: LatentModel, y: Tensor, mode: Mode, earlier: list[Mode], spacing: float) -> Tensor:
-    """The integral within the window of a mode, log, (N,)."""
-    prior, log_likelihood = vae.prior(), paired(vae.generative, y)
-    u = _grid(LOCAL_REACH, spacing, mode.centre)
-    u = u[u.norm(dim=-1) <= LOCAL_REACH]
-    total = torch.full((len(y),), -math.inf, dtype=y.dtype, device=y.device)
-    for some in u.split(_points(vae, len(y))):
-        z = mode.centre + torch.einsum("nij,pj->pni", mode.root, some)
-        window = log_ndtr((WINDOW - some.norm(dim=-1)) / EDGE)[:, None] + _log_outside(earlier, z)
-        total = torch.logaddexp(total, (log_likelihood(z) + prior.log_prob(z) + window).logsumexp(dim=0))
-    return total + mode.centre.shape[1] * math.log(spacing) + torch.linalg.slogdet(mode.root).logabsdet
-
-
-def _outside(vae: LatentModel, y: Tensor, modes: list[Mode], spacing: float) -> Tensor:
-    """The integral outside all windows, log, (N,)."""
-    total = torch.full((len(y),), -math.inf, dtype=y.dtype, device=y.device)
-    for z, log_joint in _global_scores(vae, y, spacing):
-        total = torch.logaddexp(total, (log_joint + _log_outside(modes, z[:, None])).logsumexp(dim=0))
-    return total + vae.card.latent_size * math.log(spacing) + vae.prior().extent[1].log().sum()
-
-
-def _log_outside(modes: list[Mode], z: Tensor) -> Tensor:
-    """Log of the product of 1 - w over modes; those that a row does not have (NaN) leave everything outside."""
-    outside = torch.zeros((*z.shape[:1], 1), dtype=z.dtype, device=z.device)
-    for mode in modes:
-        outside = outside + mode.log_outside(z).nan_to_num(0.0, neginf=-math.inf)
-    return outside
-
-
-def _points(vae: LatentModel, N: int) -> int:
-    """Points that may be scored together for N rows."""
-    return max(1, NUMBERS // (N * max(vae.card.data_dim, vae.card.generative.widest(vae.card.shape))))
-
-
-def _global_scores(vae: LatentModel, y: Tensor, spacing: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Points z (P, K) of the grid over the prior, and log p(y, z) (P, N) there."""
-    prior, z = vae.prior(), _over_prior(vae, spacing)
-    pairs = all_pairs(vae.generative, y, z)
-    for some in z.split(min(_points(vae, 1), max(1, NUMBERS // (8 * len(y))))):
-        yield some, pairs.at(some)(slice(None)) + pairs.offset + prior.log_prob(some)[:, None]
-
-
-def _over_prior(vae: LatentModel, spacing: float) -> Tensor:
-    """Points (P, K) of a grid over the box that holds the prior, the spacing in units of its scale."""
-    centre, scale = vae.prior().extent
-    return centre + scale * _grid(REACH, spacing, centre)
-
-
-def _grid(reach: float, spacing: float, like: Tensor) -> Tensor:
-    """Points (P, K) from -reach to reach along each axis, like a tensor whose last dimension is K."""
-    count = round(reach / spacing)
-    axis = spacing * torch.arange(-count, count + 1, dtype=like.dtype, device=like.device)
-    return torch.cartesian_prod(*[axis] * like.shape[-1]).reshape(-1, like.shape[-1])
-
-
-class _LogJoint:
-    """log p(y_n, z_n) for latents z (N, K)."""
+    Attributes:
+        total: Of what is summed.
+        spent: Of the differences between the two sums in it.
+        least: Of what the integral is at least.
+        best: The highest log p(y|z) seen.
+    """
 
     def __init__(self, vae: LatentModel, y: Tensor) -> None:
-        self.vae, self.y = vae, y
+        self.landscape, self.N = Landscape(vae, y), len(y)
+        self.total, self.spent, self.least, self.best = y.new_full((4, self.N), -math.inf)
+        self.crowded = torch.zeros(self.N, dtype=torch.bool, device=y.device)
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.vae.generative(z).log_prob(self.y) + self.vae.prior().log_prob(z)
+    def sums(self, advance: Advance) -> Sums:
+        """The integrals."""
+        waiting, missing = self.landscape.roots(), self.N
+        for level in range(LEVELS):
+            waiting = self._divided(waiting, level)
+            left = len(waiting.row.unique())
+            advance(missing - left)
+            missing = left
+            if not left:
+                break
+        advance(missing)
+        refused = self.crowded | (self.total < self.least - TOLERANCE)
+        refused[waiting.row] = True
+        return Sums(self.total.masked_fill(refused, math.nan), self.crowded)
 
-    @torch.enable_grad()
-    def shape(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (N, K), and eigenvalues (N, K) and axes (N, K, K) of the negative Hessian."""
-        z = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self(z).sum(), z, create_graph=True)
-        rows = [torch.autograd.grad(slope[:, k].sum(), z, retain_graph=True)[0] for k in range(z.shape[1])]
-        eigenvalues, axes = torch.linalg.eigh(-torch.stack(rows, dim=1))
-        return slope.detach(), eigenvalues, axes
+    def _divided(self, waiting: Waiting, level: int) -> Waiting:
+        """What waits after the cells of a level, of which some are summed, some left out and some divided."""
+        survey, row = self.landscape.survey(waiting, level), waiting.row
+        profile = survey.profile
+        self.best = self.best.scatter_reduce(0, row, survey.best, "amax")
+        self.least = self.least.scatter_reduce(0, row, profile.least.where(profile.resolved, -math.inf), "amax")
+        known = torch.maximum(self.least, self.total)
+        negligible = known[row] + math.log(NEGLIGIBLE) - self.landscape.K * math.log(ROOTS * 2**level)
+        out = profile.resolved & (profile.highest <= negligible)
+        out |= survey.prior + self.best[row] + UNSEEN <= negligible
+        error = _log_difference(profile).where(profile.close, profile.highest.where(profile.resolved, math.inf))
+        error = error.masked_fill(out, -math.inf).nan_to_num(math.inf, math.inf, -math.inf)
+        count = torch.bincount(row[~out], minlength=self.N)
+        left = known + (TOLERANCE - (self.spent - known).exp()).log()
+        fits = self._log_sum(row, error) <= left
+        summed = ~out & (fits[row] | (error <= (left - (2 * count).log())[row]))
+        self.total = torch.logaddexp(self.total, self._log_sum(row[summed], profile.direct[summed]))
+        self.spent = torch.logaddexp(self.spent, self._log_sum(row[summed], error[summed]))
+        divided = ~out & ~summed
+        self.crowded |= torch.bincount(row[divided], minlength=self.N) > CELLS
+        return _halves(waiting, divided & ~self.crowded[row])
+
+    def _log_sum(self, row: Tensor, values: Tensor) -> Tensor:
+        """log of the sums of exp(values) over each row, (N,)."""
+        top = torch.full_like(self.total, -math.inf).scatter_reduce(0, row, values, "amax")
+        shift = top.nan_to_num(0.0, 0.0, 0.0)
+        return shift + torch.zeros_like(top).scatter_add(0, row, (values - shift[row]).exp()).log()
 
 
-def _modes(log_joint: _LogJoint) -> list[Mode]:
-    """The modes of each row that the coarse grid and q's mean lead to, the best first; NaN where a row has no more."""
-    found = [(mode := _climb(log_joint, start), log_joint(mode.centre)) for start in _starts(log_joint)]
-    order = torch.stack([value.nan_to_num(-math.inf) for _, value in found]).argsort(dim=0, descending=True)
-    rows = torch.arange(order.shape[1], device=order.device)
-    centres, roots = (torch.stack([getattr(mode, name) for mode, _ in found]) for name in Mode._fields)
-    modes: list[Mode] = []
-    for place in order:
-        mode = Mode(centres[place, rows], roots[place, rows])
-        seen = (_log_outside(modes, mode.centre[None])[0] < math.log(0.5)).expand(len(rows))
-        modes.append(Mode(*(part.masked_fill(seen.view(-1, *[1] * (part.ndim - 1)), math.nan) for part in mode)))
-    return [mode for mode in modes if mode.centre.isfinite().any()]
+class Landscape:
+    """log p(y, z) over cells, for rows y (N, D)."""
+
+    def __init__(self, vae: LatentModel, y: Tensor) -> None:
+        self.vae, self.y, self.prior = vae, y, vae.prior()
+        self.K = vae.card.latent_size
+        self.rule = Rule(self.K, y)
+        self.centre, self.scale = self.prior.extent
+        self.widest = max(vae.card.data_dim, vae.card.generative.widest(vae.card.shape), vae.prior.widest)
+
+    def roots(self) -> Waiting:
+        """All cells to begin with, for all rows."""
+        axis = torch.arange(ROOTS, device=self.y.device)
+        cells = torch.cartesian_prod(*[axis] * self.K).reshape(-1, self.K)
+        rows = torch.arange(len(self.y), device=self.y.device)
+        return Waiting(cells, *torch.cartesian_prod(torch.arange(len(cells), device=rows.device), rows).T.contiguous())
+
+    def survey(self, waiting: Waiting, level: int) -> Survey:
+        """Of cells of a level, some at a time."""
+        P, parts = len(self.rule.points), []
+        count = max(1, NUMBERS // (P * self.widest))
+        pairs = max(1, NUMBERS // (P * self.vae.card.data_dim))
+        for first in range(0, len(waiting.cells), count):
+            ground = self._ground(waiting.cells[first : first + count], level)
+            low, high = torch.searchsorted(waiting.cell, waiting.cell.new_tensor([first, first + count])).tolist()
+            groups = torch.arange(low, high, device=self.y.device).split(pairs)
+            parts += [self._survey(ground, waiting.cell[of] - first, self.y[waiting.row[of]]) for of in groups]
+        profiles, *others = zip(*parts, strict=True)
+        return Survey(Profile(*map(torch.cat, zip(*profiles, strict=True))), *map(torch.cat, others))
+
+    def _survey(self, ground: Ground, cell: Tensor, y: Tensor) -> Survey:
+        """Of pairs of a cell and a row of y."""
+        log_likelihood = self.vae.generative.likelihood(ground.features[cell]).log_prob(y[:, None])
+        profile = self.rule.profile(log_likelihood + ground.log_prior[cell])
+        smooth = ground.smooth[cell]
+        profile = profile._replace(resolved=profile.resolved & smooth, close=profile.close & smooth)
+        return Survey(profile, log_likelihood.amax(dim=1), ground.prior[cell])
+
+    def _ground(self, cells: Tensor, level: int) -> Ground:
+        """What the rows have in common on cells."""
+        width = 2 * REACH / (ROOTS * 2**level)
+        x = width * (cells[:, None] + (self.rule.points + 1) / 2) - REACH
+        z = self.centre + self.scale * BEND * (x / BEND).sinh()
+        stretch = (self.scale * (x / BEND).cosh() * width / 2).log().sum(dim=-1)
+        with _watched(self.vae) as layers:
+            features = self.vae.generative.features(z.flatten(0, 1)).unflatten(0, x.shape[:2])
+            log_prior = self.prior.log_prob(z.flatten(0, 1)).unflatten(0, x.shape[:2]) + stretch
+        steps = [self.rule.steps(units.unflatten(0, x.shape[:2])) for units in layers]
+        prior, visible = self.rule.profile(log_prior), ~self._hides_component(z)
+        smooth = visible & ~torch.stack([torch.zeros_like(visible), *steps]).any(dim=0)
+        return Ground(features, log_prior, smooth, prior.highest.where(prior.resolved & visible, math.inf))
+
+    def _hides_component(self, z: Tensor) -> Tensor:
+        """Whether a cell with points z (C, P, K) is too wide for a component of the prior that is near it, (C,)."""
+        top = self.prior if self.vae.card.hierarchy is None else self.vae.prior.top()
+        if not isinstance(top, NormalMixture):
+            return torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        own = z[..., -top.means.shape[1] :]
+        low, high = own.amin(dim=1)[:, None], own.amax(dim=1)[:, None]
+        reach = COMPONENT * top.stddevs
+        near = ((low < top.means + reach) & (high > top.means - reach)).all(dim=-1)
+        return (near & (high - low > reach).any(dim=-1)).any(dim=1)
 
 
-def _climb(log_joint: _LogJoint, z: Tensor) -> Mode:
-    """Newton's method with damping from z (N, K); a NaN start stays one."""
-    damping = torch.ones(len(z), 1, dtype=z.dtype, device=z.device)
-    missing, z = z.isnan(), z.nan_to_num(0.0)
-    for _ in range(NEWTON_STEPS):
-        slope, eigenvalues, axes = log_joint.shape(z)
-        step = torch.einsum("nij,nj,nkj,nk->ni", axes, 1 / (eigenvalues.abs() + damping), axes, slope)
-        better = (log_joint(z + step) > log_joint(z))[:, None]
-        z, damping = torch.where(better, z + step, z), torch.where(better, damping / 8, damping * 4)
-    _, eigenvalues, axes = log_joint.shape(z)
-    return Mode(z.masked_fill(missing, math.nan), axes * eigenvalues.clamp_min(LEAST_CURVATURE).rsqrt()[:, None, :])
+class Ground(NamedTuple):
+    """What the rows have in common on C cells with P points.
 
-
-def _starts(log_joint: _LogJoint) -> list[Tensor]:
-    """Where modes may be: q's mean, and the highest local maxima of log p(y, z) on the coarse grid, each (N, K).
-
-    log p(y, z) has the scale of the network, not of the posterior: its maxima show where the posterior is far too narrow to.
+    Attributes:
+        features: What the network makes of the points, (C, P, F).
+        log_prior: log p(z) dz in these, (C, P).
+        smooth: Whether no hidden unit steps between the points, and no component of the prior hides there, (C,).
+        prior: log of what the integral of p(z) can be at most, infinite where that is not known, (C,).
     """
-    vae, y = log_joint.vae, log_joint.y
-    spacing, K = START_SPACING[vae.card.latent_size], vae.card.latent_size
-    grid = _over_prior(vae, spacing)
-    side = round(len(grid) ** (1 / K))
-    tops = []
-    for some in y.split(max(1, NUMBERS // len(grid))):
-        scores = torch.cat([log_joint for _, log_joint in _global_scores(vae, some, spacing)]).T.reshape(-1, *[side] * K)
-        pool = max_pool1d if K == 1 else max_pool2d
-        highest = pool(scores[:, None], 3, stride=1, padding=1)[:, 0]
-        peaks = scores.masked_fill(scores < highest, -math.inf).flatten(1).topk(STARTS)
-        tops.append(grid[peaks.indices].masked_fill(peaks.values.isinf()[..., None], math.nan))
-    return [vae.inference(y).mean, *torch.cat(tops).unbind(dim=1)]
+
+    features: Tensor
+    log_prior: Tensor
+    smooth: Tensor
+    prior: Tensor
+
+
+@contextmanager
+def _watched(vae: LatentModel) -> Iterator[list[Tensor]]:
+    """Numbers (points, H) of each nonlinear layer of the networks that z goes through, while it does."""
+    seen: list[Tensor] = []
+    layers = [layer for part in (vae.generative.network, vae.prior) for layer in part.modules()]
+    leaves = [layer for layer in layers if not list(layer.children()) and not isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_hook(lambda of, x, units: seen.append(units.flatten(1))) for layer in leaves]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _halves(waiting: Waiting, divided: Tensor) -> Waiting:
+    """The 2^K parts of the cells of some pairs."""
+    K = waiting.cells.shape[1]
+    halves = torch.cartesian_prod(*[torch.arange(2, device=divided.device)] * K).reshape(-1, K)
+    parts = (2 * waiting.cells[waiting.cell[divided]][:, None] + halves).flatten(0, 1)
+    cells, cell = parts.unique(dim=0, return_inverse=True)
+    order = cell.argsort(stable=True)
+    return Waiting(cells, cell[order], waiting.row[divided].repeat_interleave(2**K)[order])
+
+
+def _log_difference(profile: Profile) -> Tensor:
+    """log of the difference between the two sums."""
+    a, b = profile.direct, profile.by_polynomial
+    return torch.maximum(a, b) + (-torch.expm1(-(a - b).abs())).log()
