@@ -1,0 +1,15 @@
+"""Kinds of problems whose log p(y) is known, to hold the verdict on an estimate against."""
+
+from tests.adversaries import islands, linear, lines, mixtures, planes, trained
+from tests.adversaries.problem import Kind, Problem
+
+KINDS: dict[str, Kind] = {
+    **linear.KINDS,
+    **mixtures.KINDS,
+    **lines.KINDS,
+    **planes.KINDS,
+    **islands.KINDS,
+    **trained.KINDS,
+}
+
+__all__ = ["KINDS", "Kind", "Problem"]
