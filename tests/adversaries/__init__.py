@@ -1,6 +1,6 @@
 """Kinds of problems whose log p(y) is known, to hold the verdict on an estimate against."""
 
-from tests.adversaries import islands, linear, lines, mixtures, planes, trained
+from tests.adversaries import islands, linear, lines, locks, mixtures, planes, trained
 from tests.adversaries.problem import Kind, Problem
 
 KINDS: dict[str, Kind] = {
@@ -9,6 +9,7 @@ KINDS: dict[str, Kind] = {
     **lines.KINDS,
     **planes.KINDS,
     **islands.KINDS,
+    **locks.KINDS,
     **trained.KINDS,
 }
 

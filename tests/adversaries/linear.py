@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.adversaries.closed_forms import affine_log_likelihood
-from tests.adversaries.handmade import gaussian, set_encoder, simulate
+from tests.adversaries.handmade import gaussian, regress, set_encoder, simulate
 from tests.adversaries.problem import ROWS, Array, Kind, Problem
 from tests.anchors import set_affine
 from tests.chains import LinearChain, code
@@ -59,7 +59,7 @@ def affine_model(W: Array, b: Array, stddev: float, **settings: Any) -> LatentMo
     """y = W z + b + noise."""
     D, K = W.shape
     parts: dict[str, Any] = {"likelihood": gaussian(stddev), **settings}
-    vae = LatentModel({"hidden": ()}, {"hidden": ()}, data_dim=D, latent_dim=K, **parts)
+    vae = LatentModel({"hidden": ()}, {"hidden": parts.pop("inference", ())}, data_dim=D, latent_dim=K, **parts)
     set_affine(vae.generative.network[0], W, b)
     return vae.eval()
 
@@ -127,6 +127,35 @@ def uneven(seed: int, *, spread: float = 1.5) -> Problem:
     return affine_problem(vae, problem.y, seed)
 
 
+def mismatched(seed: int, *, factors: tuple[float, ...] = (0.02, 1.0, 1.0, 10.0)) -> Problem:
+    """Each dimension of q is too narrow, or too wide, by a factor of its own."""
+    problem = linear(seed, K=len(factors), stddev=0.5)
+    layer = problem.vae.inference.network[0]
+    with torch.no_grad():
+        stddev = problem.vae.inference(problem.y).stddev[0].double().numpy()
+        layer.bias[len(factors) :] = torch.tensor(code(stddev * np.array(factors)))
+    return affine_problem(problem.vae, problem.y, seed)
+
+
+def saturated(seed: int, *, count: int = 4, size: float = 12.0, N: int = 100) -> Problem:
+    """The encoder does not follow a few rows that are far away: what it has learned ends with a tanh."""
+    rng = np.random.default_rng(seed)
+    vae = affine_model(rng.normal(size=(6, 3)), np.zeros(6), 0.2, inference=(32,))
+    y = simulate(regress(vae), N, seed=seed)[0]
+    y[:count] *= size
+    return affine_problem(vae, y, seed)
+
+
+def offset(seed: int, *, bias: float = 2e4, stddev: float = 2e-3) -> Problem:
+    """The data are so far from 0 that float32 cannot tell values apart that the noise can."""
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(10, 2))
+    vae = affine_model(W, np.full(10, bias), stddev)
+    mean, covariance = given(W, stddev)
+    set_encoder(vae, mean, -mean @ np.full(10, bias), np.sqrt(np.diag(covariance)))
+    return affine_problem(vae, simulate(vae, seed=seed)[0], seed)
+
+
 def hierarchy(seed: int, *, tight: float = 1.0, widen: float = 1.0) -> Problem:
     """Two layers of latents, of which one is affine in the other."""
     chain = LinearChain("bottom_up", (3, 2), widen=widen, tight=tight, N=2 * ROWS)
@@ -162,6 +191,10 @@ KINDS: dict[str, Kind] = {
     "linear_underconfident": partial(linear, widen=3.0),
     "linear_underconfident_10": partial(linear, stddev=0.05, widen=10.0),
     "linear_uneven": uneven,
+    "linear_mismatched": mismatched,
+    "linear_mismatched_8": partial(mismatched, factors=(0.1, 0.1, 0.3, 0.3, 1.0, 1.0, 3.0, 3.0)),
+    "linear_saturated": saturated,
+    "linear_offset": offset,
     "linear_resonant": resonant,
     "linear_resonant_shifted": partial(resonant, widen=0.5, shift=3.0),
     "linear_outliers": outliers,

@@ -121,6 +121,29 @@ def counts(seed: int, *, K: int = 4, slope: float = 1.0, widen: float = 1.0) -> 
     return line_problem(regress(vae, widen=widen), seed)
 
 
+def large_counts(seed: int, *, K: int = 2, share: float = 0.05, factor: float = 30.0) -> Problem:
+    """Some rows have so many more counts than the pilot's that its step sizes are far too large for them."""
+    function = columns(lambda t: 1 + 1.5 * t, lambda t: 1 + t)
+    vae = regress(blocks_model(straight(function), K, {"name": "poisson"}))
+    y = simulate(vae, seed=seed)[0]
+    count = round(share * len(y))
+    y[:count] = (factor * (y[:count] + 3)).round()
+    return line_problem(vae, seed, y)
+
+
+def needles(seed: int, *, K: int = 4, width: float = 0.08, place: float = 1.6, gain: float = 1.8) -> Problem:
+    """A narrow range of each latent, beside the wide mode, explains rows better; all rows are of these ranges."""
+    steep, flat = 30.0, 0.05
+    ends = np.array([place - width, place + width])
+    hidden = np.array([[flat], [steep], [steep]]), np.array([0, *(-steep * ends)])
+    out = np.array([[1 / flat, -place / 2, place / 2], [0, gain / 2, -gain / 2]]), np.zeros(2)
+    vae = blocks_model([hidden, out], K, gaussian(0.5))
+    set_encoder(vae, np.kron(np.eye(K), [[0.8, 0.0]]), np.zeros(K), np.full(K, 0.45))
+    z = place + 0.5 * width * (2 * torch.rand(40, K, generator=torch.Generator().manual_seed(seed)) - 1)
+    y = vae.generative(z).sample(generator=torch.Generator().manual_seed(seed))
+    return line_problem(vae, seed, y)
+
+
 def bits(seed: int, *, K: int = 6, steepness: float = 6.0, widen: float = 1.0) -> Problem:
     """Steep logits: the posterior is the prior, cut off."""
     function = columns(*(partial(_logit, steepness=steepness, at=at) for at in (-1.0, 0.0, 1.0)))
@@ -155,6 +178,9 @@ KINDS: dict[str, Kind] = {
     "line_heavy_tails_ignored": partial(heavy_tails, K=4, size=5.0, share=0.5, keeps=0.0),
     "line_counts": counts,
     "line_counts_overconfident": partial(counts, slope=1.5, widen=0.1),
+    "line_large_counts": large_counts,
+    "line_needles": needles,
+    "line_needles_thin": partial(needles, K=2, width=0.03, gain=2.2),
     "line_bits": bits,
     "line_bits_steep": partial(bits, K=3, steepness=20.0),
 }

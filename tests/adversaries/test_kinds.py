@@ -41,6 +41,10 @@ BRUTE = [  # whose posteriors are wide enough for draws from the prior
     "plane_noisy_funnel",
     "plane_prior_mixture",
     "island_in_reach",
+    "line_needles_thin",
+    "lock_open",
+    "lock_8",
+    "mixture_swallowed_2",
 ]
 TRAINED = sorted(name for name in KINDS if name.startswith("trained_"))
 
