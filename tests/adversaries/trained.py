@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.adversaries.closed_forms import affine_log_likelihood, mixture_log_likelihood
 from tests.adversaries.handmade import simulate
 from tests.adversaries.problem import ROWS, Kind, Problem
 from tests.adversaries.quadrature import grid_log_likelihood
@@ -50,6 +51,17 @@ def trained(
     vae.fit(train, max_epochs=epochs, batch_size=50, learning_rate=1e-2, accelerator="cpu", progress=False, seed=seed)
     y = shuffled(y, round(outliers * ROWS), seed)
     return Problem(vae, y, pilot, grid_log_likelihood(vae, y, size=K, points=1201 if K == 1 else 281))
+
+
+def affine(seed: int, *, K: int = 8, D: int = 16, variance: float = 0.3, epochs: int = 20, **settings: Any) -> Problem:
+    """A model with an affine decoder, fitted to rows of a nonlinear one: many latents, in closed form."""
+    likelihood = {"name": "gaussian", "variance": variance}
+    train, y, pilot = simulated(likelihood, K, D, seed).split([TRAINING, ROWS, ROWS])
+    parts: dict[str, Any] = {"data_dim": D, "latent_dim": K, "likelihood": likelihood, "seed": seed, **settings}
+    vae = VAE({"hidden": ()}, NETWORK, **parts)
+    vae.fit(train, max_epochs=epochs, batch_size=50, learning_rate=1e-2, accelerator="cpu", progress=False, seed=seed)
+    values = affine_log_likelihood if vae.prior.normal else mixture_log_likelihood
+    return Problem(vae, y, pilot, values(vae, y))
 
 
 def simulated(likelihood: dict[str, Any], K: int, D: int, seed: int) -> Tensor:
@@ -94,5 +106,10 @@ KINDS: dict[str, Kind] = {
     "trained_heteroscedastic": partial(trained, likelihood={"name": "gaussian_heteroscedastic"}),
     "trained_missing": partial(trained, likelihood=MIXED, missing=0.3, inputs=INPUTS),
     "trained_outliers": partial(trained, likelihood={"name": "gaussian_learned"}, outliers=0.1, epochs=30),
+    "trained_affine": affine,
+    "trained_affine_sharp": partial(affine, K=4, variance=0.01),
+    "trained_affine_full": partial(affine, K=6, posterior="full_covariance_gaussian"),
+    "trained_affine_flow": partial(affine, K=3, D=8, epochs=6, posterior={"name": "flow", "transforms": 2, "hidden": [16]}),
+    "trained_affine_mixture": partial(affine, K=4, prior={"name": "gaussian_mixture", "components": 5}),
     "trained_briefly": partial(trained, likelihood={"name": "bernoulli"}, D=20, epochs=1),
 }
