@@ -82,6 +82,9 @@ def main() -> None:
     runs = list(every(partial(judge, **settings), kinds, seeds, parsed.jobs))
     by_kind = {kind: list(some) for kind, some in groupby(runs, key=lambda run: run.kind)}
     report.table("By kind", COLUMNS, [line(kind, some) for kind, some in by_kind.items()])
+    for kind, some in by_kind.items():
+        report.add(f"verdict_{kind}_trusted_share", statistics.mean(run.trusted for run in some))
+        report.add(f"verdict_{kind}_largest_error", max((run.error for run in some), key=abs))
     if parsed.reasons:
         report.table("Why not trusted", ("kind", "reasons"), list(refusals(by_kind)))
     summarise(report, runs)
