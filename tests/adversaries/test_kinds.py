@@ -45,6 +45,9 @@ BRUTE = [  # whose posteriors are wide enough for draws from the prior
     "lock_open",
     "lock_8",
     "mixture_swallowed_2",
+    "spike_widths_little",
+    "sum_sphere_8",
+    "sum_waves",
 ]
 AFFINE = {name for name in KINDS if name.startswith("trained_affine")}  # in closed form
 TRAINED = sorted(name for name in KINDS if name.startswith("trained_"))
