@@ -17,7 +17,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from tests.adversaries.closed_forms import numpy
-from tests.adversaries.handmade import blocks_model, gaussian, regress, set_encoder, simulate, straight
+from tests.adversaries.handmade import Layers, blocks_model, gaussian, regress, set_encoder, simulate, straight
 from tests.adversaries.problem import Array, Kind, Problem
 from vae.latent_model import LatentModel
 
@@ -31,8 +31,9 @@ def total(
 ) -> tuple[LatentModel, Callable[[Tensor], Array]]:
     """A model whose columns are multiples of the sum of ``function`` of each latent, and its log p(y)."""
     (A, c), (V, b) = straight(function, units=40)
-    hidden = np.kron(np.eye(K), A), np.tile(c, K)
-    vae = blocks_model([hidden, (SCALES[:, None] * np.tile(V, K), SCALES * K * b)], 1, gaussian(stddev), inference=inference)
+    layers: Layers = [(np.kron(np.eye(K), A).astype(np.float64), np.tile(c, K))]
+    layers.append((SCALES[:, None] * np.tile(V, K), SCALES * K * b))
+    vae = blocks_model(layers, 1, gaussian(stddev), inference=inference)
     A, c, V = (of.astype(np.float32).astype(np.float64) for of in (A, c, V))
 
     def log_likelihood(y: Tensor) -> Array:

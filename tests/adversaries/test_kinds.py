@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -50,7 +51,13 @@ BRUTE = [  # whose posteriors are wide enough for draws from the prior
     "sum_waves",
 ]
 AFFINE = {name for name in KINDS if name.startswith("trained_affine")}  # in closed form
+LONG = {name for name in KINDS if name.startswith(("plane_", "island_", "sum_"))} - {"plane_banana", "island_near"}
 TRAINED = sorted(name for name in KINDS if name.startswith("trained_"))
+
+
+def slowly(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test, of which those that take long are marked."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in sorted(names)]
 
 
 @cache
@@ -62,7 +69,7 @@ def test_there_are_many_kinds() -> None:
     assert len(KINDS) >= 40
 
 
-@pytest.mark.parametrize("name", sorted(set(KINDS) - set(TRAINED)))
+@pytest.mark.parametrize("name", slowly(set(KINDS) - set(TRAINED)))
 def test_rows_and_values(name: str) -> None:
     problem = made(name)
     N, D = problem.y.shape
@@ -88,7 +95,7 @@ def test_a_seed_makes_the_same_problem_and_another_seed_another(name: str) -> No
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", BRUTE)
+@pytest.mark.parametrize("name", slowly(BRUTE))
 def test_by_draws_from_the_prior(name: str) -> None:
     """Within four standard errors of the mean of p(y|z), for the three rows of eight with the most effective draws."""
     problem = made(name)
