@@ -1,6 +1,6 @@
 """Kinds of problems whose log p(y) is known, to hold the verdict on an estimate against."""
 
-from tests.adversaries import islands, linear, lines, locks, mixtures, planes, spikes, sums, trained
+from tests.adversaries import funnels, islands, linear, lines, locks, mixtures, planes, spikes, sums, trained
 from tests.adversaries.problem import Kind, Problem
 
 KINDS: dict[str, Kind] = {
@@ -11,6 +11,7 @@ KINDS: dict[str, Kind] = {
     **islands.KINDS,
     **locks.KINDS,
     **sums.KINDS,
+    **funnels.KINDS,
     **spikes.KINDS,
     **trained.KINDS,
 }

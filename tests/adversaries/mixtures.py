@@ -82,10 +82,10 @@ def nested(seed: int, *, K: int = 6, narrow: float = 0.05, share: float = 0.5, o
     return mixture_problem(vae, seed, rows_of(vae, 1, seed) if of_narrow else None)
 
 
-def swallowed(seed: int, *, K: int = 6, narrow: float = 0.05, share: float = 0.02, size: float = 0.8) -> Problem:
+def swallowed(seed: int, *, K: int = 6, narrow: float = 0.05, share: float = 0.02, size: float = 0.8, D: int = 6) -> Problem:
     """A rare and narrow component explains rows better than the wide one, in the middle of whose posterior it lies."""
     rng = np.random.default_rng(seed)
-    W = size * rng.normal(size=(6, K))
+    W = size * rng.normal(size=(D, K))
     means = np.stack([np.zeros(K), 0.7 * rng.normal(size=K)])
     vae = mixture_model(W, 1.0, [1 - share, share], means, np.stack([np.ones(K), np.full(K, narrow)]))
     keep(vae, W, 1.0, means[0], np.ones(K))
@@ -155,6 +155,8 @@ KINDS: dict[str, Kind] = {
     "mixture_swallowed": swallowed,
     "mixture_swallowed_often": partial(swallowed, share=0.2),
     "mixture_swallowed_2": partial(swallowed, K=2, narrow=0.02, share=0.1, size=2.0),
+    "mixture_swallowed_deep": partial(swallowed, D=10, share=0.02, size=1.0),
+    "mixture_swallowed_deeper": partial(swallowed, D=10, share=0.005, size=1.6, narrow=0.03),
     "mixture_many": many,
     "mixture_many_sharp": partial(many, K=6, width=0.03, stddev=2.0),
     "mixture_rare": rare,
