@@ -107,7 +107,10 @@ def every(work: Callable[[tuple[str, int]], Run], kinds: Sequence[str], seeds: i
     tasks = [(kind, seed) for kind in kinds for seed in range(seeds)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for done, run in enumerate(pool.map(work, tasks), 1):
-            print(f"{done} of {len(tasks)}: {run.kind}, {run.seconds:.1f} s", file=sys.stderr)
+            verdict = "trusted" if run.trusted else "not trusted"
+            print(
+                f"{done} of {len(tasks)}: {run.kind}, {verdict}, {run.error:+.3f} nats, {run.seconds:.0f} s", file=sys.stderr
+            )
             yield run
 
 

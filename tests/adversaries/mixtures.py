@@ -157,6 +157,7 @@ KINDS: dict[str, Kind] = {
     "mixture_swallowed_2": partial(swallowed, K=2, narrow=0.02, share=0.1, size=2.0),
     "mixture_swallowed_deep": partial(swallowed, D=10, share=0.02, size=1.0),
     "mixture_swallowed_deeper": partial(swallowed, D=10, share=0.005, size=1.6, narrow=0.03),
+    "mixture_swallowed_most": partial(swallowed, K=6, D=16, share=0.01, size=1.5, narrow=0.03),
     "mixture_many": many,
     "mixture_many_sharp": partial(many, K=6, width=0.03, stddev=2.0),
     "mixture_rare": rare,
