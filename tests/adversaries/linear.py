@@ -146,14 +146,15 @@ def saturated(seed: int, *, count: int = 4, size: float = 12.0, N: int = 100) ->
     return affine_problem(vae, y, seed)
 
 
-def offset(seed: int, *, bias: float = 2e4, stddev: float = 2e-3) -> Problem:
+def offset(seed: int, *, bias: float = 2e4, stddev: float = 2e-3, size: float = 1.0) -> Problem:
     """The data are so far from 0 that float32 cannot tell values apart that the noise can."""
     rng = np.random.default_rng(seed)
-    W = rng.normal(size=(10, 2))
+    W = size * rng.normal(size=(10, 2))
     vae = affine_model(W, np.full(10, bias), stddev)
     mean, covariance = given(W, stddev)
     set_encoder(vae, mean, -mean @ np.full(10, bias), np.sqrt(np.diag(covariance)))
-    return affine_problem(vae, simulate(vae, seed=seed)[0], seed)
+    y = bias + rng.normal(size=(ROWS, 2)) @ W.T + stddev * rng.normal(size=(ROWS, 10))
+    return affine_problem(vae, torch.tensor(y).float(), seed)
 
 
 def hierarchy(seed: int, *, tight: float = 1.0, widen: float = 1.0) -> Problem:
@@ -195,6 +196,7 @@ KINDS: dict[str, Kind] = {
     "linear_mismatched_8": partial(mismatched, factors=(0.1, 0.1, 0.3, 0.3, 1.0, 1.0, 3.0, 3.0)),
     "linear_saturated": saturated,
     "linear_offset": offset,
+    "linear_offset_far": partial(offset, bias=3e4, size=1e-3),
     "linear_resonant": resonant,
     "linear_resonant_shifted": partial(resonant, widen=0.5, shift=3.0),
     "linear_outliers": outliers,

@@ -75,5 +75,6 @@ KINDS: dict[str, Kind] = {
     "lock_8": partial(lock, K=8, half=0.8),
     "lock_shallow": partial(lock, K=6, half=0.5, height=0.62),
     "lock_shallow_rare": partial(lock, K=8, half=0.5, height=0.74),
+    "lock_shallow_hidden": partial(lock, K=8, half=0.35, height=0.84, hidden=True),
     "lock_hidden": partial(lock, K=8, half=0.25, hidden=True),
 }
