@@ -1,0 +1,47 @@
+"""The verdict on some kinds of problems, with few rows and chains; `benchmarks/verdict.py` takes all, and several seeds."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from tests.adversaries import KINDS
+from vae.evidence import Annealing, assess
+
+TOLERANCE, ROWS = 0.2, 12  # nats, and rows of each problem
+FEWEST = 4  # of the sound ones that are to be trusted
+SOUND = ["linear_1", "mixture_close", "mixture_covered", "trained_log_normal", "trained_poisson"]
+TRAPS = [
+    "linear_overconfident_100",
+    "mixture_blind_minor",
+    "mixture_nested",
+    "mixture_swallowed_often",
+    "line_large_counts",
+    "line_tilted",
+    "lock_4",
+]
+
+
+def judged(name: str) -> tuple[bool, float]:
+    """Whether the estimate is trusted, and how far its mean is off."""
+    problem = KINDS[name](0)
+    y, pilot, annealing = problem.y[:ROWS], problem.pilot[:ROWS], Annealing(temperatures=50, leapfrog_steps=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they tell of traps, which these are
+        assessment = assess(
+            problem.vae, y, pilot=pilot, chains=10, annealing=annealing, bounds_examples=20, tolerance=TOLERANCE
+        )
+    return assessment.verdict.trusted, assessment.mean.mean - float(problem.log_likelihood[:ROWS].mean())
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_what_is_wrong_is_not_trusted(name: str) -> None:
+    trusted, error = judged(name)
+    assert not trusted or abs(error) <= TOLERANCE
+
+
+def test_what_is_right_is_mostly_trusted() -> None:
+    outcomes = {name: judged(name) for name in SOUND}
+    assert all(abs(error) <= TOLERANCE for trusted, error in outcomes.values() if trusted)
+    assert sum(trusted for trusted, _ in outcomes.values()) >= FEWEST
