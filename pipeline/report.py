@@ -19,8 +19,8 @@ from vae.evidence import (
     Evidence,
     MeanWithError,
     Verdict,
-    excess,
     reported_estimator,
+    surplus,
     two_stage,
     verdict,
 )
@@ -194,7 +194,7 @@ class Report:
             "temperatures_minus_half": pair(self.over(checked.temperature_difference, annealed.subset)),
             "rows_by_level": torch.bincount(checked.level).tolist(),
             "unsettled_rows": self._unsettled(),
-            "excess": self._excess(),
+            "surplus": {name: pair(surplus(other, estimate)) for name, other in self._others().items()},
             "decoder_runs": checked.decoder_runs,
         }
         if self.scores.importance:
@@ -252,7 +252,7 @@ class Report:
             return None
         annealed, groups = self._annealed, self.scores.groups
         found = evidence(
-            annealed.checked, self.scores.bounds, self._excess(), None if groups is None else groups[annealed.subset]
+            annealed.checked, self.scores.bounds, self._others(), None if groups is None else groups[annealed.subset]
         )
         rows = len(self.examples) if groups is None else len(groups.unique())
         return replace(found, unsettled=self._unsettled(), rows=rows)
@@ -263,14 +263,12 @@ class Report:
         places = annealed.subset[~annealed.checked.settled.cpu()]
         return [int(index) + 1 for index in self.examples["index"].to_numpy()[places.numpy()]]
 
-    def _excess(self) -> dict[str, float]:
-        """Of the other estimates over annealing, on the annealed rows."""
+    def _others(self) -> dict[str, Estimate]:
+        """Other estimates of the annealed rows, which must not be higher."""
         annealed, scores = self._annealed, self.scores
-        others = {"sampling from a wide prior": annealed.wide.log_likelihood}
-        for name, estimate in (("importance sampling", scores.importance), ("prior sampling", scores.prior)):
-            if estimate:
-                others[name] = estimate.log_likelihood[annealed.subset]
-        return {name: excess(values, annealed.estimate.log_likelihood) for name, values in others.items()}
+        named = {"importance sampling": scores.importance, "prior sampling": scores.prior}
+        others = {name: estimate.of(annealed.subset) for name, estimate in named.items() if estimate}
+        return others | {"sampling from a wide prior": annealed.wide}
 
 
 def pair(entry: MeanWithError) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from scipy.stats import norm
 from torch import Tensor
 
 from tests.anchors import LinearGaussian, set_affine, within_error
@@ -124,3 +125,28 @@ def island() -> VAE:
     for layer in (vae.inference.network[0], vae.inference.network[2]):
         set_affine(layer, np.zeros(layer.weight.shape), np.zeros(layer.bias.shape))
     return vae
+
+
+def test_what_prior_sampling_finds_and_annealing_does_not_is_seen() -> None:
+    """A tenth of the prior is a narrow component in twelve dimensions, which no chain enters: its rows are too low by nats.
+
+    Exact: y = z + noise of variance 1, so that each component makes a normal distribution of y.
+    """
+    K, stddevs, shares = 12, np.array([1.0, 0.05]), np.array([0.9, 0.1])
+    prior = {"name": "gaussian_mixture", "components": 2}
+    vae = VAE({"hidden": ()}, {"hidden": ()}, data_dim=K, latent_dim=K, likelihood="gaussian", prior=prior)
+    set_affine(vae.generative.network[0], np.eye(K), np.zeros(K))
+    half = np.eye(K) / 2  # q is the posterior under the wide component
+    set_affine(
+        vae.inference.network[0], np.vstack([half, 0 * half]), np.concatenate([np.zeros(K), np.full(K, -np.log(2) / 2)])
+    )
+    with torch.no_grad():
+        vae.prior.mean.zero_()
+        vae.prior.raw_stddev.copy_(torch.tensor(np.log(stddevs))[:, None].expand(2, K))
+        vae.prior.logits.copy_(torch.tensor(np.log(shares)))
+    y = torch.randn(30, K, generator=torch.Generator().manual_seed(0))
+    parts = [np.log(share) + norm.logpdf(y, 0, np.hypot(s, 1)).sum(axis=1) for s, share in zip(stddevs, shares, strict=True)]
+    exact = logsumexp(parts, axis=0)
+    found = assess(vae, y, annealing=Annealing(30), bounds_examples=10, samples=100, prior_samples=20_000)
+    assert (exact - found.log_likelihood.numpy()).mean() > 0.4
+    assert any("prior sampling is higher than annealing" in reason for reason in found.verdict.reasons)

@@ -83,6 +83,8 @@ def test_an_exact_value_and_sound_annealing_can_be_trusted() -> None:
     assert verdict("exact", None).trusted
     assert verdict("annealed", evidence()).trusted
     assert str(verdict("annealed", evidence())) == "can be trusted to 0.2 nats"
+    within = {"prior sampling": MeanWithError(0.1, 0.01), "importance sampling": MeanWithError(0.29, 0.1)}
+    assert verdict("annealed", evidence(surplus=within)).trusted
     tight = evidence(gap=MeanWithError(0.001, 0.001), start_difference=MeanWithError(0, 0.01), temperature_difference=ZERO)
     assert str(verdict("annealed", tight, 0.03)) == "can be trusted to 0.03 nats"
 
@@ -104,6 +106,8 @@ SHORTFALLS: list[tuple[dict[str, Any], str]] = [
     ({"unsettled": [758]}, "row 758 is not settled"),
     ({"unsettled": [12, 88, 758]}, "rows 12, 88, 758 are not settled"),
     ({"unsettled": list(range(1, 13))}, "rows 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more are not settled"),
+    ({"surplus": {"prior sampling": MeanWithError(0.61, 0.05)}}, r"prior sampling is higher than annealing by 0.610 ± 0.050"),
+    ({"surplus": {"prior sampling": MeanWithError(0.18, 0.02)}}, "higher than annealing by 0.180"),
     ({"excess": {"prior sampling": 4.7}}, "prior sampling found 4.7 nats more than annealing"),
     ({"excess": {"prior sampling": math.nan}}, "prior sampling found nan nats more"),
 ]

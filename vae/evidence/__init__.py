@@ -44,6 +44,7 @@ from vae.evidence.report import (
     excess,
     most_unseen,
     reported_estimator,
+    surplus,
     two_stage,
     verdict,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "reported_estimator",
     "reverse_annealing",
     "settle",
+    "surplus",
     "tune_step_sizes",
     "two_stage",
     "verdict",

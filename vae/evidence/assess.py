@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from vae.evidence.bounds import Bounds, bidirectional_bounds
 from vae.evidence.checked import Checked, checked_annealing
-from vae.evidence.estimate import MeanWithError
+from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.importance import importance_sampling
 from vae.evidence.prior import prior_sampling
-from vae.evidence.report import TOLERANCE, Evidence, Verdict, excess, verdict
+from vae.evidence.report import TOLERANCE, Evidence, Verdict, excess, surplus, verdict
 from vae.evidence.schedule import Annealing
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class Assessment:
     Attributes:
         checked: Annealing, with what every row's checks say.
         bounds: On simulated rows.
-        excess: Of other estimates over annealing, see `vae.evidence.report.excess`.
+        others: Other estimates of the same rows, which must not be higher.
         verdict: By the rules of `vae.evidence.verdict`.
     """
 
     checked: Checked
     bounds: Bounds
-    excess: dict[str, float]
+    others: Mapping[str, Estimate]
     verdict: Verdict
 
     @property
@@ -62,7 +63,7 @@ def assess(
     pilot: Tensor | None = None,
     chains: int = 16,
     annealing: Annealing | None = None,
-    extra: float = 1.0,
+    extra: float = 3.0,
     samples: int = 5000,
     prior_samples: int = 100_000,
     bounds_examples: int = 100,
@@ -90,7 +91,6 @@ def assess(
     y = vae.as_rows(y)
     checked = checked_annealing(vae, y, chains, pilot=pilot, annealing=annealing, extra=extra, seed=seed)
     bounds = bidirectional_bounds(vae, bounds_examples, chains, annealing=checked.settings, seed=seed)
-    reported = checked.estimate.log_likelihood
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
         others = {
@@ -98,17 +98,16 @@ def assess(
             "prior sampling": prior_sampling(vae, y, prior_samples, seed=seed),
             "sampling from a wide prior": prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed),
         }
-    higher = {name: excess(estimate.log_likelihood, reported) for name, estimate in others.items()}
-    return Assessment(checked, bounds, higher, verdict("annealed", evidence(checked, bounds, higher), tolerance))
+    return Assessment(checked, bounds, others, verdict("annealed", evidence(checked, bounds, others), tolerance))
 
 
-def evidence(checked: Checked, bounds: Bounds, higher: dict[str, float], groups: Tensor | None = None) -> Evidence:
+def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Evidence:
     """What the verdict on annealing of all rows rests on; rows are named by their positions.
 
     Args:
         checked: Annealing of N rows.
         bounds: On simulated rows.
-        higher: What other estimates exceed it by, see `vae.evidence.report.excess`.
+        others: Other estimates of these rows, by name.
         groups: Of the rows, integers (N,), if those of one group may depend on each other.
     """
     disputed = (checked.level > 0) | ~checked.settled.cpu()
@@ -125,5 +124,6 @@ def evidence(checked: Checked, bounds: Bounds, higher: dict[str, float], groups:
         rows=count,
         looked_at=count,
         unit="rows" if groups is None else "groups",
-        excess=higher,
+        excess={name: excess(other.log_likelihood, checked.estimate.log_likelihood) for name, other in others.items()},
+        surplus={name: surplus(other, checked.estimate) for name, other in others.items()},
     )

@@ -122,7 +122,7 @@ class Estimate:
         A jackknife over B blocks of draws: in expectation at least (B - 1) / B of the variance with one block fewer (Efron and
         Stein 1981), so that it does not understate heavy tails as the delta method does.
         """
-        return _jackknife_variance(self.leave_one_out)
+        return jackknife_variance(self.leave_one_out)
 
     @property
     def monte_carlo_error(self) -> float:
@@ -132,7 +132,7 @@ class Estimate:
         own, the variances of the examples add up.
         """
         if self.shared_draws:
-            return _jackknife_variance(self.leave_one_out.mean(dim=1, keepdim=True)).sqrt().item()
+            return jackknife_variance(self.leave_one_out.mean(dim=1, keepdim=True)).sqrt().item()
         return self.monte_carlo_variance.sum().sqrt().item() / len(self.log_likelihood)
 
     @property
@@ -145,6 +145,18 @@ class Estimate:
         """Examples whose Monte Carlo error means little: Pareto k above the threshold, or too few effective samples."""
         few = ~(self.effective_sample_size >= self.least_effective_sample_size)
         return (self.pareto_k > self.pareto_threshold) | few
+
+    def of(self, rows: Tensor) -> Estimate:
+        """Of some rows, at positions (n,)."""
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood[rows],
+            effective_sample_size=self.effective_sample_size[rows],
+            leave_one_out=self.leave_one_out[:, rows],
+            pareto_k=self.pareto_k[rows],
+            ladder={s: values[rows] for s, values in self.ladder.items()},
+            acceptance=self.acceptance[:, rows] if len(self.acceptance) else self.acceptance,
+        )
 
     def replaced(self, rows: Tensor, by: Estimate) -> Estimate:
         """With another estimate of some rows, at positions (n,); acceptance rates stay."""
@@ -163,7 +175,7 @@ class Estimate:
         )
 
 
-def _jackknife_variance(leave_one_out: Tensor) -> Tensor:
+def jackknife_variance(leave_one_out: Tensor) -> Tensor:
     """The delete-one variance of (B, N) estimates, (N,)."""
     B = len(leave_one_out)
     if not B:
