@@ -103,7 +103,7 @@ def test_columns_beside_a_total_are_modelled_by_themselves() -> None:
         "given": "each row's total of a, b",
     }
     apart = SharesOfTotal().fit(X[:, :2]).score_samples(X[:, :2])
-    alone = IndependentColumns(schema("binary"), X[:, 2:]).fit(X[:, 2:]).score_samples(X[:, 2:])
+    alone = IndependentColumns(schema("binary")).fit(X[:, 2:]).score_samples(X[:, 2:])
     np.testing.assert_allclose(found.density.score_samples(X), apart + alone)
 
 
