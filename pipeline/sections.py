@@ -241,7 +241,7 @@ class Annealing(Section):
     chains: int = Field(16, ge=1)
     temperatures: int = Field(250, ge=2)
     leapfrog_steps: int = Field(2, ge=1)
-    extra: float = Field(3.0, ge=0)
+    extra: float = Field(6.0, ge=0)
     bounds_examples: int = Field(100, ge=2)
 
     @model_validator(mode="before")

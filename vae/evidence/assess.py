@@ -63,7 +63,7 @@ def assess(
     pilot: Tensor | None = None,
     chains: int = 16,
     annealing: Annealing | None = None,
-    extra: float = 3.0,
+    extra: float = 6.0,
     samples: int = 5000,
     prior_samples: int = 100_000,
     bounds_examples: int = 100,

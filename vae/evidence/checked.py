@@ -73,7 +73,7 @@ def checked_annealing(
     *,
     pilot: Tensor | None = None,
     annealing: Annealing | None = None,
-    extra: float = 3.0,
+    extra: float = 6.0,
     seed: int = 0,
 ) -> Checked:
     """Anneal rows y (N, D) by S chains each, and check every row; see the module.
