@@ -48,6 +48,8 @@ def main() -> None:
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield from _errors(metrics.get("groups"), metrics["log_likelihood"])
     yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
+    if "annealed" in metrics["estimators"]:
+        yield _settled(metrics["estimators"]["annealed"])
     if given := metrics["log_likelihood"].get("given"):
         yield f"all figures are given {given}, and cannot be compared with those of models that are not"
     yield f"ELBO {metrics['elbo']:.2f} = reconstruction {metrics['reconstruction']:.2f} - KL {metrics['kl']:.2f}"
@@ -104,6 +106,14 @@ def _verdict(verdict: dict[str, Any], reported: dict[str, Any]) -> Iterator[str]
     noise = "" if error is None else f" (Monte Carlo error {error:.3f} nats)"
     yield f"the VAE's log-likelihood [bold]{verdict['statement']}[/bold]{noise}"
     yield from (f"  {reason}" for reason in verdict["reasons"])
+
+
+def _settled(annealed: dict[str, Any]) -> str:
+    """How many rows' checks agree, and how many were run longer for that."""
+    diagnostics, n = annealed["diagnostics"], annealed["examples"]
+    settled, longer = n - len(diagnostics["unsettled_rows"]), sum(diagnostics["rows_by_level"][1:])
+    count = f"all {n}" if settled == n else f"{settled} of {n}"
+    return f"  {count} annealed rows are settled; {longer} ran longer, with 4 or 16 times the temperatures"
 
 
 def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:
