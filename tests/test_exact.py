@@ -105,7 +105,14 @@ def right_or_refused(found: Exact, expected: Any) -> int:
 
 @pytest.mark.parametrize(
     ("modes", "stddev", "angle"),
-    [(40, 0.02, None), (40, 0.01, None), (40, 1e-4, None), (4, 0.02, 0.4), (4, 0.01, 0.4), (6, 0.01, 0.0)],
+    [
+        (40, 0.02, None),
+        (40, 0.01, None),
+        (40, 1e-4, None),
+        (4, 0.02, 0.4),
+        (4, 0.01, 0.4),
+        pytest.param(6, 0.01, 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_many_narrow_modes(modes: int, stddev: float, angle: float | None) -> None:
     """40 in one dimension, 16 and 36 in two, which no start of a search may find: all of them count."""
@@ -142,7 +149,9 @@ def test_ridges_and_a_direction_without_effect(stddev: float) -> None:
     assert right_or_refused(exact(model.vae, model.rows(values)), model.log_likelihood(values)) == 2
 
 
-@pytest.mark.parametrize(("width", "angle"), [(0.1, None), (0.01, None), (0.001, None), (0.1, 0.4)])
+@pytest.mark.parametrize(
+    ("width", "angle"), [(0.1, None), (0.01, None), (0.001, None), pytest.param(0.1, 0.4, marks=pytest.mark.slow)]
+)
 def test_a_bump_between_all_points(width: float, angle: float | None) -> None:
     """Two steps so near each other that a grid sees nothing of either: hidden units tell where they are."""
     steps = np.array([1.234, 1.234 + width])

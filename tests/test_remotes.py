@@ -112,7 +112,7 @@ def assert_same(repository: Repository, origin: Origin, commit: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "store"),
     [
-        ("folder", "sqlite"),
+        pytest.param("folder", "sqlite", marks=pytest.mark.slow),
         pytest.param("ssh", "sqlite", marks=pytest.mark.slow),
         pytest.param("folder", "postgresql", marks=pytest.mark.slow),
     ],
