@@ -48,7 +48,7 @@ def main() -> None:
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield from _errors(metrics.get("groups"), metrics["log_likelihood"])
     yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
-    if "annealed" in metrics["estimators"]:
+    if "rows_by_level" in metrics["estimators"].get("annealed", {}).get("diagnostics", {}):  # not in older results
         yield _settled(metrics["estimators"]["annealed"])
     if given := metrics["log_likelihood"].get("given"):
         yield f"all figures are given {given}, and cannot be compared with those of models that are not"
