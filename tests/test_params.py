@@ -34,6 +34,11 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"train.learnin_rate": 1}, "train.learnin_rate: unknown key; did you mean 'learning_rate'?"),
+        (
+            {"evaluate.annealing.check_examples": 9},
+            "evaluate.annealing: check_examples is no more, as every annealed row is checked",
+        ),
+        ({"evaluate.tolerance": 0}, "evaluate.tolerance: input should be greater than 0; got 0"),
         ({"model.latentdim": 1}, "model.latentdim: unknown key; did you mean 'latent_dim'?"),
         ({"train.learning_rate": "fast"}, "train.learning_rate: input should be a valid number; got 'fast'"),
         ({"train.max_epochs": "abc"}, "train.max_epochs: input should be a valid integer; got 'abc'"),
