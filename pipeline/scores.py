@@ -49,13 +49,7 @@ class Annealed:
 
     def shifted(self, by: Tensor) -> Annealed:
         """With something added to each row's log-likelihood, (n,)."""
-        checked = replace(
-            self.checked,
-            estimate=_shifted(self.checked.estimate, by),
-            from_posterior=_shifted(self.checked.from_posterior, by),
-            from_prior=_shifted(self.checked.from_prior, by),
-        )
-        return replace(self, checked=checked, wide=_shifted(self.wide, by))
+        return replace(self, checked=self.checked.shifted(by), wide=self.wide.shifted(by))
 
 
 @dataclass(frozen=True)
@@ -92,21 +86,14 @@ class Scores:
             annealed = annealed.shifted(added[annealed.subset])
         if bounds:
             simulated = log_jacobian(bounds.y)
-            bounds = Bounds(bounds.y, _shifted(bounds.lower, simulated), _shifted(bounds.upper, simulated))
+            bounds = replace(bounds, lower=bounds.lower.shifted(simulated), upper=bounds.upper.shifted(simulated))
         return replace(
             self,
             bound=replace(self.bound, reconstruction=self.bound.reconstruction + added),
-            prior=self.prior and _shifted(self.prior, added),
-            prior_ladder=tuple(_shifted(estimate, added) for estimate in self.prior_ladder),
-            importance=self.importance and _shifted(self.importance, added),
+            prior=self.prior and self.prior.shifted(added),
+            prior_ladder=tuple(estimate.shifted(added) for estimate in self.prior_ladder),
+            importance=self.importance and self.importance.shifted(added),
             annealed=annealed,
             bounds=bounds,
             exact=exact and replace(exact, log_likelihood=exact.log_likelihood + added),
         )
-
-
-def _shifted(estimate: Estimate, by: Tensor) -> Estimate:
-    """With something added to each row's log-likelihood, (N,)."""
-    ladder = {samples: values + by for samples, values in estimate.ladder.items()}
-    leave_one_out = estimate.leave_one_out + by if len(estimate.leave_one_out) else estimate.leave_one_out
-    return replace(estimate, log_likelihood=estimate.log_likelihood + by, ladder=ladder, leave_one_out=leave_one_out)

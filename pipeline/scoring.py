@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import TaskProgressColumn
@@ -27,7 +27,6 @@ from vae.evidence import (
     Estimate,
     MeanWithError,
     annealed_importance_sampling,
-    bidirectional_bounds,
     evidence_lower_bound,
     exact,
     exact_applies,
@@ -35,7 +34,10 @@ from vae.evidence import (
     inference_gap,
     latent_usage,
     prior_sampling,
+    reverse_annealing,
     settle,
+    settled_bounds,
+    simulated_rows,
     tune_step_sizes,
 )
 from vae.evidence.assess import WIDE
@@ -153,22 +155,25 @@ class Scoring:
         def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
-        checked = settle(run, n, self._tuned("posterior"), self._tuned("prior"), extra=self._annealing.extra)
+        wide = self._wide("sampling from a wide prior", self.test[subset])
+        sampled = scores.prior.of(subset).or_better(wide) if scores.prior else wide
+        starts = self._tuned("posterior"), self._tuned("prior")
+        checked = settle(run, n, *starts, extra=self._annealing.extra, sampled=sampled)
         difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
         annealed = Annealed(
             checked=checked,
             subset=subset,
-            wide=self._wide(self.test[subset]),
+            wide=wide,
             train_minus_test=difference,
             compared=compared,
         )
         return replace(scores, annealed=annealed)
 
-    def _wide(self, rows: Tensor) -> Estimate:
+    def _wide(self, what: str, rows: Tensor) -> Estimate:
         S = self.settings.prior_samples
-        with self._task("sampling from a wide prior", S) as advance:
+        with self._task(what, S) as advance:
             return self._piece(
-                "wide", advance, S, lambda: prior_sampling(self.vae, rows, S, widen=WIDE, seed=self.seed, advance=advance)
+                what, advance, S, lambda: prior_sampling(self.vae, rows, S, widen=WIDE, seed=self.seed, advance=advance)
             )
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
@@ -183,19 +188,25 @@ class Scoring:
         return known.minus(unseen), len(compared)
 
     def _bounds(self, scores: Scores) -> Scores:
-        settings = scores.annealed.checked.settings if scores.annealed else self._tuned("posterior")
-        N, C = self._annealing.bounds_examples, self._annealing.chains
-        total, gaps = 2 * N * settings.temperatures, self.test.isnan()
-        missing = gaps if gaps.any() else None
-        with self._task("bounds on simulated rows", total) as advance:
-            bounds = self._piece(
-                "bounds",
-                advance,
-                total,
-                lambda: bidirectional_bounds(
-                    self.vae, N, C, annealing=settings, missing=missing, seed=self.seed, advance=advance
-                ),
-            )
+        """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are."""
+        gaps = self.test.isnan()
+        y, z = simulated_rows(self.vae, self._annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
+
+        def forward(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing)
+
+        def reverse(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing, z[rows])
+
+        bounds = settled_bounds(
+            y,
+            forward,
+            reverse,
+            self._tuned("posterior"),
+            self._tuned("prior"),
+            extra=self._annealing.extra,
+            sampled=self._wide("simulated rows, sampling from a wide prior", y),
+        )
         return replace(scores, bounds=bounds)
 
     def _gap(self, scores: Scores) -> Scores:
@@ -233,15 +244,18 @@ class Scoring:
                 lambda: tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance),
             )
 
-    def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing) -> Estimate:
-        chains = self._annealing.chains
+    def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
+        """Of rows; in reverse, where there are latents z that made them."""
+        settings: dict[str, Any] = {"S": self._annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
+        places = torch.arange(len(rows))
 
-        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
-            return annealed_importance_sampling(
-                self.vae, rows, chains, annealing=annealing, seed=self.seed, stream=what, ids=ids, advance=advance
-            )
+        def estimate(some: Tensor, their: Tensor, advance: Advance) -> Estimate:
+            if z is None:
+                return annealed_importance_sampling(self.vae, rows[some], ids=their, advance=advance, **settings)
+            return reverse_annealing(self.vae, rows[some], z[some], ids=their, advance=advance, **settings)
 
-        return self._in_chunks(what, rows, ids, rows_per_chunk(self.vae, chains), annealing.temperatures, estimate)
+        chunk = rows_per_chunk(self.vae, self._annealing.chains)
+        return self._in_chunks(what, places, ids, chunk, annealing.temperatures, estimate)
 
     def _in_chunks(
         self,

@@ -60,7 +60,7 @@ def test_the_budget_goes_to_the_rows_whose_judges_differ_most() -> None:
     again = (checked.level > 0).numpy()
     assert again.mean() == pytest.approx(0.1 / 4, abs=1e-3)
     assert checked.decoder_runs <= 1.1 * first.decoder_runs
-    difference = (first.from_posterior.log_likelihood - first.from_prior.log_likelihood).abs().numpy()
+    difference = (first.same_start.log_likelihood - first.other_start.log_likelihood).abs().numpy()
     assert difference[again].min() >= difference[~again].max()
     assert len(set(asked)) == len(asked)  # streams of their own
 
@@ -68,8 +68,8 @@ def test_the_budget_goes_to_the_rows_whose_judges_differ_most() -> None:
 def test_starts_have_noise_of_their_own_where_q_is_the_prior() -> None:
     """Otherwise both starts would be one run, and agree whatever they say."""
     checked = checked_annealing(collapsed(LinearGaussian(2, 4, 1.0)), torch.zeros(20, 4), 16, annealing=Annealing(8, 1))
-    runs = (checked.estimate, checked.from_posterior, checked.from_prior)
-    assert all((a.log_likelihood != b.log_likelihood).all() for a, b in zip(runs, (*runs[1:], runs[0]), strict=True))
+    runs = (checked.estimate.log_likelihood, checked.same_start.log_likelihood, checked.other_start.log_likelihood)
+    assert all((a != b).all() for a, b in zip(runs, (*runs[1:], runs[0]), strict=True))
 
 
 def collapsed(model: LinearGaussian) -> VAE:

@@ -27,7 +27,7 @@ with N nor with the number of samples S:
 from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
 from vae.evidence.assess import Assessment, assess
 from vae.evidence.bound import Bound, evidence_lower_bound, reconstruction_by_column
-from vae.evidence.bounds import Bounds, bidirectional_bounds
+from vae.evidence.bounds import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
 from vae.evidence.checked import Checked, checked_annealing, settle
 from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.exact import Exact, exact, exact_applies
@@ -89,6 +89,8 @@ __all__ = [
     "reported_estimator",
     "reverse_annealing",
     "settle",
+    "settled_bounds",
+    "simulated_rows",
     "surplus",
     "tune_step_sizes",
     "two_stage",

@@ -67,6 +67,7 @@ def reverse_annealing(
     *,
     annealing: Annealing | None = None,
     seed: int = 0,
+    stream: str = "reverse",
     ids: Tensor | None = None,
     advance: Advance = ignore,
 ) -> Estimate:
@@ -82,6 +83,7 @@ def reverse_annealing(
         S: Chains per example.
         annealing: As in `annealed_importance_sampling`.
         seed: Of the noise.
+        stream: Of the noise.
         ids: Example ids, integers (N,), which address the noise; positions by default.
         advance: Called with the number of (row, temperature) pairs done.
 
@@ -92,7 +94,7 @@ def reverse_annealing(
     y, annealing = vae.as_rows(y), _tuned(vae, annealing or Annealing(), seed)
     if z.shape != (len(y), vae.card.latent_size):
         raise ValueError(f"z must have shape ({len(y)}, {vae.card.latent_size}), a latent for each row; got {tuple(z.shape)}")
-    inverse = _run(vae, y, S, annealing, (seed, "reverse"), example_ids(ids, len(y)), z.to(y), advance)
+    inverse = _run(vae, y, S, annealing, (seed, stream), example_ids(ids, len(y)), z.to(y), advance)
     return replace(inverse, log_likelihood=-inverse.log_likelihood, leave_one_out=-inverse.leave_one_out)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vae.evidence.bounds import Bounds, bidirectional_bounds
-from vae.evidence.checked import Checked, checked_annealing
+from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
+from vae.evidence.bounds import Bounds, settled_bounds, simulated_rows
+from vae.evidence.checked import Checked, settle, tuned_starts
 from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.importance import importance_sampling
 from vae.evidence.prior import prior_sampling
@@ -89,8 +90,20 @@ def assess(
         ValueError: If a number is out of range, or a value of y is not one that the likelihood is for.
     """
     y = vae.as_rows(y)
-    checked = checked_annealing(vae, y, chains, pilot=pilot, annealing=annealing, extra=extra, seed=seed)
-    bounds = bidirectional_bounds(vae, bounds_examples, chains, annealing=checked.settings, seed=seed)
+    starts = tuned_starts(vae, pilot, annealing or Annealing(), seed=seed)
+    simulated, z = simulated_rows(vae, bounds_examples, seed=seed)
+    settings: dict[str, Any] = {"S": chains, "seed": seed}
+
+    def of_rows(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return annealed_importance_sampling(vae, y[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
+    def of_simulated(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        stream = f"simulated rows, {stream}"
+        return annealed_importance_sampling(vae, simulated[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
+    def in_reverse(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return reverse_annealing(vae, simulated[rows], z[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
         others = {
@@ -98,6 +111,10 @@ def assess(
             "prior sampling": prior_sampling(vae, y, prior_samples, seed=seed),
             "sampling from a wide prior": prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed),
         }
+        of_these = prior_sampling(vae, simulated, prior_samples, seed=seed)
+    sampled = others["prior sampling"].or_better(others["sampling from a wide prior"])
+    checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
+    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=extra, sampled=of_these)
     return Assessment(checked, bounds, others, verdict("annealed", evidence(checked, bounds, others), tolerance))
 
 
@@ -123,6 +140,7 @@ def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], g
         disputed=len(units[disputed].unique()),
         rows=count,
         looked_at=count,
+        simulated_settled=bounds.settled_share,
         unit="rows" if groups is None else "groups",
         excess={name: excess(other.log_likelihood, checked.estimate.log_likelihood) for name, other in others.items()},
         surplus={name: surplus(other, checked.estimate) for name, other in others.items()},

@@ -1,11 +1,14 @@
 """Annealing of which every row is checked, and repeated with more temperatures where the checks disagree.
 
-Three independent runs anneal each row: one that is reported, from q(z|y) with T temperatures, and two judges, from q with
-T / 2 and from the prior with 2 T, which is the weaker start. A row is *settled* where the judges agree within 1 nat, two Monte
-Carlo errors included, and the reported run lies within 2 nats of their mean. Rows on which the judges disagree run again with
-4 T, then with 16 T. What decides on that is the judges' noise alone: a choice by the reported run's own weights would bias it,
-so that E[exp(estimate)] = p(y) would no longer hold. That is also why the reported run is held to a wider limit than the
-judges: its noise may leave a row unsettled, but must hardly ever do so.
+Three independent runs anneal each row: one that is reported, from q(z|y) with T temperatures, and two judges, one from the
+same start with T / 2 and one from the other, the prior, with 2 T, as it is the weaker one. A row is *settled* where the judges
+agree within 1 nat, two Monte Carlo errors included, and the reported run lies within 2 nats of their mean. Rows on which the
+judges disagree run again with 4 T, 16 T and 64 T; and where the judge from the prior did better, the starts change places, as
+they should where q is narrow and far off. What decides on that is the judges' noise alone: a choice by the reported run's own
+weights would bias it, so that E[exp(estimate)] = p(y) would no longer hold. That is also why the reported run is held to a
+wider limit than the judges: its noise may leave a row unsettled, but must hardly ever do so.
+
+Sampling from the prior is a judge too, of rows for which it is well founded: many narrow modes stop chains, but not draws.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +29,55 @@ from vae.evidence.tuning import tune_step_sizes
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
-LEVELS, FACTOR = 3, 4  # T, 4 T and 16 T temperatures
+LEVELS, FACTOR = 4, 4  # T, 4 T, 16 T and 64 T temperatures
 BETWEEN_JUDGES, FROM_JUDGES = 1.0, 2.0  # nats that the runs of a settled row may differ by
-OF_POSTERIOR, OF_PRIOR = 1 / 2, 2  # the judges' temperatures over those of the reported run
+OF_SAME_START, OF_OTHER_START = 1 / 2, 2  # the judges' temperatures over those of the reported run
 
 Run = Callable[[str, Tensor, Annealing], Estimate]  # stream of the noise, positions of rows (n,), how to anneal
+
+
+class Judgement(NamedTuple):
+    """Estimates of log p(y) and their Monte Carlo variances, each (N,)."""
+
+    log_likelihood: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Judgement:
+        """What an estimate says."""
+        return cls(estimate.log_likelihood, estimate.monte_carlo_variance)
+
+    def replaced(self, rows: Tensor, by: Judgement) -> Judgement:
+        """With others for some rows, at positions (n,)."""
+        return Judgement(*(old.index_copy(0, rows.to(old.device), new) for old, new in zip(self, by, strict=True)))
+
+    def where(self, condition: Tensor, other: Judgement) -> Judgement:
+        """This where the condition (N,) holds, and another elsewhere."""
+        return Judgement(*(mine.where(condition, its) for mine, its in zip(self, other, strict=True)))
+
+    def shifted(self, by: Tensor) -> Judgement:
+        """With something added to each row's, (N,)."""
+        return Judgement(self.log_likelihood + by, self.variance)
+
+    def mean(self, other: Judgement) -> Judgement:
+        """Of p(y) by two."""
+        value = torch.logaddexp(self.log_likelihood, other.log_likelihood) - math.log(2)
+        return Judgement(value, (self.variance + other.variance) / 4)
+
+    def agrees(self, other: Judgement, limit: float = BETWEEN_JUDGES) -> Tensor:
+        """Whether the difference and twice its Monte Carlo error are within a limit, (N,); not where an error is unknown."""
+        return (self.log_likelihood - other.log_likelihood).abs() + 2 * self._error(other) <= limit
+
+    def exceeds(self, other: Judgement) -> Tensor:
+        """Whether this is higher by more than two errors, (N,)."""
+        return self.log_likelihood - other.log_likelihood > 2 * self._error(other)
+
+    def beats(self, other: Judgement, temperatures: float) -> Tensor:
+        """Whether this finds more, (N,), or as much with less noise than having so many times the temperatures explains."""
+        return self.exceeds(other) | (~other.exceeds(self) & (other.variance > temperatures * self.variance))
+
+    def _error(self, other: Judgement) -> Tensor:
+        return (self.variance + other.variance).sqrt()
 
 
 @dataclass(frozen=True)
@@ -38,18 +85,20 @@ class Checked:
     """Annealing of N rows with its checks.
 
     Attributes:
-        estimate: The reported run, from q.
-        from_posterior: The judge from q, with half the temperatures.
-        from_prior: The judge from the prior, with twice the temperatures.
+        estimate: The reported run.
+        same_start: The judge from the same start, with half the temperatures.
+        other_start: The judge from the other start, with twice the temperatures, or sampling from the prior.
+        at_prior: Whether the reported run starts at the prior, and the judge of the other start at q, booleans (N,).
         level: How often a row's temperatures were raised fourfold, integers (N,).
         settled: Whether its runs agree, (N,).
         settings: How the reported run annealed at first, with step sizes.
-        decoder_runs: Gradients of the generative network in all.
+        decoder_runs: Gradients of the generative network in all, but for those that find the shapes of posteriors.
     """
 
     estimate: Estimate
-    from_posterior: Estimate
-    from_prior: Estimate
+    same_start: Judgement
+    other_start: Judgement
+    at_prior: Tensor
     level: Tensor
     settled: Tensor
     settings: Annealing
@@ -58,12 +107,29 @@ class Checked:
     @property
     def start_difference(self) -> Tensor:
         """From q minus from the prior, (N,) in nats."""
-        return self.estimate.log_likelihood - self.from_prior.log_likelihood
+        difference = self.estimate.log_likelihood - self.other_start.log_likelihood
+        return torch.where(self.at_prior.to(difference.device), -difference, difference)
 
     @property
     def temperature_difference(self) -> Tensor:
         """With T minus with T / 2 temperatures, (N,) in nats."""
-        return self.estimate.log_likelihood - self.from_posterior.log_likelihood
+        return self.estimate.log_likelihood - self.same_start.log_likelihood
+
+    def shifted(self, by: Tensor) -> Checked:
+        """With something added to each row's log-likelihood, (N,)."""
+        parts = {name: getattr(self, name).shifted(by) for name in ("estimate", "same_start", "other_start")}
+        return replace(self, **parts)
+
+    def replaced(self, rows: Tensor, by: Checked) -> Checked:
+        """With other results of some rows, at positions (n,); acceptance rates stay those of the first runs."""
+        parts = {
+            name: getattr(self, name).replaced(rows, getattr(by, name)) for name in ("estimate", "same_start", "other_start")
+        }
+        flags = {
+            name: (old := getattr(self, name)).index_copy(0, rows.to(old.device), getattr(by, name))
+            for name in ("at_prior", "level", "settled")
+        }
+        return replace(self, **parts, **flags, decoder_runs=self.decoder_runs + by.decoder_runs)
 
 
 def checked_annealing(
@@ -91,16 +157,25 @@ def checked_annealing(
         ValueError: As `annealed_importance_sampling`.
     """
     y, annealing = vae.as_rows(y), annealing or Annealing()
-    starts = [replace(annealing, start=start) for start in ("posterior", "prior")]
-    tuned = [tune_step_sizes(vae, pilot, annealing=start, seed=seed) for start in starts]
 
     def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
         return annealed_importance_sampling(vae, y[rows], S, annealing=annealing, seed=seed, stream=stream, ids=rows)
 
-    return settle(run, len(y), *tuned, extra=extra)
+    return settle(run, len(y), *tuned_starts(vae, pilot, annealing, seed=seed), extra=extra)
 
 
-def settle(run: Run, N: int, posterior: Annealing, prior: Annealing, *, extra: float) -> Checked:
+def tuned_starts(vae: LatentModel, pilot: Tensor | None, annealing: Annealing, *, seed: int) -> tuple[Annealing, Annealing]:
+    """How to anneal from q and from the prior, with step sizes tuned on pilot rows."""
+    from_posterior, from_prior = (replace(annealing, start=start) for start in ("posterior", "prior"))
+    return (
+        tune_step_sizes(vae, pilot, annealing=from_posterior, seed=seed),
+        tune_step_sizes(vae, pilot, annealing=from_prior, seed=seed),
+    )
+
+
+def settle(
+    run: Run, N: int, posterior: Annealing, prior: Annealing, *, extra: float, sampled: Estimate | None = None
+) -> Checked:
     """Run N rows and their judges, and then those that are not settled with more temperatures, while ``extra`` lasts.
 
     Args:
@@ -110,74 +185,79 @@ def settle(run: Run, N: int, posterior: Annealing, prior: Annealing, *, extra: f
         prior: How to anneal from the prior, likewise.
         extra: What the repetitions may cost, over the cost of the first runs. Where it does not suffice for all, the rows
             whose judges differ most come first.
+        sampled: Of these rows by sampling from the prior: a judge of those for which it is well founded.
     """
-    checked = _level(run, torch.arange(N), posterior, prior, 0)
+    levels = _Levels(run, posterior, prior, sampled)
+    checked = levels.at(0, torch.arange(N), at_prior=False)
     left = extra * checked.decoder_runs
-    rows = _disputed(checked)
+    rows = _disputed(checked, torch.arange(N))
     for level in range(1, LEVELS):
-        cost = _cost(checked.estimate.samples, posterior, level)
-        rows = rows[: int(left / cost)].sort().values
-        if not len(rows):
-            break
-        again = _level(run, rows, posterior, prior, level)
-        left -= again.decoder_runs
-        checked = _replaced(checked, rows, again)
-        rows = rows[_disputed(again)]
+        rows = rows[: int(left / levels.cost(checked.estimate.samples, level))].sort().values
+        better = levels.better_from_prior(checked).cpu()
+        for at_prior in (False, True):
+            if len(some := rows[better[rows] == at_prior]):
+                again = levels.at(level, some, at_prior=at_prior)
+                left -= again.decoder_runs
+                checked = checked.replaced(some, again)
+        rows = _disputed(checked, rows)
     return checked
 
 
-def _level(run: Run, rows: Tensor, posterior: Annealing, prior: Annealing, level: int) -> Checked:
-    T = posterior.temperatures * FACTOR**level
-    length = f", {FACTOR**level} times as long" if level else ""
-    half, twice = max(2, round(OF_POSTERIOR * T)), OF_PRIOR * T
-    estimate = run(f"annealing{length}", rows, replace(posterior, temperatures=T))
-    from_posterior = run(f"annealing at half the temperatures{length}", rows, replace(posterior, temperatures=half))
-    from_prior = run(f"annealing from the prior{length}", rows, replace(prior, temperatures=twice))
-    return Checked(
-        estimate,
-        from_posterior,
-        from_prior,
-        torch.full((len(rows),), level),
-        _agree(from_posterior, from_prior) & _confirmed(estimate, from_posterior, from_prior),
-        posterior,
-        len(rows) * _cost(estimate.samples, posterior, level),
-    )
+@dataclass(frozen=True)
+class _Levels:
+    """What `settle` runs, with which settings."""
+
+    run: Run
+    posterior: Annealing
+    prior: Annealing
+    sampled: Estimate | None
+
+    def at(self, level: int, rows: Tensor, *, at_prior: bool) -> Checked:
+        """The reported run of rows from a start, and its judges."""
+        start, other = (self.prior, self.posterior) if at_prior else (self.posterior, self.prior)
+        estimate = self._anneal("annealing", rows, start, 1, level)
+        same = Judgement.of(self._anneal("check", rows, start, OF_SAME_START, level))
+        another = Judgement.of(self._anneal("check", rows, other, OF_OTHER_START, level))
+        if not at_prior and self.sampled is not None:
+            sampled = self.sampled.of(rows)
+            found = Judgement.of(sampled)
+            another = found.where(sampled.well_founded & ~another.exceeds(found), another)
+        reported = Judgement.of(estimate)
+        return Checked(
+            estimate,
+            same,
+            another,
+            torch.full((len(rows),), at_prior),
+            torch.full((len(rows),), level),
+            same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES),
+            self.posterior,
+            len(rows) * self.cost(estimate.samples, level),
+        )
+
+    def _anneal(self, role: str, rows: Tensor, start: Annealing, of_temperatures: float, level: int) -> Estimate:
+        """By a stream that no other run of a row has. Of "annealing" draws are shared with importance sampling."""
+        T = max(2, round(of_temperatures * start.temperatures * FACTOR**level))
+        place = {("annealing", "posterior"): "", ("check", "posterior"): " from q"}.get((role, start.start), " from the prior")
+        length = f", {FACTOR**level} times as long" if level else ""
+        return self.run(f"{role}{place}{length}", rows, replace(start, temperatures=T))
+
+    def cost(self, S: int, level: int) -> int:
+        """Gradients of the generative network for a row, its judges included."""
+        T = self.posterior.temperatures * FACTOR**level
+        return round(S * T * self.posterior.leapfrog_steps * (1 + OF_SAME_START + OF_OTHER_START))
+
+    def better_from_prior(self, checked: Checked) -> Tensor:
+        """By the judges, for which rows the prior is the better start, (N,). Where sampling may be a judge, q stays."""
+        better = checked.other_start.beats(checked.same_start, OF_OTHER_START / OF_SAME_START)
+        better = better ^ checked.at_prior.to(better.device)
+        return better if self.sampled is None else better & ~self.sampled.well_founded
 
 
-def _cost(S: int, posterior: Annealing, level: int) -> int:
-    """Gradients of the generative network for a row, its judges included."""
-    T = posterior.temperatures * FACTOR**level
-    return round(S * T * posterior.leapfrog_steps * (1 + OF_POSTERIOR + OF_PRIOR))
-
-
-def _agree(a: Estimate, b: Estimate) -> Tensor:
-    """Whether |a - b| and twice its Monte Carlo error make at most a nat, (N,); not where there is no such error."""
-    error = (a.monte_carlo_variance + b.monte_carlo_variance).sqrt()
-    return (a.log_likelihood - b.log_likelihood).abs() + 2 * error <= BETWEEN_JUDGES
-
-
-def _confirmed(estimate: Estimate, a: Estimate, b: Estimate) -> Tensor:
-    """Whether an estimate lies likewise near the mean of two judges, (N,)."""
-    judged = torch.logaddexp(a.log_likelihood, b.log_likelihood) - math.log(2)
-    error = (estimate.monte_carlo_variance + (a.monte_carlo_variance + b.monte_carlo_variance) / 4).sqrt()
-    return (estimate.log_likelihood - judged).abs() + 2 * error <= FROM_JUDGES
-
-
-def _disputed(checked: Checked) -> Tensor:
-    """Places of the rows on which the judges disagree, those that differ most first; none where no errors are known."""
-    a, b = checked.from_posterior, checked.from_prior
-    if not len(a.leave_one_out):
-        return torch.arange(0)
-    difference = (a.log_likelihood - b.log_likelihood).abs().nan_to_num(math.inf)
-    order = difference.argsort(descending=True, stable=True).cpu()
-    return order[~_agree(a, b).cpu()[order]]
-
-
-def _replaced(checked: Checked, rows: Tensor, by: Checked) -> Checked:
-    """With other results of some rows; acceptance rates stay those of the first runs."""
-    parts = {
-        name: getattr(checked, name).replaced(rows, getattr(by, name)) for name in ("estimate", "from_posterior", "from_prior")
-    }
-    level, settled = checked.level.index_copy(0, rows, by.level), checked.settled.clone()
-    settled[rows] = by.settled
-    return replace(checked, **parts, level=level, settled=settled, decoder_runs=checked.decoder_runs + by.decoder_runs)
+def _disputed(checked: Checked, rows: Tensor) -> Tensor:
+    """Those of some rows on which the judges disagree, those that differ most first; none where no errors are known."""
+    if not len(checked.estimate.leave_one_out):
+        return rows[:0]
+    same, other = (Judgement(*(part[rows].cpu() for part in judge)) for judge in (checked.same_start, checked.other_start))
+    difference = (same.log_likelihood - other.log_likelihood).abs().nan_to_num(math.inf)
+    order = difference.argsort(descending=True, stable=True)
+    return rows[order[~same.agrees(other)[order]]]

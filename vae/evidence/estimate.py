@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], object]
 LEAST_EFFECTIVE_SAMPLES = 10
+WELL_FOUNDED = 100  # effective samples, from which on an estimate of a row is held against another
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,25 @@ class Estimate:
         """Examples whose Monte Carlo error means little: Pareto k above the threshold, or too few effective samples."""
         few = ~(self.effective_sample_size >= self.least_effective_sample_size)
         return (self.pareto_k > self.pareto_threshold) | few
+
+    @property
+    def well_founded(self) -> Tensor:
+        """Examples with 100 effective samples or more, (N,): by them another estimate can be judged."""
+        return self.effective_sample_size >= WELL_FOUNDED
+
+    def or_better(self, other: Estimate) -> Estimate:
+        """Of each row this, or another estimate where that has more effective samples."""
+        rows = (other.effective_sample_size > self.effective_sample_size).nonzero()[:, 0]
+        return self.replaced(rows, other.of(rows))
+
+    def shifted(self, by: Tensor) -> Estimate:
+        """With something added to each row's log-likelihood, (N,)."""
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + by,
+            leave_one_out=self.leave_one_out + by,
+            ladder={samples: values + by for samples, values in self.ladder.items()},
+        )
 
     def of(self, rows: Tensor) -> Estimate:
         """Of some rows, at positions (n,)."""

@@ -7,6 +7,7 @@ pi_0(z)^(1 - beta) p(y, z)^beta. Latents have shape (C, N, K): C chains for each
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from vae.chains import Chain
 from vae.conditionals import Posterior
 from vae.distributions import DiagonalNormal
 from vae.evidence.density import paired
-from vae.latent_distributions import LatentDistribution, normal_log_prob
+from vae.evidence.frame import Frame, frame_of
+from vae.latent_distributions import FullNormal, LatentDistribution, normal_log_prob
 
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
@@ -94,9 +96,21 @@ class Path:
             (gradient,) = torch.autograd.grad(log_likelihood, z, torch.ones_like(log_likelihood))
         return log_likelihood.detach(), gradient
 
-    def scale(self, beta: float) -> Tensor:
-        """The positions' scale (N, K): the standard deviations if the posterior were q; a function of y alone."""
-        return ((1 - beta) / self.start.variance + beta / self.q.variance).rsqrt()
+    @property
+    def centre(self) -> Tensor:
+        """The position of the mean of q(z|y), (N, K)."""
+        return self.q.mean
+
+    @property
+    def whitening(self) -> tuple[Tensor, Tensor]:
+        """The mean (N, K) of the start's positions, and a root L (N, K, K) of their covariance L L'."""
+        root = self.start.scale_tril if isinstance(self.start, FullNormal) else self.start.stddev.diag_embed()
+        return self.start.mean, root
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The posteriors' shapes."""
+        return frame_of(self)
 
 
 class PathOfNoise(Path):
@@ -133,9 +147,15 @@ class PathOfNoise(Path):
     def gradient(self, z: Tensor, beta: float) -> Tensor:
         return self.at(z).gradient(beta)
 
+    @property
     @override
-    def scale(self, beta: float) -> Tensor:
-        return super().scale(beta) / self.start.stddev
+    def centre(self) -> Tensor:
+        return self.start.to_noise(self.q.mean)
+
+    @property
+    @override
+    def whitening(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(self.q.mean), torch.ones_like(self.q.mean).diag_embed()
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,7 @@ class Transition:
     Attributes:
         path: The annealed densities.
         beta: Which of them.
-        step_size: In units of the positions' scale.
+        step_size: In standard deviations, which the path's frame says.
         leapfrog_steps: Steps of the leapfrog integrator.
     """
 
@@ -171,10 +191,10 @@ class Transition:
         return Point(*chosen), accepted
 
     def _leapfrog(self, point: Point, momentum: Tensor) -> tuple[Point, Tensor]:
-        scale = self.step_size * self.path.scale(self.beta)
-        z, momentum = point.z, torch.addcmul(momentum, scale, point.gradient(self.beta), value=0.5)
+        path, frame, beta, h = self.path, self.path.frame, self.beta, self.step_size
+        z, momentum = point.z, momentum + h / 2 * frame.force(point.gradient(beta), beta)
         for _ in range(self.leapfrog_steps - 1):
-            z = torch.addcmul(z, scale, momentum)
-            momentum = torch.addcmul(momentum, scale, self.path.gradient(z, self.beta))
-        point = self.path.at(torch.addcmul(z, scale, momentum))
-        return point, torch.addcmul(momentum, scale, point.gradient(self.beta), value=0.5)
+            z = z + h * frame.displacement(momentum, beta)
+            momentum = momentum + h * frame.force(path.gradient(z, beta), beta)
+        point = path.at(z + h * frame.displacement(momentum, beta))
+        return point, momentum + h / 2 * frame.force(point.gradient(beta), beta)

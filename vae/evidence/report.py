@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from vae.evidence import clusters
-from vae.evidence.estimate import Estimate, MeanWithError, jackknife_variance
+from vae.evidence.estimate import WELL_FOUNDED, Estimate, MeanWithError, jackknife_variance
 
 PREFERENCE = ("exact", "annealed", "importance", "prior")
 TOLERANCE = 0.2  # nats
 ACCEPTANCE = (0.4, 0.98)
 LARGEST_SHARE = 0.05  # of unreliable rows
 FALSE_ALARM = 0.01  # of the rule on other estimates that may be noisy
-WELL_FOUNDED = 100  # effective samples, from which on another estimate of a row is held against the reported one
 CONFIDENCE = 0.95  # of the bound on rows that were not looked at
+LEAST_SETTLED = 1 / 2  # of the simulated rows
 NAMED = 10  # rows that a reason lists
 
 
@@ -82,7 +82,7 @@ class Evidence:
     """What the verdict on annealing rests on.
 
     Attributes:
-        gap: Upper minus lower bound on simulated data.
+        gap: Upper minus lower bound on simulated data, of the settled rows.
         start_difference: Annealing from q minus from the prior, on every annealed row.
         temperature_difference: Annealing with T minus with T / 2 temperatures, likewise.
         acceptance: Mean acceptance rate of each range of temperatures.
@@ -91,6 +91,7 @@ class Evidence:
         disputed: How many annealed rows' judges disagreed at first, settled since or not.
         rows: N, the rows that the mean is of.
         looked_at: How many of them were annealed.
+        simulated_settled: Share of the simulated rows that are settled.
         unit: What these three count: rows, or groups of rows that may depend on each other.
         excess: By other estimator, log of the mean over rows of exp(its estimate - the reported one), see `excess`.
         surplus: By other estimator, what it is higher by where it is well founded, see `surplus`.
@@ -105,6 +106,7 @@ class Evidence:
     disputed: int
     rows: int
     looked_at: int
+    simulated_settled: float = 1.0
     unit: str = "rows"
     excess: Mapping[str, float] = field(default_factory=dict)
     surplus: Mapping[str, MeanWithError] = field(default_factory=dict)
@@ -151,7 +153,7 @@ def surplus(other: Estimate, reported: Estimate) -> MeanWithError:
     That is where it rests on fewer than 100 effective samples. Both are too low in expectation, so that a surplus beyond its
     error is what the reported ones lack at the least.
     """
-    rows, N = other.effective_sample_size >= WELL_FOUNDED, len(other.log_likelihood)
+    rows, N = other.well_founded, len(other.log_likelihood)
     difference = (other.log_likelihood - reported.log_likelihood).where(rows, 0.0)
     without = other.leave_one_out.where(rows, 0.0)
     if other.shared_draws:
@@ -180,9 +182,10 @@ def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERAN
     The rules for annealing are tests of equivalence: with e the tolerance in nats, |mean| + 2 SE < e for the gap of the bounds
     on simulated data, and for paired differences between starts and between T and T / 2 temperatures (more than 2 SE where
     rows or groups are few). So what is not known well enough fails. Further, every annealed row is settled; under 5 % have
-    chains with an effective sample size below C / 4; every range of temperatures accepts between 0.4 and 0.98 of its
-    proposals; and no other estimate, all of which are too low in expectation, is higher: neither by more than chance allows
-    at a false-alarm rate of 1 %, nor, where it is well founded, by three of its errors and maybe the tolerance.
+    chains with an effective sample size below C / 4; at least half of the simulated rows are settled, of which the gap is;
+    every range of temperatures accepts between 0.4 and 0.98 of its proposals; and no other estimate, all of which are too low
+    in expectation, is higher: neither by more than chance allows at a false-alarm rate of 1 %, nor, where it is well founded,
+    by three of its errors and maybe the tolerance.
     """
     if reported == "exact":
         return Verdict(tolerance=tolerance)
@@ -209,6 +212,11 @@ def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
                 f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + 2 SE must be below "
                 f"{tolerance:g}: {remedy}"
             )
+    if not evidence.simulated_settled >= LEAST_SETTLED:
+        yield (
+            f"only {evidence.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
+            "temperatures, or what may be spent on rows that are not (extra)"
+        )
     yield from _acceptance(evidence)
     poor = evidence.unreliable.double().mean().item()
     if not poor < LARGEST_SHARE:
