@@ -236,6 +236,7 @@ class Report:
             "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
             "examples": len(bounds.lower.log_likelihood),
             "settled_share": bounds.settled_share,
+            "decoder_runs": bounds.decoder_runs,
             "lower": _entry(MeanWithError.of(bounds.lower.log_likelihood), bounds.lower),
             "upper": _entry(MeanWithError.of(bounds.upper.log_likelihood), bounds.upper),
             "diagnostics": _diagnostics(bounds.lower),

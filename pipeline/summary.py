@@ -112,8 +112,9 @@ def _settled(annealed: dict[str, Any]) -> str:
     """How many rows' checks agree, and how many were run longer for that."""
     diagnostics, n = annealed["diagnostics"], annealed["examples"]
     settled, longer = n - len(diagnostics["unsettled_rows"]), sum(diagnostics["rows_by_level"][1:])
+    most = len(diagnostics["rows_by_level"]) - 1
     count = f"all {n}" if settled == n else f"{settled} of {n}"
-    return f"  {count} annealed rows are settled; {longer} ran longer, with 4 or 16 times the temperatures"
+    return f"  {count} annealed rows are settled; {longer} ran longer, with up to {4**most} times the temperatures"
 
 
 def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:

@@ -29,12 +29,14 @@ class Bounds:
         lower: By annealing forward.
         upper: By annealing in reverse, from the latents that made the rows.
         settled: Which rows' checks agree, (N,), where they were checked as test rows are; None where they were not.
+        decoder_runs: Gradients of the generative network, where they were.
     """
 
     y: Tensor
     lower: Estimate
     upper: Estimate
     settled: Tensor | None = None
+    decoder_runs: int = 0
 
     @property
     def gap(self) -> MeanWithError:
@@ -110,7 +112,7 @@ def settled_bounds(
         sampled: Of these rows by sampling from the prior; see `settle`.
     """
     checked = settle(forward, len(y), posterior, prior, extra=extra, sampled=sampled)
-    parts, order = [], []
+    parts, order, runs = list[Estimate](), list[Tensor](), checked.decoder_runs
     for level, at_prior in product(checked.level.unique().tolist(), (False, True)):
         if len(rows := ((checked.level == level) & (checked.at_prior == at_prior)).nonzero()[:, 0]):
             start = prior if at_prior else posterior
@@ -118,7 +120,8 @@ def settled_bounds(
             found = reverse(f"in reverse, {FACTOR**level} times as long", rows, longer)
             parts.append(replace(found, acceptance=found.acceptance[:0]))  # whose ranges are as many as temperatures allow
             order.append(rows)
-    return Bounds(y, checked.estimate, join(parts).of(torch.cat(order).argsort()), checked.settled)
+            runs += len(rows) * found.samples * longer.temperatures * longer.leapfrog_steps
+    return Bounds(y, checked.estimate, join(parts).of(torch.cat(order).argsort()), checked.settled, runs)
 
 
 def simulated_rows(vae: LatentModel, N: int, *, missing: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:

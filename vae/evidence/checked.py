@@ -3,10 +3,11 @@
 Three independent runs anneal each row: one that is reported, from q(z|y) with T temperatures, and two judges, one from the
 same start with T / 2 and one from the other, the prior, with 2 T, as it is the weaker one. A row is *settled* where the judges
 agree within 1 nat, two Monte Carlo errors included, and the reported run lies within 2 nats of their mean. Rows on which the
-judges disagree run again with 4 T, 16 T and 64 T; and where the judge from the prior did better, the starts change places, as
-they should where q is narrow and far off. What decides on that is the judges' noise alone: a choice by the reported run's own
-weights would bias it, so that E[exp(estimate)] = p(y) would no longer hold. That is also why the reported run is held to a
-wider limit than the judges: its noise may leave a row unsettled, but must hardly ever do so.
+judges disagree, by that or by a quarter of a nat more than their errors, run again with 4 T, 16 T and 64 T; and where the
+judge from the prior did better, the starts change places, as they should where q is narrow and far off. What decides on that
+is the judges' noise alone: a choice by the reported run's own weights would bias it, so that E[exp(estimate)] = p(y) would no
+longer hold. That is also why the reported run is held to a wider limit than the judges: its noise may leave a row unsettled,
+but must hardly ever do so.
 
 Sampling from the prior is a judge too, of rows for which it is well founded: many narrow modes stop chains, but not draws.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LEVELS, FACTOR = 4, 4  # T, 4 T, 16 T and 64 T temperatures
 BETWEEN_JUDGES, FROM_JUDGES = 1.0, 2.0  # nats that the runs of a settled row may differ by
+SURE = 0.25  # nats beyond their errors, from which on judges disagree although within a nat
 OF_SAME_START, OF_OTHER_START = 1 / 2, 2  # the judges' temperatures over those of the reported run
 
 Run = Callable[[str, Tensor, Annealing], Estimate]  # stream of the noise, positions of rows (n,), how to anneal
@@ -68,9 +70,9 @@ class Judgement(NamedTuple):
         """Whether the difference and twice its Monte Carlo error are within a limit, (N,); not where an error is unknown."""
         return (self.log_likelihood - other.log_likelihood).abs() + 2 * self._error(other) <= limit
 
-    def exceeds(self, other: Judgement) -> Tensor:
-        """Whether this is higher by more than two errors, (N,)."""
-        return self.log_likelihood - other.log_likelihood > 2 * self._error(other)
+    def exceeds(self, other: Judgement, by: float = 0.0) -> Tensor:
+        """Whether this is higher by so many nats and more than two errors, (N,)."""
+        return self.log_likelihood - other.log_likelihood > by + 2 * self._error(other)
 
     def beats(self, other: Judgement, temperatures: float) -> Tensor:
         """Whether this finds more, (N,), or as much with less noise than having so many times the temperatures explains."""
@@ -89,6 +91,7 @@ class Checked:
         same_start: The judge from the same start, with half the temperatures.
         other_start: The judge from the other start, with twice the temperatures, or sampling from the prior.
         at_prior: Whether the reported run starts at the prior, and the judge of the other start at q, booleans (N,).
+        to_change: Whether the other start did better by the annealing judges, so that starts change places next time, (N,).
         level: How often a row's temperatures were raised fourfold, integers (N,).
         settled: Whether its runs agree, (N,).
         settings: How the reported run annealed at first, with step sizes.
@@ -99,6 +102,7 @@ class Checked:
     same_start: Judgement
     other_start: Judgement
     at_prior: Tensor
+    to_change: Tensor
     level: Tensor
     settled: Tensor
     settings: Annealing
@@ -127,7 +131,7 @@ class Checked:
         }
         flags = {
             name: (old := getattr(self, name)).index_copy(0, rows.to(old.device), getattr(by, name))
-            for name in ("at_prior", "level", "settled")
+            for name in ("at_prior", "to_change", "level", "settled")
         }
         return replace(self, **parts, **flags, decoder_runs=self.decoder_runs + by.decoder_runs)
 
@@ -193,9 +197,9 @@ def settle(
     rows = _disputed(checked, torch.arange(N))
     for level in range(1, LEVELS):
         rows = rows[: int(left / levels.cost(checked.estimate.samples, level))].sort().values
-        better = levels.better_from_prior(checked).cpu()
+        better_at_prior = checked.at_prior ^ checked.to_change
         for at_prior in (False, True):
-            if len(some := rows[better[rows] == at_prior]):
+            if len(some := rows[better_at_prior[rows] == at_prior]):
                 again = levels.at(level, some, at_prior=at_prior)
                 left -= again.decoder_runs
                 checked = checked.replaced(some, again)
@@ -218,7 +222,8 @@ class _Levels:
         estimate = self._anneal("annealing", rows, start, 1, level)
         same = Judgement.of(self._anneal("check", rows, start, OF_SAME_START, level))
         another = Judgement.of(self._anneal("check", rows, other, OF_OTHER_START, level))
-        if not at_prior and self.sampled is not None:
+        to_change = another.beats(same, OF_OTHER_START / OF_SAME_START).cpu()
+        if self.sampled is not None:
             sampled = self.sampled.of(rows)
             found = Judgement.of(sampled)
             another = found.where(sampled.well_founded & ~another.exceeds(found), another)
@@ -228,6 +233,7 @@ class _Levels:
             same,
             another,
             torch.full((len(rows),), at_prior),
+            to_change,
             torch.full((len(rows),), level),
             same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES),
             self.posterior,
@@ -246,18 +252,13 @@ class _Levels:
         T = self.posterior.temperatures * FACTOR**level
         return round(S * T * self.posterior.leapfrog_steps * (1 + OF_SAME_START + OF_OTHER_START))
 
-    def better_from_prior(self, checked: Checked) -> Tensor:
-        """By the judges, for which rows the prior is the better start, (N,). Where sampling may be a judge, q stays."""
-        better = checked.other_start.beats(checked.same_start, OF_OTHER_START / OF_SAME_START)
-        better = better ^ checked.at_prior.to(better.device)
-        return better if self.sampled is None else better & ~self.sampled.well_founded
-
 
 def _disputed(checked: Checked, rows: Tensor) -> Tensor:
-    """Those of some rows on which the judges disagree, those that differ most first; none where no errors are known."""
+    """Those of some rows on which the judges disagree, by a nat or for sure, most first; none where no errors are known."""
     if not len(checked.estimate.leave_one_out):
         return rows[:0]
     same, other = (Judgement(*(part[rows].cpu() for part in judge)) for judge in (checked.same_start, checked.other_start))
     difference = (same.log_likelihood - other.log_likelihood).abs().nan_to_num(math.inf)
     order = difference.argsort(descending=True, stable=True)
-    return rows[order[~same.agrees(other)[order]]]
+    disputed = ~same.agrees(other) | same.exceeds(other, SURE) | other.exceeds(same, SURE)
+    return rows[order[disputed[order]]]

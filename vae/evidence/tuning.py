@@ -23,15 +23,14 @@ KNOTS = 129
 EVEN = 0.1  # share of the temperatures that stay where they were
 SMALLEST_BETA, GRID = 1e-14, 4000
 LEAST_UPDATES = 20  # of each range's step size
-LEAST_ACCEPTANCE, MOST_ACCEPTANCE = 0.8, 0.95  # that step sizes aim at
-ADAPTATION = 1.0
+LEAST_TARGET, ADAPTATION = 0.8, 1.0
 
 
 @torch.no_grad()
 def tune_step_sizes(
     vae: LatentModel, y: Tensor | None = None, *, annealing: Annealing | None = None, seed: int = 0, advance: Advance = ignore
 ) -> Annealing:
-    """``annealing`` with step sizes that accept 80 to 95 % of proposals, and temperatures where weights spread, on pilot rows.
+    """``annealing`` with step sizes that accept 80 % or more of the proposals, and temperatures where weights spread.
 
     Step sizes adapt, one for each range of temperatures, while pilot chains with their own noise run, and are then frozen:
     adapted inside the chains that count they would bias the weights. Temperatures are spaced so that each adds as much to the
@@ -88,13 +87,13 @@ def _quarter_period(leapfrog_steps: int) -> float:
 
 
 def _target(K: int, leapfrog_steps: int) -> float:
-    """The acceptance rate of trajectories of a quarter of a period in K dimensions, within limits.
+    """The acceptance rate of trajectories of a quarter of a period in K dimensions, or 80 % if that is less.
 
     The leapfrog integrator's energy errs by h^2 / 8 (|z'|^2 - |z|^2), and a proposal whose energy errs normally with variance
     2 m about m is accepted with probability erfc(sqrt(m) / 2) (Neal 2011, section 5.4.3).
     """
     rate = math.erfc(math.sqrt(2 * K) * _quarter_period(leapfrog_steps) ** 2 / 16)
-    return min(max(rate, LEAST_ACCEPTANCE), MOST_ACCEPTANCE)
+    return max(rate, LEAST_TARGET)
 
 
 def _spread(point: Point) -> float:
