@@ -14,7 +14,18 @@ from torch import Tensor
 
 from tests.anchors import LinearGaussian, set_affine, within_error
 from vae import VAE
-from vae.evidence import Annealing, Checked, Estimate, annealed_importance_sampling, assess, checked_annealing, settle
+from vae.evidence import (
+    Annealing,
+    Checked,
+    Estimate,
+    annealed_importance_sampling,
+    assess,
+    checked_annealing,
+    reverse_annealing,
+    settle,
+    settled_bounds,
+    simulated_rows,
+)
 from vae.evidence.checked import BETWEEN_JUDGES
 
 FEW = Annealing(temperatures=4, leapfrog_steps=1, step_sizes=(0.5,))
@@ -91,7 +102,13 @@ def test_sound_rows_are_settled_and_an_outlier_is_not_lost() -> None:
     model = LinearGaussian(2, 4, 0.1, widen=1.0, N=20)
     y = model.y.clone()
     y[7] = 60.0
-    few: dict[str, Any] = {"annealing": Annealing(60), "bounds_examples": 10, "prior_samples": 1000, "samples": 100}
+    few: dict[str, Any] = {
+        "annealing": Annealing(60),
+        "extra": 1.0,
+        "bounds_examples": 10,
+        "prior_samples": 1000,
+        "samples": 100,
+    }
     found = assess(model.vae.float(), y.float(), pilot=model.y.float(), **few)
     errors = found.log_likelihood.numpy() - model.log_density(y)
     settled = found.checked.settled.numpy()
@@ -150,3 +167,83 @@ def test_what_prior_sampling_finds_and_annealing_does_not_is_seen() -> None:
     found = assess(vae, y, annealing=Annealing(30), bounds_examples=10, samples=100, prior_samples=20_000)
     assert (exact - found.log_likelihood.numpy()).mean() > 0.4
     assert any("prior sampling is higher than annealing" in reason for reason in found.verdict.reasons)
+
+
+def test_starts_change_places_by_the_judges_noise_alone() -> None:
+    """q lies beside the posterior: some of 3,000 repeats of a row go on from the prior, without a bias.
+
+    E[exp(estimate - exact)] = 1, false-alarm rate 6e-5.
+    """
+    model = LinearGaussian(2, 6, 0.3, widen=1.0, N=2)
+    with torch.no_grad():
+        model.vae.inference.network[0].bias[:2] += 0.5
+    y = model.y[:1].expand(N, -1)
+
+    def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return annealed_importance_sampling(model.vae, y[rows], 10, annealing=annealing, stream=stream, ids=rows)
+
+    checked = settle(run, N, FEW, replace(FEW, start="prior"), extra=3.0)
+    assert 0.05 < checked.at_prior.double().mean() < 0.95
+    assert within_error(share_of_exact(checked.estimate.log_likelihood, model.log_likelihood[0]), 1.0)
+    other = checked.estimate.log_likelihood - checked.other_start.log_likelihood
+    torch.testing.assert_close(checked.start_difference, torch.where(checked.at_prior, -other, other))
+
+
+def estimates(values: list[float], error: float, effective: float = 16.0) -> Estimate:
+    """Of rows, each with that Monte Carlo error."""
+    loo = torch.linspace(-1, 1, 10, dtype=torch.float64)
+    spread = loo * error / (loo.square().sum() * 0.9).sqrt()
+    values_ = torch.tensor(values, dtype=torch.float64)
+    full = torch.full_like(values_, effective)
+    return Estimate(values_, full, 16, values_ + spread[:, None], False, torch.full_like(values_, torch.nan))
+
+
+@pytest.mark.parametrize(
+    ("from_prior", "effective", "settled"),
+    [(-32.0, 1000.0, True), (-32.0, 99.0, False), (0.1, 1000.0, True), (0.1, 99.0, True), (32.0, 1000.0, False)],
+)
+def test_sampling_judges_where_it_is_well_founded_and_not_lower(from_prior: float, effective: float, settled: bool) -> None:
+    def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        value = 0.0 if annealing.start == "posterior" else from_prior
+        return estimates([value] * len(rows), 0.01)
+
+    sampled = estimates([0.05, 0.05], 0.01, effective)
+    checked = settle(run, 2, FEW, replace(FEW, start="prior"), extra=200.0, sampled=sampled)
+    assert (checked.settled == settled).all()
+    assert (checked.level == (0 if settled else 3)).all()
+
+
+def test_rows_repeat_where_judges_differ_for_sure_although_within_a_nat() -> None:
+    """By half a nat with errors of 0.01 they do, with errors of 0.12 they do not."""
+
+    for error, level in ((0.01, 1), (0.12, 0)):
+
+        def run(stream: str, rows: Tensor, annealing: Annealing, error: float = error) -> Estimate:
+            return estimates([-0.5 if stream == "check from q" else 0.0], error)
+
+        assert settle(run, 1, FEW, replace(FEW, start="prior"), extra=6.0).level.tolist() == [level]
+
+
+def test_bounds_of_rows_that_are_checked_hold_the_exact_value_between_them() -> None:
+    """E[exp(lower - exact)] = E[exp(exact - upper)] = 1 over 2,000 simulated rows of which some repeat. Rates 6e-5 each."""
+    model = LinearGaussian(2, 6, 0.3, widen=0.5, N=2)
+    y, z = simulated_rows(model.vae, 2000, seed=3)
+    prior = replace(FEW, start="prior")
+    asked = []
+
+    def forward(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return annealed_importance_sampling(model.vae, y[rows], 10, annealing=annealing, stream=stream, ids=rows)
+
+    def reverse(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        asked.append((annealing.start, annealing.temperatures))
+        return reverse_annealing(model.vae, y[rows], z[rows], 10, annealing=annealing, stream=stream, ids=rows)
+
+    bounds = settled_bounds(y, forward, reverse, FEW, prior, extra=2.0)
+    exact = torch.tensor(model.log_density(y))
+    assert {("posterior", 4), ("posterior", 16)} <= set(asked)
+    assert within_error((bounds.lower.log_likelihood - exact).exp(), 1.0)
+    assert within_error((exact - bounds.upper.log_likelihood).exp(), 1.0)
+    assert bounds.settled is not None
+    assert 0 < bounds.settled_share < 1
+    gaps = (bounds.upper.log_likelihood - bounds.lower.log_likelihood)[bounds.settled]
+    assert bounds.gap.mean == pytest.approx(gaps.mean().item())
