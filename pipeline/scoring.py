@@ -188,7 +188,11 @@ class Scoring:
         return known.minus(unseen), len(compared)
 
     def _bounds(self, scores: Scores) -> Scores:
-        """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are."""
+        """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are.
+
+        They are not repeated where test rows are not settled, as nothing could be gained by that.
+        """
+        in_vain = scores.annealed is not None and not scores.annealed.checked.settled.all()
         gaps = self.test.isnan()
         y, z = simulated_rows(self.vae, self._annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
 
@@ -204,7 +208,7 @@ class Scoring:
             reverse,
             self._tuned("posterior"),
             self._tuned("prior"),
-            extra=self._annealing.extra,
+            extra=0.0 if in_vain else self._annealing.extra,
             sampled=self._wide("simulated rows, sampling from a wide prior", y),
         )
         return replace(scores, bounds=bounds)

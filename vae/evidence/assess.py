@@ -114,7 +114,8 @@ def assess(
         of_these = prior_sampling(vae, simulated, prior_samples, seed=seed)
     sampled = others["prior sampling"].or_better(others["sampling from a wide prior"])
     checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
-    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=extra, sampled=of_these)
+    more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
+    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
     return Assessment(checked, bounds, others, verdict("annealed", evidence(checked, bounds, others), tolerance))
 
 
