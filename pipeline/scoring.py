@@ -124,11 +124,9 @@ class Scoring:
     def _prior(self, scores: Scores) -> Scores:
         S = self.settings.prior_samples
         smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
-        with self._task("prior sampling", S) as advance, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the summary says how far off it is
-            estimate = self._piece(
-                "prior", advance, S, lambda: prior_sampling(self.vae, self.test, S, seed=self.seed, advance=advance)
-            )
+        estimate = self._sampled("prior sampling", self.test)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
         return replace(scores, prior=estimate, prior_ladder=tuple(ladder))
 
@@ -155,7 +153,7 @@ class Scoring:
         def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
-        wide = self._wide("sampling from a wide prior", self.test[subset])
+        wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
         sampled = scores.prior.of(subset).or_better(wide) if scores.prior else wide
         starts = self._tuned("posterior"), self._tuned("prior")
         checked = settle(run, n, *starts, extra=self._annealing.extra, sampled=sampled)
@@ -169,11 +167,12 @@ class Scoring:
         )
         return replace(scores, annealed=annealed)
 
-    def _wide(self, what: str, rows: Tensor) -> Estimate:
+    def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
         S = self.settings.prior_samples
-        with self._task(what, S) as advance:
+        with self._task(what, S) as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the summary says how far off it is
             return self._piece(
-                what, advance, S, lambda: prior_sampling(self.vae, rows, S, widen=WIDE, seed=self.seed, advance=advance)
+                what, advance, S, lambda: prior_sampling(self.vae, rows, S, widen=widen, seed=self.seed, advance=advance)
             )
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
@@ -209,7 +208,7 @@ class Scoring:
             self._tuned("posterior"),
             self._tuned("prior"),
             extra=0.0 if in_vain else self._annealing.extra,
-            sampled=self._wide("simulated rows, sampling from a wide prior", y),
+            sampled=self._sampled("simulated rows, prior sampling", y),
         )
         return replace(scores, bounds=bounds)
 

@@ -114,7 +114,8 @@ def _settled(annealed: dict[str, Any]) -> str:
     settled, longer = n - len(diagnostics["unsettled_rows"]), sum(diagnostics["rows_by_level"][1:])
     most = len(diagnostics["rows_by_level"]) - 1
     count = f"all {n}" if settled == n else f"{settled} of {n}"
-    return f"  {count} annealed rows are settled; {longer} ran longer, with up to {4**most} times the temperatures"
+    repeated = f"; {longer} ran longer, with up to {4**most} times the temperatures" if longer else ""
+    return f"  {count} annealed rows are settled{repeated}"
 
 
 def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:

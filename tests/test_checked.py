@@ -210,7 +210,7 @@ def test_sampling_judges_where_it_is_well_founded_and_not_lower(from_prior: floa
     sampled = estimates([0.05, 0.05], 0.01, effective)
     checked = settle(run, 2, FEW, replace(FEW, start="prior"), extra=200.0, sampled=sampled)
     assert (checked.settled == settled).all()
-    assert (checked.level == (0 if settled else 3)).all()
+    assert (checked.level == (0 if settled else 2)).all()
 
 
 def test_rows_repeat_where_judges_differ_for_sure_although_within_a_nat() -> None:

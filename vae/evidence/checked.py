@@ -3,7 +3,7 @@
 Three independent runs anneal each row: one that is reported, from q(z|y) with T temperatures, and two judges, one from the
 same start with T / 2 and one from the other, the prior, with 2 T, as it is the weaker one. A row is *settled* where the judges
 agree within 1 nat, two Monte Carlo errors included, and the reported run lies within 2 nats of their mean. Rows on which the
-judges disagree, by that or by a quarter of a nat more than their errors, run again with 4 T, 16 T and 64 T; and where the
+judges disagree, by that or by a quarter of a nat more than their errors, run again with 4 T, then 16 T; and where the
 judge from the prior did better, the starts change places, as they should where q is narrow and far off. What decides on that
 is the judges' noise alone: a choice by the reported run's own weights would bias it, so that E[exp(estimate)] = p(y) would no
 longer hold. That is also why the reported run is held to a wider limit than the judges: its noise may leave a row unsettled,
@@ -30,7 +30,7 @@ from vae.evidence.tuning import tune_step_sizes
 if TYPE_CHECKING:
     from vae.latent_model import LatentModel
 
-LEVELS, FACTOR = 4, 4  # T, 4 T, 16 T and 64 T temperatures
+LEVELS, FACTOR = 3, 4  # T, 4 T and 16 T temperatures
 BETWEEN_JUDGES, FROM_JUDGES = 1.0, 2.0  # nats that the runs of a settled row may differ by
 SURE = 0.25  # nats beyond their errors, from which on judges disagree although within a nat
 OF_SAME_START, OF_OTHER_START = 1 / 2, 2  # the judges' temperatures over those of the reported run
