@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository i
 from benchmarks.harness import HIDDEN, IDX_HEADER, LATENT, PIXELS
 from benchmarks.report import Report, options
 from vae import ELBO, VAE
+from vae.distributions.noise import generator
 from vae.evidence import (
     Annealing,
     MeanWithError,
@@ -39,7 +40,6 @@ from vae.evidence import (
     tune_step_sizes,
     two_stage,
 )
-from vae.noise import generator
 
 VALIDATION = 400
 Result = TypeVar("Result")

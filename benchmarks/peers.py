@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Case
 from vae import VAE
+from vae.distributions.noise import DRAWS_PER_BLOCK
 from vae.evidence.estimate import rows_per_chunk
-from vae.networks import Feedforward
-from vae.noise import DRAWS_PER_BLOCK
+from vae.model.networks import Feedforward
 
 
 def pythae_installed() -> bool:

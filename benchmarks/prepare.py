@@ -64,10 +64,10 @@ def generate(path: Path, rows: int) -> None:
 
 def child() -> None:
     """Prepare a file in this process; print what it took as JSON."""
-    from pipeline.columns.passes import surveyed
-    from pipeline.columns.store import store
-    from pipeline.readers import read_blocks
-    from pipeline.sections import Data
+    from pipeline.params.sections import Data
+    from pipeline.reading.columns.kept import store
+    from pipeline.reading.columns.passes import surveyed
+    from pipeline.reading.formats import read_blocks
     from pipeline.stages.prepare import prepare
 
     path, folder, limit = sys.argv[1:]

@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 from benchmarks.report import Report, options
-from pipeline.files import files_in, md5
+from pipeline.base.files import files_in, md5
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = {"hidden": [200], "activation": "tanh"}
@@ -47,7 +47,7 @@ SETTINGS = {
     "evaluate.mixture_components": [1],
 }
 CODE = "from pipeline.stages import evaluate, train; train.main(); evaluate.main()"
-COLD = "from pipeline import compute; compute.FUNCTIONS = (); "
+COLD = "from pipeline.base import compute; compute.FUNCTIONS = (); "
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def _prepared(folder: Path, changes: dict[str, object]) -> Path:
     _write(yaml, workspace / "params.yaml", _changed(yaml.load(ROOT / "params.yaml"), {**SETTINGS, **changes}))
     stages = yaml.load(ROOT / "dvc.yaml")
     for stage in stages["stages"].values():
-        stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")]
+        stage["deps"] = [dep for dep in stage["deps"] if dep.split("/")[0] not in ("pipeline", "vae")]
     _write(yaml, workspace / "dvc.yaml", stages)
     _run(workspace, "from pipeline.stages import prepare; prepare.main()")
     return workspace

@@ -15,11 +15,11 @@ from torch.distributions import kl_divergence
 from benchmarks.harness import LATENT, PIXELS, Case, cpu, medians, model, random_rows
 from benchmarks.loops import Loop
 from benchmarks.report import Report
-from pipeline.compute import use_threads
-from vae.networks import linear
-from vae.noise import of_step
+from pipeline.base.compute import use_threads
+from vae.distributions.noise import of_step
+from vae.model.networks import linear
 from vae.objectives import ELBO, IWAE, Objective
-from vae.vector import VectorAdam, WeightVector
+from vae.training.fast.vector import VectorAdam, WeightVector
 
 SETTINGS: tuple[tuple[int, int | None], ...] = ((20, None), (100, None), (512, None), (100, 5), (100, 50))
 TURN = 10_000  # rows, times draws, of a turn, about

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.files import from_yaml, to_yaml, write_whole
-from pipeline.job import misrecorded
-from pipeline.params import load_params
-from pipeline.readers import check_files
-from pipeline.records import LOCK_FILE, lock_records, locked_record, record_path
-from pipeline.stage import run
-from pipeline.states import Cache
+from pipeline.base.command import run
+from pipeline.base.files import from_yaml, to_yaml, write_whole
+from pipeline.history.states import Cache
+from pipeline.params.params_file import load_params
+from pipeline.reading.formats import check_files
+from pipeline.record.job import misrecorded
+from pipeline.record.records import LOCK_FILE, lock_records, locked_record, record_path
 
 
 def main() -> None:

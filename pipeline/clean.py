@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.environment import main_repository
-from pipeline.saved import leftovers, remove
-from pipeline.stage import command
+from pipeline.base.command import command
+from pipeline.base.environment import main_repository
+from pipeline.record.saved import leftovers, remove
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ Writes ``results/evaluate/``: metrics.json, examples.parquet (a row per test exa
 
 import sys
 
-from pipeline.stage import run_stage
+from pipeline.base.command import run_stage
 
 if __name__ == "__main__":
     sys.exit(run_stage("evaluate", __doc__))

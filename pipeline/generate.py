@@ -5,7 +5,7 @@ Writes ``results/generate/``: samples in the raw file's format, and PNGs.
 
 import sys
 
-from pipeline.stage import run_stage
+from pipeline.base.command import run_stage
 
 if __name__ == "__main__":
     sys.exit(run_stage("generate", __doc__))

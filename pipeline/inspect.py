@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.columns.facts import Facts
-from pipeline.columns.guess import Guess, kinds_of
-from pipeline.columns.oddities import Copies, Extremes, odd_values
-from pipeline.columns.passes import over, surveyed
-from pipeline.columns.store import Store
-from pipeline.files import to_yaml
-from pipeline.kinds import KINDS
-from pipeline.readers import format_of, is_outside, read_blocks, reader_of
-from pipeline.sections import Data, Mixed
-from pipeline.stage import command
+from pipeline.base.command import command
+from pipeline.base.files import to_yaml
+from pipeline.params.sections import Data, Mixed
+from pipeline.reading.columns.facts import Facts
+from pipeline.reading.columns.guess import Guess, kinds_of
+from pipeline.reading.columns.kept import Store
+from pipeline.reading.columns.oddities import Copies, Extremes, odd_values
+from pipeline.reading.columns.passes import over, surveyed
+from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of
+from pipeline.tables.kinds import KINDS
 
 MOST_COLUMNS = 100
 MANY_ZEROS = 0.5  # share of the rows

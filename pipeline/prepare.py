@@ -7,7 +7,7 @@ and schema.json. The raw file is read once; its rows are never all in memory.
 
 import sys
 
-from pipeline.stage import run_stage
+from pipeline.base.command import run_stage
 
 if __name__ == "__main__":
     sys.exit(run_stage("prepare", __doc__))

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from rich.progress import track
 
-from pipeline.contents import Content
-from pipeline.environment import main_repository
-from pipeline.errors import InputError
-from pipeline.records import STAGES, Record, digest, load_lock
-from pipeline.saved import forget, leftovers
-from pipeline.stage import command
-from pipeline.states import Cache, Missing, git_states, run_cache_states, workspace_content
-from pipeline.store import Store
-from pipeline.tracking import watched
+from pipeline.base.command import command
+from pipeline.base.environment import main_repository
+from pipeline.base.errors import InputError
+from pipeline.history.states import Cache, Missing, git_states, run_cache_states, workspace_content
+from pipeline.record.records import STAGES, Record, digest, load_lock
+from pipeline.record.saved import forget, leftovers
+from pipeline.tracking.contents import Content
+from pipeline.tracking.store import Store
+from pipeline.tracking.view import watched
 
 
 def main(arguments: argparse.Namespace) -> None:

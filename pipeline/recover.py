@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 from ruamel.yaml.error import YAMLError
 
-from pipeline import killed
-from pipeline.experiment import git
-from pipeline.files import from_yaml, write_whole
-from pipeline.processes import command, is_dvc
-from pipeline.stage import run
+from pipeline.base.command import run
+from pipeline.base.files import from_yaml, write_whole
+from pipeline.base.processes import command, is_dvc
+from pipeline.record.experiment import git
+from pipeline.repair import killed
 
 RWLOCKS = (killed.TMP / "rwlock", killed.EXPS / "rwlock")
 GIT_LOCKS = ("index.lock", "HEAD.lock", "refs/stash.lock", "logs/refs/stash.lock")

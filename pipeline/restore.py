@@ -14,16 +14,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.checkout import check, fill
-from pipeline.environment import facts, main_repository
-from pipeline.errors import InputError
-from pipeline.records import Record
-from pipeline.run import PATCH_FILE
-from pipeline.stage import command
-from pipeline.states import git_states
-from pipeline.verify import verify
-from pipeline.wanted import Wanted, artifact, find
-from pipeline.worktree import Source, refuse_taken, worktree
+from pipeline.base.command import command
+from pipeline.base.environment import facts, main_repository
+from pipeline.base.errors import InputError
+from pipeline.history.checkout import check, fill
+from pipeline.history.states import git_states
+from pipeline.history.verify import verify
+from pipeline.history.wanted import Wanted, artifact, find
+from pipeline.history.worktree import Source, refuse_taken, worktree
+from pipeline.record.records import Record
+from pipeline.tracking.run import PATCH_FILE
 
 
 def main(arguments: argparse.Namespace) -> None:

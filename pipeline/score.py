@@ -16,22 +16,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.columns.apply import Application
-from pipeline.compute import use_threads
-from pipeline.errors import InputError
-from pipeline.files import MODELS
-from pipeline.labels import condition, nats
-from pipeline.models import check_support, load_model
-from pipeline.moments import Array
-from pipeline.odd_rows import Summary
-from pipeline.readers import read_blocks
-from pipeline.row_files import writing
-from pipeline.schema import Schema, load_schema
-from pipeline.sections import Data
-from pipeline.stage import command
+from pipeline.base.command import command
+from pipeline.base.compute import use_threads
+from pipeline.base.errors import InputError
+from pipeline.base.files import MODELS
+from pipeline.export.odd_rows import Summary
+from pipeline.export.row_files import writing
+from pipeline.model.loading import check_support, load_model
+from pipeline.params.sections import Data
+from pipeline.reading.columns.apply import Application
+from pipeline.reading.formats import read_blocks
+from pipeline.tables.labels import condition, nats
+from pipeline.tables.schema import Schema, load_schema
+from pipeline.tables.statistics import Array
 from vae.bar import progress_bar
 from vae.evidence import importance_sampling, log_likelihood_given_rest, reconstruction_by_column
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 SUFFIXES = (".csv", ".parquet")
 ROWS = 1024  # at a time

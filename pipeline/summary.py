@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.environment import facts
-from pipeline.errors import InputError
-from pipeline.experiment import git
-from pipeline.files import RESULTS, from_yaml
-from pipeline.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
-from pipeline.params import load_params
-from pipeline.records import LOCK_FILE, load_lock, lock_records
-from pipeline.stage import run
-from vae.collapse import usage_lines
+from pipeline.base.command import run
+from pipeline.base.environment import facts
+from pipeline.base.errors import InputError
+from pipeline.base.files import RESULTS, from_yaml
+from pipeline.params.params_file import load_params
+from pipeline.record.experiment import git
+from pipeline.record.records import LOCK_FILE, load_lock, lock_records
+from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
+from vae.training.collapse import usage_lines
 
 NEAR_ONE = 10  # effective samples
 FAR_OFF = "[bold]far too low[/bold]: almost no draw from the prior explains a row"

@@ -6,7 +6,7 @@ metrics.json, curves.png, latents.png.
 
 import sys
 
-from pipeline.stage import run_stage
+from pipeline.base.command import run_stage
 
 if __name__ == "__main__":
     sys.exit(run_stage("train", __doc__))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.baselines import BernoulliMixture, fit_baselines
-from pipeline.kinds import Kind
-from pipeline.marginals import FAMILIES, POSITIVE, IndependentColumns, SharesOfTotal
-from pipeline.schema import Column, Schema
-from pipeline.transforms import Standardize
+from pipeline.evaluation.baselines import BernoulliMixture, fit_baselines
+from pipeline.evaluation.marginals import FAMILIES, POSITIVE, IndependentColumns, SharesOfTotal
+from pipeline.tables.kinds import Kind
+from pipeline.tables.schema import Column, Schema
+from pipeline.tables.transforms import Standardize
 
 
 def schema(*kinds: Kind, **options: Any) -> Schema:

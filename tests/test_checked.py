@@ -26,7 +26,7 @@ from vae.evidence import (
     settled_bounds,
     simulated_rows,
 )
-from vae.evidence.checked import BETWEEN_JUDGES
+from vae.evidence.verdict.checked import BETWEEN_JUDGES
 
 FEW = Annealing(temperatures=4, leapfrog_steps=1, step_sizes=(0.5,))
 N = 3000

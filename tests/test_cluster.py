@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.columns.cluster import ADDRESS
-from pipeline.errors import InputError
-from pipeline.files import md5
+from pipeline.base.errors import InputError
+from pipeline.base.files import md5
+from pipeline.reading.columns.cluster import ADDRESS
 from pipeline.stages import prepare
 from tests.test_program import COLUMNS, big_table
 from tests.workspace import write_params, write_table
@@ -40,7 +40,7 @@ def test_a_cluster_makes_the_same_bytes(
     folder.mkdir(parents=True)
     for number, (first, last) in enumerate(((0, 10), (10, 300), (300, 500))):
         big_table()[first:last].to_parquet(folder / f"{number}.parquet", index=False, row_group_size=70)
-    monkeypatch.setattr("pipeline.readers.base.ROWS", 64)  # of the caller, who cuts the blocks
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 64)  # of the caller, who cuts the blocks
     alone = prepared(**changes)
     monkeypatch.setenv(ADDRESS, address)
     assert prepared(**changes) == alone

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.columns.blocks import survey
-from pipeline.columns.guess import guess
-from pipeline.errors import InputError
-from pipeline.params import load_params
-from pipeline.schema import SPLITS, Column, load_index, load_schema, load_split
+from pipeline.base.errors import InputError
+from pipeline.params.params_file import load_params
+from pipeline.reading.columns.blocks import survey
+from pipeline.reading.columns.guess import guess
 from pipeline.stages import prepare
+from pipeline.tables.schema import SPLITS, Column, load_index, load_schema, load_split
 from tests.workspace import mixed_table, write_params, write_table
 
 ROWS = 40

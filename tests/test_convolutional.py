@@ -13,14 +13,14 @@ import pytest
 import torch
 from scipy.optimize import approx_fprime
 
-from pipeline.errors import InputError
-from pipeline.schema import load_schema
+from pipeline.base.errors import InputError
 from pipeline.stages import evaluate, generate, prepare, train
+from pipeline.tables.schema import load_schema
 from tests.anchors import within_error
 from tests.workspace import write_params
 from vae import VAE
 from vae.evidence import Annealing, annealed_importance_sampling, importance_sampling, prior_sampling
-from vae.networks import Shape
+from vae.model.networks import Shape
 
 SHAPES: list[Shape] = [(1, 1, 1), (2, 3, 1), (5, 7, 3), (8, 8, 1), (9, 4, 3)]
 LAYERS = {"channels": [3, 4], "hidden": [6], "activation": "silu"}

@@ -13,13 +13,13 @@ from tests.anchors import LinearGaussian, rows_for, set_affine, small_vae
 from tests.test_latents import NORMAL, PAIRS, made
 from tests.test_resume import Memory
 from vae import VAE
-from vae.batches import Batches
-from vae.collapse import is_collapsed, usage_lines
-from vae.diagnosis import PATIENCE, ROWS, usage
+from vae.distributions.flows import Transported
 from vae.evidence import latent_usage
-from vae.flows import Transported
-from vae.gradients import MEASURED, GradientNorms
-from vae.usage import ACTIVE
+from vae.model.usage import ACTIVE
+from vae.training.collapse import is_collapsed, usage_lines
+from vae.training.diagnosis import PATIENCE, ROWS, usage
+from vae.training.gradients import MEASURED, GradientNorms
+from vae.training.rows.batches import Batches
 
 STILL: dict[str, Any] = {
     "learning_rate": 1e-300, "accelerator": "cpu", "progress": False, "max_epochs": 1, "precision": "64-true"

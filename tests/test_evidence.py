@@ -13,24 +13,25 @@ import torch
 from scipy.special import logsumexp
 
 from tests.anchors import BASIC, LinearGaussian, rows_for, small_vae, within_error
-from vae import VAE, priors
-from vae.distributions import UnitNormal
+from vae import VAE
+from vae.distributions.noise import per_example
+from vae.distributions.vectors import UnitNormal
 from vae.evidence import (
     Annealing,
     annealed_importance_sampling,
-    annealing,
-    bound,
     density,
     estimate,
     evidence_lower_bound,
     exact,
-    importance,
+    from_posterior,
+    from_prior,
     importance_sampling,
-    prior,
+    lower_bound,
     prior_sampling,
 )
-from vae.layers import tanh_
-from vae.noise import per_example
+from vae.evidence.annealing import annealed
+from vae.model import priors
+from vae.model.layers import tanh_
 
 FEW = Annealing(temperatures=5, leapfrog_steps=2, step_sizes=(0.5,))
 ESTIMATORS: dict[str, Any] = {
@@ -213,9 +214,9 @@ def test_chunks_do_not_matter(name: str, S: int, monkeypatch: pytest.MonkeyPatch
     """Neither of rows nor of the draws that are multiplied together; the noise stays."""
     vae, y = small_vae({"name": "gaussian"}), rows_for({"name": "gaussian"}, N=7)
     whole, elbo = ESTIMATORS[name](vae, y, S), evidence_lower_bound(vae, y, S).elbo
-    for module in (importance, annealing, bound):
+    for module in (from_posterior, annealed, lower_bound):
         monkeypatch.setattr(module, "rows_per_chunk", lambda *_: 2)
-    monkeypatch.setattr(prior, "ROWS", 2)
+    monkeypatch.setattr(from_prior, "ROWS", 2)
     parts = ESTIMATORS[name](vae, y, S)
     torch.testing.assert_close(evidence_lower_bound(vae, y, S).elbo, elbo, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(parts.log_likelihood, whole.log_likelihood, rtol=1e-12, atol=1e-12)

@@ -13,7 +13,8 @@ from scipy.special import logsumexp
 from tests.anchors import BASIC, LinearGaussian, rows_for, set_affine, small_vae
 from tests.waves import Wave, WaveModel, crossing, random_wave
 from vae import VAE
-from vae.evidence import Exact, exact, exact_applies, quadrature
+from vae.evidence import Exact, exact, exact_applies
+from vae.evidence.integration import quadrature
 
 SIZES = [(1, 3, 0.5), (2, 5, 1.0), (2, 30, 0.001), (1, 50, 1e-4), (4, 6, 2.0)]
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.anchors import LinearGaussian, set_affine, small_vae
-from vae.distributions import DiagonalNormal
-from vae.evidence import Annealing, annealed_importance_sampling, hmc, tune_step_sizes, tuning
-from vae.evidence.frame import Frame, frame_of
-from vae.evidence.hmc import Path, path_of
-from vae.posteriors import FullCovarianceGaussian
+from vae.distributions.vectors import DiagonalNormal
+from vae.evidence import Annealing, annealed_importance_sampling, tune_step_sizes
+from vae.evidence.annealing import hmc, tuning
+from vae.evidence.annealing.frame import Frame, frame_of
+from vae.evidence.annealing.hmc import Path, path_of
+from vae.model.posteriors import FullCovarianceGaussian
 
 STARTS = ["posterior", "prior"]
 

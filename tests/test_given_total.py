@@ -12,10 +12,10 @@ from scipy import stats
 
 from tests.anchors import small_vae
 from vae import likelihoods
-from vae.conditionals import build_likelihood
 from vae.evidence import Annealing, annealed_importance_sampling, exact, importance_sampling, log_likelihood_given_rest
 from vae.likelihoods import DirichletMultinomial, Mixed
 from vae.likelihoods.shares import GivenTotal
+from vae.model.conditionals import build_likelihood
 
 LIBRARY: dict[str, Any] = {"name": "dirichlet_multinomial", "library": 6}
 OUTPUTS = [

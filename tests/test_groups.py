@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pipeline import summary
-from pipeline.report import too_few
-from pipeline.schema import load_groups
+from pipeline.evaluation.report import too_few
 from pipeline.stages import evaluate, prepare, train
+from pipeline.tables.schema import load_groups
 from tests.workspace import table, write_params, write_table
 from vae.evidence import MeanWithError, two_stage
 

@@ -17,6 +17,7 @@ from tests.anchors import rows_for, within_error
 from tests.chains import Array, LinearChain, forward, through
 from tests.test_latents import SMALL, mass
 from vae import ELBO, VAE
+from vae.distributions.noise import generator
 from vae.evidence import (
     Annealing,
     annealed_importance_sampling,
@@ -30,7 +31,6 @@ from vae.evidence import (
     prior_sampling,
 )
 from vae.evidence.density import all_pairs, paired
-from vae.noise import generator
 from vae.objectives import IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding
 from vae.registry import HIERARCHIES
 

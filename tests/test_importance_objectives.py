@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from tests.anchors import LinearGaussian, central_differences, gradients_of, rows_for, small_vae, within_error
 from vae import ELBO
-from vae.noise import generator
+from vae.distributions.noise import generator
 from vae.objectives import IWAE, PIWAE, DReG, StickingTheLanding, Terms
 
 NORMAL = {"name": "gaussian"}

@@ -11,16 +11,16 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.imputation import _iterative, crps
-from pipeline.schema import Column, Schema
+from pipeline.evaluation.hidden_values import _iterative, crps
 from pipeline.stages import evaluate, prepare, train
+from pipeline.tables.schema import Column, Schema
 from tests.anchors import LinearGaussian
 from tests.test_mixed import linear
 from tests.workspace import mixed_table, write_params, write_table
 from vae import VAE
+from vae.distributions.noise import generator
 from vae.evidence import evidence_lower_bound, impute, log_likelihood_given_rest, reconstruction_by_column
-from vae.hiding import hide
-from vae.noise import generator
+from vae.training.rows.hiding import hide
 
 
 def conditional(anchor: LinearGaussian, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import inspect
-from pipeline.params import load_params
-from pipeline.schema import load_schema
-from pipeline.stage import command
+from pipeline.base.command import command
+from pipeline.params.params_file import load_params
 from pipeline.stages import prepare
+from pipeline.tables.schema import load_schema
 from tests.workspace import mixed_table, write_params, write_table
 
 
@@ -61,7 +61,7 @@ def test_what_is_odd_is_named(workspace: Path, capsys: pytest.CaptureFixture[str
     assert params["data"]["exclude"] == ["again", "gender"]
     assert params["data"]["columns"] == {"income": {"transform": "log"}, "share": {"transform": "none"}}
     assert params["model"]["likelihood"]["columns"]["share"] == {"name": "beta"}
-    monkeypatch.setattr("pipeline.readers.base.ROWS", 17)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 17)
     assert said_of(path, capsys) == (said, params)
 
 

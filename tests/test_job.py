@@ -15,15 +15,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from pipeline import check, clean, job, summary
-from pipeline.contents import lock_of
-from pipeline.errors import InputError
-from pipeline.files import from_yaml, md5, to_yaml
-from pipeline.job import misrecorded
-from pipeline.records import current_records, declared, digest, load_lock, load_record
-from pipeline.saved import saved_folder
-from pipeline.stage import run
+from pipeline import check, clean, summary
+from pipeline.base.command import run
+from pipeline.base.errors import InputError
+from pipeline.base.files import from_yaml, md5, to_yaml
+from pipeline.record import job
+from pipeline.record.job import misrecorded
+from pipeline.record.records import current_records, declared, digest, load_lock, load_record
+from pipeline.record.saved import saved_folder
 from pipeline.stages import evaluate, prepare, train
+from pipeline.tracking.contents import lock_of
 from tests.workspace import ROOT, write_params, write_pipeline, write_table
 
 
@@ -80,6 +81,46 @@ def test_code_that_was_edited_while_the_process_loaded_it_ends_the_stage(
         train.main()
     assert not (workspace / "models").exists()
     monkeypatch.setattr(job, "STARTED", edited + 1)
+    train.main()
+
+
+def make_package(workspace: Path) -> Path:
+    """The training depends on a folder of code, too."""
+    start(workspace)
+    package = workspace / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    write_pipeline(workspace, code=["package"])
+    for command in (["git", "init", "-q"], ["git", "add", "package"]):
+        subprocess.run(command, cwd=workspace, check=True)
+    prepare.main()
+    return package
+
+
+def test_code_in_a_folder_that_was_edited_while_the_process_loaded_it_ends_the_stage(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = ModuleType("code_of_the_stage")
+    code.__file__ = str(make_package(workspace) / "__init__.py")
+    monkeypatch.setitem(sys.modules, "code_of_the_stage", code)
+    monkeypatch.setattr(job, "STARTED", Path(code.__file__).stat().st_mtime - 1)
+    with pytest.raises(InputError, match=r"package/__init__.py changed while the stage started"):
+        train.main()
+
+
+def test_a_file_beside_the_code_that_git_does_not_track_is_refused(workspace: Path) -> None:
+    """But what Python compiles is no input: its bytes are another's in every clone."""
+    package = make_package(workspace)
+    before = declared()["train"].deps["package"]
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"compiled")
+    assert declared()["train"].deps["package"] == before
+    train.main()
+    (package / "notes.txt").write_text("mine")
+    assert declared()["train"].deps["package"] != before
+    with pytest.raises(InputError, match=r"package/notes.txt is beside code .* `git add` it, or move it out of package/"):
+        train.main()
+    subprocess.run(["git", "add", "package"], cwd=workspace, check=True)
     train.main()
 
 
@@ -222,7 +263,7 @@ def test_a_force_flag_of_dvc_is_seen(tmp_path: Path) -> None:
     dvc = tmp_path / "dvc"
     dvc.write_text(
         "import subprocess, sys\n"
-        "code = 'from pipeline.processes import is_forced; print(is_forced())'\n"
+        "code = 'from pipeline.base.processes import is_forced; print(is_forced())'\n"
         "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)\n"
     )
     for options, forced in (

@@ -14,6 +14,9 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from tests.anchors import LinearGaussian, rows_for, set_affine, within_error
 from vae import ELBO, VAE, objectives
+from vae.distributions.flows import Flow, Transported
+from vae.distributions.latent import FullNormal, NormalMixture
+from vae.distributions.noise import generator
 from vae.evidence import (
     Annealing,
     annealed_importance_sampling,
@@ -25,9 +28,6 @@ from vae.evidence import (
     latent_usage,
     prior_sampling,
 )
-from vae.flows import Flow, Transported
-from vae.latent_distributions import FullNormal, NormalMixture
-from vae.noise import generator
 from vae.objectives import FreeBits, StickingTheLanding
 from vae.registry import OBJECTIVES, POSTERIORS, PRIORS
 
@@ -303,7 +303,7 @@ def test_pca_with_a_mixture_as_prior(prior: str, K: int) -> None:
     answer = exact(vae, y)
     assert answer.method == "closed form"
     if K < 3:
-        from vae.evidence.quadrature import quadrature
+        from vae.evidence.integration.quadrature import quadrature
 
         found = quadrature(vae, y, advance=lambda rows: None)
         torch.testing.assert_close(found.log_likelihood, answer.log_likelihood, rtol=0, atol=1e-7)

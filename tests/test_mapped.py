@@ -13,9 +13,10 @@ from scipy import stats
 from pipeline.stages import prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import write_params, write_table
-from vae import mapped, model
-from vae.batches import Batch
-from vae.mapped import Mapped, Pooled
+from vae.training import vae
+from vae.training.rows import mapped
+from vae.training.rows.batches import Batch
+from vae.training.rows.mapped import Mapped, Pooled
 
 LIKE = torch.empty(0)
 GAUSSIAN = {"name": "gaussian"}
@@ -94,7 +95,7 @@ def test_training_from_disk_learns_what_training_in_memory_does(tmp_path: Path, 
 
 
 def test_values_on_disk_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "CHECKED", 5)
+    monkeypatch.setattr(vae, "CHECKED", 5)
     y = rows_for(GAUSSIAN, 50).float().numpy()
     y[7, 1] = np.inf
     np.save(tmp_path / "rows.npy", y)

@@ -13,10 +13,10 @@ from scipy import stats
 
 from tests.anchors import LIKELIHOODS, LinearGaussian, rows_for, set_affine
 from vae import VAE
-from vae.conditionals import build_likelihood
-from vae.encoding import Encoding, Input
 from vae.evidence import Annealing, annealed_importance_sampling, exact, importance_sampling, tune_step_sizes
 from vae.likelihoods import Mixed
+from vae.model.conditionals import build_likelihood
+from vae.model.encoding import Encoding, Input
 
 KINDS = [options for options in LIKELIHOODS for _ in range(2)]  # two columns of each
 MIXED = {"name": "mixed", "columns": [KINDS[d] for d in np.random.default_rng(0).permutation(len(KINDS))]}

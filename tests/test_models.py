@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.building import build
-from pipeline.errors import InputError
-from pipeline.models import load_model
-from pipeline.params import load_params
-from pipeline.schema import load_schema, load_split
+from pipeline.base.errors import InputError
+from pipeline.model.building import build
+from pipeline.model.loading import load_model
+from pipeline.params.params_file import load_params
 from pipeline.stages import prepare, train
+from pipeline.tables.schema import load_schema, load_split
 from tests.workspace import mixed_table, table, write_params, write_table
-from vae.encoding import Input
 from vae.evidence import importance_sampling, inference_gap
+from vae.model.encoding import Input
 
 MIXED = {"model.likelihood": {"name": "mixed"}}
 

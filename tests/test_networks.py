@@ -13,20 +13,20 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.params import check_params
+from pipeline.base.errors import InputError
+from pipeline.params.params_file import check_params
 from tests.anchors import SIGMAS, central_differences, rows_for
 from tests.test_objectives import record
 from tests.test_resume import Memory
 from tests.workspace import params_with
 from vae import VAE
-from vae.batches import Batches
+from vae.distributions.noise import generator
 from vae.evidence import importance_sampling
 from vae.evidence.density import paired
-from vae.layers import Active, BatchNorm, Dropout, MapBatchNorm, MapDropout, Step, active_layers, during
-from vae.networks import Architecture, Feedforward
-from vae.noise import generator
-from vae.storage import Card
+from vae.model.layers import Active, BatchNorm, Dropout, MapBatchNorm, MapDropout, Step, active_layers, during
+from vae.model.networks import Architecture, Feedforward
+from vae.model.storage import Card
+from vae.training.rows.batches import Batches
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "precision": "64-true", "learning_rate": 0.01}
 EVERYTHING = {"dropout": 0.3, "norm": "batch", "residual": True}

@@ -20,10 +20,10 @@ from tests.anchors import (
     within_error,
 )
 from vae import ELBO, VAE, objectives
-from vae.batches import Batches
-from vae.noise import generator
+from vae.distributions.noise import generator
 from vae.objectives import BetaELBO, FreeBits, StickingTheLanding
 from vae.registry import OBJECTIVES
+from vae.training.rows.batches import Batches
 
 by_name = pytest.mark.parametrize("options", BASIC, ids=lambda o: o["name"])
 OTHERS = [options for options in LIKELIHOODS if options not in BASIC]

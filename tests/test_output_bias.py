@@ -13,15 +13,15 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from pipeline.building import build as build_model
-from pipeline.errors import InputError
-from pipeline.params import check_params
-from pipeline.schema import load_schema
+from pipeline.base.errors import InputError
+from pipeline.model.building import build as build_model
+from pipeline.params.params_file import check_params
 from pipeline.stages import prepare
+from pipeline.tables.schema import load_schema
 from tests.anchors import LIKELIHOODS, TOGETHER, rows_for, small_vae
 from tests.workspace import params_with, write_params, write_table
 from vae import VAE, likelihoods
-from vae.noise import generator
+from vae.distributions.noise import generator
 from vae.registry import LIKELIHOODS as REGISTRY
 
 QUICK: dict[str, Any] = {

@@ -68,7 +68,7 @@ def _edit_code(clone: Repository) -> None:
     clone.set("train.learning_rate", 0.002)
     clone.set("evaluate.samples", 70)
     assert clone.repro() == []
-    networks = clone.folder / "vae" / "networks.py"
+    networks = clone.folder / "vae" / "model" / "networks.py"
     networks.write_text(networks.read_text() + "# a comment\n")
     assert clone.repro("--dry") == ["train", "evaluate", "generate"]
     clone.run("git", "checkout", "vae")

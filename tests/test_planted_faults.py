@@ -15,10 +15,10 @@ from torch import Tensor
 from tests.anchors import LinearGaussian, set_affine
 from tests.chains import LinearChain
 from vae import VAE
+from vae.distributions.latent import normal_log_prob
 from vae.evidence import Annealing, Assessment, Estimate, annealed_importance_sampling, assess, exact
-from vae.evidence.hmc import Path, PathOfNoise, Point, Transition
+from vae.evidence.annealing.hmc import Path, PathOfNoise, Point, Transition
 from vae.evidence.weights import LogWeights
-from vae.latent_distributions import normal_log_prob
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 
@@ -112,7 +112,7 @@ def no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         sound = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, stream=stream, ids=ids)
         return replace(weights.estimate(), acceptance=sound.acceptance)
 
-    monkeypatch.setattr(sys.modules["vae.evidence.assess"], "annealed_importance_sampling", estimate)
+    monkeypatch.setattr(sys.modules["vae.evidence.verdict.assess"], "annealed_importance_sampling", estimate)
 
 
 FAULTS: list[tuple[Callable[[], VAE], Fault]] = [

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline import check
-from pipeline.errors import InputError
-from pipeline.schema import SPLITS, load_index, load_probabilities, load_schema, load_split
-from pipeline.sections import Data, Fractions
-from pipeline.stage import run
+from pipeline.base.command import run
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data, Fractions
 from pipeline.stages import prepare
+from pipeline.tables.schema import SPLITS, load_index, load_probabilities, load_schema, load_split
 from tests.workspace import BINARY, ROOT, read_table, table, write_params, write_table
 
 

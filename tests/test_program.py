@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.columns import passes, store
-from pipeline.errors import InputError
-from pipeline.files import md5
-from pipeline.moments import CANDIDATES, Frequent, Moments, Range
-from pipeline.schema import SPLITS, Column, load_index, load_schema, load_split
+from pipeline.base.errors import InputError
+from pipeline.base.files import md5
+from pipeline.reading.columns import kept, passes
 from pipeline.stages import prepare
+from pipeline.tables.schema import SPLITS, Column, load_index, load_schema, load_split
+from pipeline.tables.statistics import CANDIDATES, Frequent, Moments, Range
 from tests.workspace import mixed_table, write_params, write_table
 
 ROWS = 500
@@ -47,9 +47,9 @@ def test_bytes_do_not_depend_on_where_blocks_lie(
 ) -> None:
     """In memory or in files, columns sorted together or one by one, from one file or from several."""
     write_table(workspace, big_table())
-    monkeypatch.setattr("pipeline.readers.base.ROWS", 64)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 64)
     in_memory = prepared(**changes)
-    monkeypatch.setattr(prepare, "store", lambda beside: store.store(beside, limit=3 * 64 * 80))
+    monkeypatch.setattr(prepare, "store", lambda beside: kept.store(beside, limit=3 * 64 * 80))
     monkeypatch.setattr(passes, "VALUES_IN_MEMORY", 1)
     assert prepared(**changes) == in_memory
     folder = workspace / "data/raw/parts"
@@ -75,7 +75,7 @@ def test_blocks_give_what_the_whole_table_gives(workspace: Path, monkeypatch: py
     frame = big_table().drop(columns=["age", "ward"])
     write_table(workspace, frame)
     write_params(workspace, **{"data.columns": {"height": {"transform": "quantile"}, "weight": {"transform": "log"}}})
-    monkeypatch.setattr("pipeline.readers.base.ROWS", 37)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 37)
     prepare.main()
     schema, index = load_schema(), {split: load_index(split) for split in SPLITS}
     assert sorted(np.concatenate(list(index.values()))) == list(range(ROWS))

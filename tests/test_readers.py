@@ -24,9 +24,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.errors import InputError
-from pipeline.readers import base, format_of
-from pipeline.sections import Data, Files, Fractions
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data, Files, Fractions
+from pipeline.reading.formats import format_of, reader
 from tests.workspace import read_table
 
 FRACTIONS = Fractions(train=0.7, valid=0.15, test=0.15)
@@ -57,21 +57,21 @@ def pictures(folder: Path, values: Rows) -> None:
 
 def parts(folder: Path, values: Rows) -> None:
     (folder / "more").mkdir(parents=True)
-    base.frame(values[:3]).to_parquet(folder / "1.parquet")
-    base.frame(values[3:]).to_parquet(folder / "more" / "2.parquet")
+    reader.frame(values[:3]).to_parquet(folder / "1.parquet")
+    reader.frame(values[3:]).to_parquet(folder / "more" / "2.parquet")
 
 
 WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
-    "a.csv": lambda path, values: base.frame(values).to_csv(path, index=False),
-    "a.csv.gz": lambda path, values: base.frame(values).to_csv(path, index=False),
-    "a.csv.bz2": lambda path, values: base.frame(values).to_csv(path, index=False),
+    "a.csv": lambda path, values: reader.frame(values).to_csv(path, index=False),
+    "a.csv.gz": lambda path, values: reader.frame(values).to_csv(path, index=False),
+    "a.csv.bz2": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "gzip under another name.csv": lambda path, values: path.write_bytes(
-        gzip.compress(base.frame(values).to_csv(index=False).encode())
+        gzip.compress(reader.frame(values).to_csv(index=False).encode())
     ),
-    "a.data": lambda path, values: base.frame(values).to_csv(path, index=False),
-    "a.tsv": lambda path, values: base.frame(values).to_csv(path, index=False, sep="\t"),
-    "a.parquet": lambda path, values: base.frame(values).to_parquet(path),
-    "parquet under another name": lambda path, values: base.frame(values).to_parquet(path),
+    "a.data": lambda path, values: reader.frame(values).to_csv(path, index=False),
+    "a.tsv": lambda path, values: reader.frame(values).to_csv(path, index=False, sep="\t"),
+    "a.parquet": lambda path, values: reader.frame(values).to_parquet(path),
+    "parquet under another name": lambda path, values: reader.frame(values).to_parquet(path),
     "folder of parquet": parts,
     "a.npy": np.save,
     "a.npz": lambda path, values: np.savez_compressed(path, x=values),
@@ -88,7 +88,7 @@ ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.g
 @pytest.mark.parametrize("batch", [65_536, 2])
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_is_recognised_and_read(name: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.readers.base.ROWS", batch)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", batch)
     path = tmp_path / name
     WRITERS[name](path, VALUES)
     key = "x" if name in ("two.npz", "a.mat") else None
@@ -112,7 +112,7 @@ def test_arrays_come_back_as_they_were(values: Rows, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=values)
     (tmp_path / "a.idx").write_bytes(idx(plain))
     scipy.io.savemat(tmp_path / "a.mat", {"x": plain})
-    base.frame(plain).to_parquet(tmp_path / "a.parquet")
+    reader.frame(plain).to_parquet(tmp_path / "a.parquet")
     for name in ("a.npy", "a.npz", "a.idx", "a.mat", "a.parquet"):
         np.testing.assert_array_equal(read(tmp_path / name).to_numpy(), plain, err_msg=name)
 
@@ -131,13 +131,13 @@ def test_texts_come_back_as_they_were(rows: list[tuple[str, str]], separator: st
 
 
 def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:
-    base.frame(VALUES[:4]).to_csv(tmp_path / "a.csv", index=False)
-    base.frame(VALUES[:4]).to_parquet(tmp_path / "a.parquet")
+    reader.frame(VALUES[:4]).to_csv(tmp_path / "a.csv", index=False)
+    reader.frame(VALUES[:4]).to_parquet(tmp_path / "a.parquet")
     np.save(tmp_path / "b.npy", VALUES[4:])
     table, splits = read_table(data_of(tmp_path, files=Files(train="a.parquet", test="b.npy")))
     assert np.array_equal(table.astype(int), VALUES)
     assert splits == ["train"] * 4 + ["test"] * 3
-    base.frame(VALUES[:, :5]).to_csv(tmp_path / "c.csv", index=False)
+    reader.frame(VALUES[:, :5]).to_csv(tmp_path / "c.csv", index=False)
     with pytest.raises(InputError, match=r"data.files: .*c.csv has other columns than the first; it lacks '5'"):
         read_table(data_of(tmp_path, files=Files(train="a.csv", valid="c.csv")))
 
@@ -190,7 +190,7 @@ ANNDATA = gzip.decompress((Path(__file__).parent / "files" / "anndata.h5ad.gz").
 @pytest.mark.parametrize("batch", [65_536, 2])
 def test_anndata_by_its_own_library(batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that anndata 0.12.19 wrote, which cannot be installed beside this pandas: CSR in X, a CSC and a dense layer."""
-    monkeypatch.setattr("pipeline.readers.base.ROWS", batch)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", batch)
     path = tmp_path / "a.h5ad"
     path.write_bytes(ANNDATA)
     values = np.arange(42).reshape(7, 6) % 5 * (np.arange(42).reshape(7, 6) % 5 > 2)
@@ -270,7 +270,7 @@ def test_a_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_endless_line_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a gzip file of a few bytes may hold; it declares no size that could be trusted."""
-    monkeypatch.setattr("pipeline.readers.text.LONGEST", 2**16)
+    monkeypatch.setattr("pipeline.reading.formats.text.LONGEST", 2**16)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n1," + b"0" * 2**24))
     with pytest.raises(InputError, match=r"a.csv.gz has a line of 65,536 characters or more"):
         read(tmp_path / "a.csv.gz")

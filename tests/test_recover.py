@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from pipeline import recover
-from pipeline.errors import InputError
-from pipeline.files import from_yaml
+from pipeline.base.errors import InputError
+from pipeline.base.files import from_yaml
 from tests.clones import IDENTITY, Repository
 from tests.workspace import ROOT
 

@@ -15,11 +15,12 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import experiment, publish, restore
-from pipeline.errors import InputError
+from pipeline import publish, restore
+from pipeline.base.errors import InputError
+from pipeline.history.states import git_states
+from pipeline.history.verify import verify
+from pipeline.record import experiment
 from pipeline.stages import evaluate, generate, prepare, train
-from pipeline.states import git_states
-from pipeline.verify import verify
 from tests.clones import IDENTITY, Repository, finished
 from tests.mlflow_store import MEASURED
 from tests.workspace import ROOT, table, write_params, write_table
@@ -203,7 +204,7 @@ def test_verify_evaluates_again_and_compares_every_metric(
         metrics = folder / METRICS
         metrics.write_text(re.sub('"least_likely": {\\s+"index": ', "\\g<0>1", metrics.read_text()))
 
-    monkeypatch.setattr("pipeline.verify._evaluate", evaluate_otherwise)
+    monkeypatch.setattr("pipeline.history.verify._evaluate", evaluate_otherwise)
     wrong = frozenset((name, value + (name == "test/ladder" and step == 1), step) for name, value, step in points)
     with pytest.raises(InputError, match=r"2 of \d+ metrics differ") as raised:
         verify(into, wrong)
@@ -384,7 +385,7 @@ def test_an_old_run_after_three_later_experiments(tmp_path: Path, tmp_path_facto
     """As the user has it: each command in a process of its own, on the project's own code."""
     folder = tmp_path / "project"
     clone = finished(folder, tmp_path_factory)
-    code = folder / "pipeline" / "evaluate.py"
+    code = folder / "pipeline" / "stages" / "evaluate.py"
     code.write_text(code.read_text().replace('"examples": len(examples)', '"examples": len(examples), "extra": 1'))
     clone.set("evaluate.samples", 70)
     assert clone.repro() == ["evaluate"]
@@ -399,7 +400,7 @@ def test_an_old_run_after_three_later_experiments(tmp_path: Path, tmp_path_facto
     assert "verified: evaluated again, equal are all" in clone.run("python", "-m", "pipeline.restore", old, "--verify")
     restored = Repository(folder.with_name(f"project-{old}"))
     assert '"extra": 1' in (restored.folder / METRICS).read_text()  # which only its own code makes
-    assert " M pipeline/evaluate.py" in restored.run("git", "status", "--porcelain")
+    assert " M pipeline/stages/evaluate.py" in restored.run("git", "status", "--porcelain")
     assert restored.repro() == []
     assert later[0] == "brave-otter"
     clone.run("python", "-m", "pipeline.restore", "brave-otter")

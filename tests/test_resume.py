@@ -19,10 +19,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from pipeline.environment import facts
-from pipeline.pieces import Pieces, decoded, encoded
-from pipeline.records import declared, digest
-from pipeline.saved import Saved, forget, leftovers, remove, saved_folder
+from pipeline.base.environment import facts
+from pipeline.record.pieces import Pieces, decoded, encoded
+from pipeline.record.records import declared, digest
+from pipeline.record.saved import Saved, forget, leftovers, remove, saved_folder
 from pipeline.stages import evaluate, prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import ROOT, write_params, write_table
@@ -251,7 +251,7 @@ def test_a_full_disk_costs_one_warning(
     saved: Saved, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved.save("a", {"value": 0})
-    monkeypatch.setattr("pipeline.files.sync", _full)
+    monkeypatch.setattr("pipeline.base.files.sync", _full)
     for value in range(1, 3):
         saved.save("a", {"value": value})
     assert capsys.readouterr().err.count("cannot save the state for resuming ([Errno 28]") == 1
@@ -278,7 +278,7 @@ def test_a_state_that_is_ignored_is_removed(saved: Saved) -> None:
 
 def test_a_second_process_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.saved import Saved\n"
+        "import sys, time; from pathlib import Path; from pipeline.record.saved import Saved\n"
         "with Saved(Path(sys.argv[1])).held('stage train'): print('in', flush=True); time.sleep(float(sys.argv[2]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

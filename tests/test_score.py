@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from pipeline import score
-from pipeline.errors import InputError
-from pipeline.models import load_model
-from pipeline.schema import SPLITS, load_index, load_schema, load_split
-from pipeline.stage import command
+from pipeline.base.command import command
+from pipeline.base.errors import InputError
+from pipeline.model.loading import load_model
 from pipeline.stages import prepare, train
+from pipeline.tables.schema import SPLITS, load_index, load_schema, load_split
 from tests.workspace import BINARY, mixed_table, table, write_params, write_table
 from vae.evidence import importance_sampling
 
@@ -56,7 +56,7 @@ def test_rows_are_prepared_and_scored_as_those_of_the_data(
     said = capsys.readouterr().out
     least = int(found["log_likelihood"].to_numpy().argmin())
     assert f"│ {least + 1} │ {found['log_likelihood'][least]:.2f} │" in " ".join(said.split())
-    monkeypatch.setattr("pipeline.readers.base.ROWS", 7)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 7)
     pd.testing.assert_frame_equal(scored(path), found, rtol=1e-5)
 
 

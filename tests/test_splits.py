@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.columns.passes import block_of
-from pipeline.errors import InputError
-from pipeline.schema import SPLITS, load_groups, load_index, load_schema
-from pipeline.sections import Data, Fractions, SplitBy
-from pipeline.splits import Tally, split_rows
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data, Fractions, SplitBy
+from pipeline.reading.columns.passes import block_of
+from pipeline.reading.splits import Tally, split_rows
 from pipeline.stages import prepare
+from pipeline.tables.schema import SPLITS, load_groups, load_index, load_schema
 from tests.workspace import table, write_params, write_table
 
 Index = dict[str, NDArray[np.int64]]
@@ -157,7 +157,7 @@ def test_prepare_hands_on_the_groups_by_small_numbers(workspace: Path, monkeypat
     write_params(workspace, **{"data.split": {"group": "who"}})
     kept = []
     for rows in (65_536, 7):
-        monkeypatch.setattr("pipeline.readers.base.ROWS", rows)
+        monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", rows)
         prepare.main()
         kept.append({path.name: path.read_bytes() for path in Path("data/prepared").glob("*_groups.npy")})
     assert kept[0] == kept[1]

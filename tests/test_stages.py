@@ -17,16 +17,16 @@ import pandas as pd
 import pytest
 
 from pipeline import summary
-from pipeline.errors import InputError
-from pipeline.files import complete
-from pipeline.schema import Schema, load_index, load_split
-from pipeline.stage import run
+from pipeline.base.command import run
+from pipeline.base.errors import InputError
+from pipeline.base.files import complete
 from pipeline.stages import evaluate, generate, prepare, train
+from pipeline.tables.schema import Schema, load_index, load_split
 from tests.workspace import BINARY, ROOT, mixed_table, table, write_params, write_table
 from vae import VAE
-from vae.diagnosis import usage
-from vae.storage import ModelFileError
-from vae.training import AcceleratorError, DivergenceError
+from vae.model.storage import ModelFileError
+from vae.training.diagnosis import usage
+from vae.training.fit import AcceleratorError, DivergenceError
 
 STAGES = {"prepare": prepare, "train": train, "evaluate": evaluate, "generate": generate}
 

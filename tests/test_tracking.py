@@ -15,15 +15,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline import publish, store, tracking
-from pipeline.contents import points_of
-from pipeline.errors import InputError
-from pipeline.files import md5
-from pipeline.params import load_params
-from pipeline.records import declared, experiment_digest
-from pipeline.stage import command
+from pipeline import publish
+from pipeline.base.command import command
+from pipeline.base.errors import InputError
+from pipeline.base.files import md5
+from pipeline.params.params_file import load_params
+from pipeline.record.records import declared, experiment_digest
 from pipeline.stages import evaluate, generate, prepare, train
-from pipeline.store import reason
+from pipeline.tracking import store
+from pipeline.tracking import view as tracking
+from pipeline.tracking.contents import points_of
+from pipeline.tracking.store import reason
 from tests.clones import on_server
 from tests.mlflow_store import Shown
 from tests.services import bad_server, proxy
@@ -415,7 +417,8 @@ def test_other_processes_of_a_distributed_training_stay_silent(workspace: Path, 
 def test_processes_that_first_touch_a_store_together_all_log(workspace: Path, shown: Shown) -> None:
     """Four at once, each with params of its own, on a store that does not exist yet."""
     code = (
-        "import sys; from pathlib import Path; from pipeline import store, experiment; from pipeline.records import declared;"
+        "import sys; from pathlib import Path; from pipeline.tracking import store; from pipeline.record import experiment;"
+        "from pipeline.record.records import declared;"
         "from dataclasses import replace; stages = declared(); p = stages['prepare'];"
         "stages['prepare'] = replace(p, params={**p.params, 'seed': int(sys.argv[1])});"
         "e = experiment.Experiment(stages); store.Store(Path.cwd()).open(e).start(e, {}, '')"

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import integrate, stats
 
-from pipeline.columns.passes import fitted as fitted_columns
-from pipeline.columns.passes import measured, planned, surveyed, transformed
-from pipeline.columns.store import store
-from pipeline.errors import InputError
-from pipeline.schema import Column, Schema
-from pipeline.sections import ColumnOptions, Data, Fractions
-from pipeline.transforms import MOST_TIED, STEEPEST, TRANSFORMS, Quantile, Transform
+from pipeline.base.errors import InputError
+from pipeline.params.sections import ColumnOptions, Data, Fractions
+from pipeline.reading.columns.kept import store
+from pipeline.reading.columns.passes import fitted as fitted_columns
+from pipeline.reading.columns.passes import measured, planned, surveyed, transformed
+from pipeline.tables.schema import Column, Schema
+from pipeline.tables.transforms import MOST_TIED, STEEPEST, TRANSFORMS, Quantile, Transform
 
 RNG = np.random.default_rng(0)
 TRAIN = {

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.schema import Column, Schema
 from pipeline.stages import evaluate, prepare, train
-from pipeline.transforms import Identity, Log, Standardize, Transform
+from pipeline.tables.schema import Column, Schema
+from pipeline.tables.transforms import Identity, Log, Standardize, Transform
 from tests.workspace import table, write_params, write_table
 
 FACTORS, SHIFTS = np.array([1000.0, 1.0, 1000.0, 0.001]), np.array([300.0, -0.2, 100.0, 0.0])

@@ -11,12 +11,12 @@ from torch import nn
 
 from tests.anchors import rows_for, small_vae
 from vae import VAE
-from vae.fused import ACTIVATIONS, LARGE, Fused, tanh
-from vae.networks import Architecture, Feedforward, linear
-from vae.noise import generator, of_step
+from vae.distributions.noise import generator, of_step
+from vae.model.networks import Architecture, Feedforward, linear
 from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding, Values
 from vae.registry import ACTIVATIONS as NAMES
-from vae.vector import VectorAdam, WeightVector
+from vae.training.fast.fused import ACTIVATIONS, LARGE, Fused, tanh
+from vae.training.fast.vector import VectorAdam, WeightVector
 
 GAUSSIAN = {"name": "gaussian"}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline.readers import read_blocks
-from pipeline.schema import SPLITS
-from pipeline.sections import Data
+from pipeline.params.sections import Data
+from pipeline.reading.formats import read_blocks
+from pipeline.tables.schema import SPLITS
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,7 +68,7 @@ def write_pipeline(folder: Path, code: Sequence[str] = ()) -> None:
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load((ROOT / "dvc.yaml").read_text())
     for stage in content["stages"].values():
-        stage["deps"] = [dep for dep in stage["deps"] if not dep.endswith(".py")] + list(code)
+        stage["deps"] = [dep for dep in stage["deps"] if dep.split("/")[0] not in ("pipeline", "vae")] + list(code)
     with (folder / "dvc.yaml").open("w") as file:
         yaml.dump(content, file)
 

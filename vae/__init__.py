@@ -18,13 +18,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vae.model import VAE
-    from vae.networks import Architecture, Feedforward
+    from vae.model.networks import Architecture, Feedforward
     from vae.objectives import ELBO
+    from vae.training.vae import VAE
 
 __all__ = ["ELBO", "VAE", "Architecture", "Feedforward"]
 
-_HOMES = {"VAE": "vae.model", "Architecture": "vae.networks", "Feedforward": "vae.networks", "ELBO": "vae.objectives"}
+_HOMES = {
+    "VAE": "vae.training.vae",
+    "Architecture": "vae.model.networks",
+    "Feedforward": "vae.model.networks",
+    "ELBO": "vae.objectives",
+}
 
 
 def __getattr__(name: str) -> Any:

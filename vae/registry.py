@@ -135,7 +135,7 @@ POSTERIORS: dict[str, Entry] = {
 
 OUTPUT_BIASES = ("data", "random")  # where the generative network's output begins
 
-SCHEDULES = ("constant", "cosine", "burda")  # of the learning rate: functions in `vae.schedules`
+SCHEDULES = ("constant", "cosine", "burda")  # of the learning rate: functions in `vae.training.learning_rates`
 
 ACTIVATIONS: dict[str, str] = {"tanh": "Tanh", "relu": "ReLU", "softplus": "Softplus", "silu": "SiLU", "gelu": "GELU"}
 NORMS: dict[str, tuple[str, str] | None] = {  # of vectors, of maps

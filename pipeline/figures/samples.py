@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.images import Images
+from pipeline.figures.pixels import Images
 from pipeline.figures.style import DATA, VAE, new_figure, save
-from pipeline.moments import Array
-from pipeline.schema import Column, Schema, number_text
+from pipeline.tables.schema import Column, Schema, number_text
+from pipeline.tables.statistics import Array
 
 
 class Pictures(Images):

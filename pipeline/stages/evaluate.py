@@ -10,25 +10,25 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.baselines import Baseline, fit_baselines
-from pipeline.compute import use_threads
-from pipeline.figures import evidence as figures
-from pipeline.figures.images import Images
-from pipeline.figures.likelihoods import likelihood_comparison
-from pipeline.files import write_json
-from pipeline.imputation import fill, quality
-from pipeline.job import Job, running
-from pipeline.labels import baseline_label, condition, estimator_label, nats
-from pipeline.models import load_model
-from pipeline.moments import Array
-from pipeline.params import Params
-from pipeline.pieces import Pieces
-from pipeline.report import Report, pair
-from pipeline.schema import Schema, load_groups, load_index, load_schema, load_split
-from pipeline.scoring import Scoring
+from pipeline.base.compute import use_threads
+from pipeline.base.files import write_json
+from pipeline.evaluation.baselines import Baseline, fit_baselines
+from pipeline.evaluation.estimates import Scoring
+from pipeline.evaluation.hidden_values import fill, quality
+from pipeline.evaluation.report import Report, pair
+from pipeline.figures import checks as figures
+from pipeline.figures.comparison import likelihood_comparison
+from pipeline.figures.pixels import Images
+from pipeline.model.loading import load_model
+from pipeline.params.params_file import Params
+from pipeline.record.job import Job, running
+from pipeline.record.pieces import Pieces
+from pipeline.tables.labels import baseline_label, condition, estimator_label, nats
+from pipeline.tables.schema import Schema, load_groups, load_index, load_schema, load_split
+from pipeline.tables.statistics import Array
 from vae.bar import advancing
 from vae.evidence import PREFERENCE, log_likelihood_given_rest, reconstruction_by_column
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 EXTREMES = 10
 

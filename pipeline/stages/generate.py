@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.compute import use_threads
+from pipeline.base.compute import use_threads
+from pipeline.base.files import RESULTS
 from pipeline.figures import samples as figures
-from pipeline.files import RESULTS
-from pipeline.job import running
-from pipeline.models import load_model
-from pipeline.moments import Array
-from pipeline.schema import Schema, load_schema, load_split
-from vae.latent_model import Generated, LatentModel
+from pipeline.model.loading import load_model
+from pipeline.record.job import running
+from pipeline.tables.schema import Schema, load_schema, load_split
+from pipeline.tables.statistics import Array
+from vae.model.latent_model import Generated, LatentModel
 
 STEPS = 11
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {

@@ -8,23 +8,23 @@ from contextlib import contextmanager
 from operator import add
 from pathlib import Path
 
-from pipeline.columns.cluster import ADDRESS, surveyed_by
-from pipeline.columns.coding import Plan
-from pipeline.columns.describe import check_trained, described, notes, repeated
-from pipeline.columns.guess import Guess
-from pipeline.columns.passes import Table, fitted, measured, planned, surveyed, transformed
-from pipeline.columns.program import MANY_TIES, Measured, Prepared, Program
-from pipeline.columns.store import Blocks, Store, store
-from pipeline.columns.writer import Writer
-from pipeline.errors import InputError
-from pipeline.files import PREPARED
-from pipeline.job import Job, running
-from pipeline.kinds import KINDS
-from pipeline.readers import check_files, format_of, read_blocks
-from pipeline.schema import Column, Reading, Schema
-from pipeline.schema_table import show
-from pipeline.sections import Data
-from pipeline.splits import split_columns
+from pipeline.base.errors import InputError
+from pipeline.base.files import PREPARED
+from pipeline.params.sections import Data
+from pipeline.reading.columns.cluster import ADDRESS, surveyed_by
+from pipeline.reading.columns.coding import Plan
+from pipeline.reading.columns.describe import check_trained, described, notes, repeated
+from pipeline.reading.columns.guess import Guess
+from pipeline.reading.columns.kept import Blocks, Store, store
+from pipeline.reading.columns.passes import Table, fitted, measured, planned, surveyed, transformed
+from pipeline.reading.columns.program import MANY_TIES, Measured, Prepared, Program
+from pipeline.reading.columns.writer import Writer
+from pipeline.reading.formats import check_files, format_of, read_blocks
+from pipeline.reading.schema_table import show
+from pipeline.reading.splits import split_columns
+from pipeline.record.job import Job, running
+from pipeline.tables.kinds import KINDS
+from pipeline.tables.schema import Column, Reading, Schema
 
 
 def main() -> None:

@@ -11,22 +11,22 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from pipeline.building import build, hidden_share
-from pipeline.compute import use_threads
-from pipeline.environment import is_first_process
+from pipeline.base.compute import use_threads
+from pipeline.base.environment import is_first_process
+from pipeline.base.files import MODELS, write_json
 from pipeline.figures.curves import learning_curves
-from pipeline.figures.latents import latent_usage
-from pipeline.files import MODELS, write_json
-from pipeline.job import Job, running
-from pipeline.labels import STILL_IMPROVING, condition, nats, still_improving
-from pipeline.saved import Saved
-from pipeline.schema import Schema, load_probabilities, load_schema, load_split
-from pipeline.tracking import View
+from pipeline.figures.latent_usage import latent_usage
+from pipeline.model.building import build, hidden_share
+from pipeline.record.job import Job, running
+from pipeline.record.saved import Saved
+from pipeline.tables.labels import STILL_IMPROVING, condition, nats, still_improving
+from pipeline.tables.schema import Schema, load_probabilities, load_schema, load_split
+from pipeline.tracking.view import View
 from vae import VAE
-from vae.collapse import usage_lines
-from vae.diagnosis import latest_row
-from vae.totals import QUANTITIES
-from vae.training import epoch_row
+from vae.training.collapse import usage_lines
+from vae.training.diagnosis import latest_row
+from vae.training.fit import epoch_row
+from vae.training.totals import QUANTITIES
 
 ROWS = 2**16  # at a time
 
@@ -82,7 +82,7 @@ class Live(Callback):
 
 
 class Snapshots:
-    """The saved state of the training, as `vae.resume.Snapshots`."""
+    """The saved state of the training, as `vae.training.resume.Snapshots`."""
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
 from tests.adversaries.problem import Array
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 
 def affine_log_likelihood(vae: LatentModel, y: Tensor) -> Array:

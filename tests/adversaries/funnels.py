@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.adversaries.closed_forms import numpy
 from tests.adversaries.handmade import Layers, blocks_model, regress, simulate
 from tests.adversaries.problem import ROWS, Array, Kind, Problem
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 SMALL = 0.02  # slope with which a latent passes a tanh nearly unbent
 STEEP = 6.0

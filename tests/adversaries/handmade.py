@@ -14,7 +14,7 @@ from tests.adversaries.closed_forms import numpy
 from tests.adversaries.problem import ROWS, Array
 from tests.anchors import set_affine
 from tests.chains import code
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 Layers = list[tuple[Array, Array]]  # weight and bias of each, with a tanh between
 Function = Callable[[Array], Array]  # of latents (G, size), returns (G, columns)

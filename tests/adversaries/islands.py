@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.adversaries.handmade import Layers, blocks_model, gaussian, set_encoder
 from tests.adversaries.planes import plane_problem
 from tests.adversaries.problem import ROWS, Kind, Problem
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 SMALL = 0.05  # slope with which a latent passes a tanh nearly unbent
 WALL = 0.2  # width of the box's walls

@@ -14,7 +14,7 @@ from tests.adversaries.handmade import gaussian, regress, set_encoder, simulate
 from tests.adversaries.problem import ROWS, Array, Kind, Problem
 from tests.anchors import set_affine
 from tests.chains import LinearChain, code
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 
 def linear(

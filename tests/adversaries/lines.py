@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.adversaries.handmade import Function, blocks_model, gaussian, regress, set_encoder, simulate, straight
 from tests.adversaries.problem import Array, Kind, Problem
 from tests.adversaries.quadrature import grid_log_likelihood
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 WIDE: dict[str, Any] = {"inference": (32,)}  # hidden layer of the inference network
 

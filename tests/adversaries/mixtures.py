@@ -17,7 +17,7 @@ from tests.adversaries.linear import affine_model
 from tests.adversaries.problem import Array, Kind, Problem
 from tests.anchors import set_affine
 from tests.chains import code
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 
 def mixture_model(W: Array, stddev: float, weights: Sequence[float], means: Array, stddevs: Array) -> LatentModel:

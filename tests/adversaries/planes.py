@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.adversaries.handmade import Function, blocks_model, gaussian, regress, set_encoder, straight
 from tests.adversaries.lines import WIDE, line_problem
 from tests.adversaries.problem import Array, Kind, Problem
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 
 def plane(function: Function, blocks: int, stddev: float, *, directions: int = 8, **settings: Any) -> LatentModel:

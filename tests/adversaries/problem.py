@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 Array = NDArray[np.float64]
 ROWS = 40  # of a problem, and of its pilot

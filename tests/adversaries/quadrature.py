@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.adversaries.closed_forms import mixture_parts
 from tests.adversaries.problem import Array
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 SETTLED = 1e-2  # nats by which a row may differ on every other point: on all it is off by a quarter of that at most
 NEGLIGIBLE = -12.0  # log of the share that may lie on the grid's edge

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.adversaries.closed_forms import numpy
 from tests.adversaries.handmade import Layers, blocks_model, gaussian, regress, set_encoder, simulate, straight
 from tests.adversaries.problem import Array, Kind, Problem
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 BINS = 8_000  # of what one latent contributes
 LEAST = 1e-14  # probability of a bin, below which the convolution is rounding

@@ -14,7 +14,7 @@ from tests.adversaries.handmade import simulate
 from tests.adversaries.problem import ROWS, Kind, Problem
 from tests.adversaries.quadrature import grid_log_likelihood
 from vae import VAE
-from vae.latent_model import LatentModel
+from vae.model.latent_model import LatentModel
 
 TRAINING = 600  # rows
 NETWORK: dict[str, Any] = {"hidden": (12,), "activation": "tanh"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from pipeline.store import Store
+from pipeline.tracking.store import Store
 from tests.workspace import ROOT
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow uses what SQLAlchemy and others deprecate

@@ -24,19 +24,21 @@ with N nor with the number of samples S:
 `docs/likelihood.md` explains them.
 """
 
-from vae.evidence.annealing import annealed_importance_sampling, reverse_annealing
-from vae.evidence.assess import Assessment, assess
-from vae.evidence.bound import Bound, evidence_lower_bound, reconstruction_by_column
-from vae.evidence.bounds import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
-from vae.evidence.checked import Checked, checked_annealing, settle
+from vae.evidence.aggregate import Latents, latent_usage
+from vae.evidence.annealing.annealed import annealed_importance_sampling, reverse_annealing
+from vae.evidence.annealing.temperatures import Annealing
+from vae.evidence.annealing.tuning import tune_step_sizes
 from vae.evidence.estimate import Estimate, MeanWithError
-from vae.evidence.exact import Exact, exact, exact_applies
+from vae.evidence.from_posterior import importance_sampling
+from vae.evidence.from_prior import prior_sampling
 from vae.evidence.gap import Gap, inference_gap
-from vae.evidence.importance import importance_sampling
 from vae.evidence.imputation import Imputation, impute, log_likelihood_given_rest
-from vae.evidence.latents import Latents, latent_usage
-from vae.evidence.prior import prior_sampling
-from vae.evidence.report import (
+from vae.evidence.integration.exact import Exact, exact, exact_applies
+from vae.evidence.lower_bound import Bound, evidence_lower_bound, reconstruction_by_column
+from vae.evidence.verdict.assess import Assessment, assess
+from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
+from vae.evidence.verdict.checked import Checked, checked_annealing, settle
+from vae.evidence.verdict.rules import (
     PREFERENCE,
     TOLERANCE,
     Evidence,
@@ -48,8 +50,6 @@ from vae.evidence.report import (
     two_stage,
     verdict,
 )
-from vae.evidence.schedule import Annealing
-from vae.evidence.tuning import tune_step_sizes
 
 ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annealed": annealed_importance_sampling}
 

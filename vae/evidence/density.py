@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae.conditionals import Generative
-from vae.layers import tanh_
 from vae.likelihoods import Bernoulli, Gaussian, LearnedGaussian, Likelihood, PerDimensionGaussian
+from vae.model.conditionals import Generative
+from vae.model.layers import tanh_
 
 CANCELLATION = 1e-3  # nats that the product form may differ from the direct form
 PROBE = 64

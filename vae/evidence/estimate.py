@@ -14,7 +14,7 @@ from torch import Tensor
 from vae.evidence import clusters
 
 if TYPE_CHECKING:
-    from vae.latent_model import LatentModel
+    from vae.model.latent_model import LatentModel
 
 Advance = Callable[[int], object]
 LEAST_EFFECTIVE_SAMPLES = 10

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae.evidence.bound import parts_of_bound
+from vae.distributions.latent import exact_kl
+from vae.distributions.noise import DRAWS_PER_BLOCK, draws, per_example
 from vae.evidence.density import paired
 from vae.evidence.estimate import Advance, example_ids, ignore, rows_per_chunk
-from vae.latent_distributions import exact_kl
-from vae.noise import DRAWS_PER_BLOCK, draws, per_example
+from vae.evidence.lower_bound import parts_of_bound
 
 if TYPE_CHECKING:
-    from vae.conditionals import Posterior
-    from vae.latent_model import LatentModel
+    from vae.model.conditionals import Posterior
+    from vae.model.latent_model import LatentModel
 
 DRAWS_PER_STEP = 8
 STEPS_PER_BLOCK = DRAWS_PER_BLOCK // DRAWS_PER_STEP

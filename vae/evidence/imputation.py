@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae.distributions import VectorDistribution
+from vae.distributions.noise import draws, generator
+from vae.distributions.vectors import VectorDistribution
 from vae.evidence.density import paired
 from vae.evidence.estimate import Advance, example_ids, ignore, require_samples, rows_per_chunk
-from vae.noise import draws, generator
 
 if TYPE_CHECKING:
-    from vae.latent_model import LatentModel
+    from vae.model.latent_model import LatentModel
 
 
 @dataclass(frozen=True)

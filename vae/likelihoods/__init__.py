@@ -21,11 +21,11 @@ over (..., D).
 | `mixed` | columns of different kinds, with missing values | columns |
 """
 
-from vae.likelihoods.base import Likelihood
 from vae.likelihoods.classes import Bernoulli, Categorical, Ordinal
 from vae.likelihoods.continuous import Beta, Gamma, LogNormal, StudentT, ZeroOneInflatedBeta
 from vae.likelihoods.counts import Binomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vae.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian, LearnedGaussian, PerDimensionGaussian
+from vae.likelihoods.likelihood import Likelihood
 from vae.likelihoods.mixed import Mixed
 from vae.likelihoods.pixels import ContinuousBernoulli, DiscretizedLogistic
 from vae.likelihoods.shares import DirichletMultinomial

@@ -8,10 +8,10 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn.functional import logsigmoid, pad, softplus
 from typing_extensions import override
 
-from vae.distributions import Columns, IndependentBernoulli, bernoulli_log_prob, slices, wide
-from vae.likelihoods import moments
-from vae.likelihoods.base import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
-from vae.supports import BINARY, whole_numbers
+from vae.distributions.supports import BINARY, whole_numbers
+from vae.distributions.vectors import Columns, IndependentBernoulli, bernoulli_log_prob, slices, wide
+from vae.likelihoods import starts
+from vae.likelihoods.likelihood import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
 
 
 class Bernoulli(Likelihood):
@@ -36,7 +36,7 @@ class Bernoulli(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.logit(y.nanmean(dim=0))
+        return starts.logit(y.nanmean(dim=0))
 
 
 class Categorical(Likelihood):
@@ -63,8 +63,8 @@ class Categorical(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        least = moments.LEAST / self.features
-        return moments.frequencies(y, self.features).clamp_min(least).log().T.flatten()
+        least = starts.LEAST / self.features
+        return starts.frequencies(y, self.features).clamp_min(least).log().T.flatten()
 
 
 class Ordinal(Likelihood):
@@ -107,8 +107,8 @@ class Ordinal(Likelihood):
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
         thresholds = of_columns(self.thresholds, y)
-        cumulative = moments.frequencies(y, thresholds.shape[1] + 1).cumsum(dim=1)
-        return moments.location(thresholds, cumulative[:, :-1])
+        cumulative = starts.frequencies(y, thresholds.shape[1] + 1).cumsum(dim=1)
+        return starts.location(thresholds, cumulative[:, :-1])
 
 
 class Levels(TorchCategorical):

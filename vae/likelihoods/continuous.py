@@ -12,11 +12,11 @@ from torch.distributions import LogNormal as TorchLogNormal
 from torch.nn.functional import log_softmax
 from typing_extensions import override
 
-from vae.distributions import Columns, wide
-from vae.draws import draw, gamma, gaussian, uniform
-from vae.likelihoods import moments
-from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, above, under
-from vae.supports import CLOSED_UNIT, POSITIVE, UNIT
+from vae.distributions.draws import draw, gamma, gaussian, uniform
+from vae.distributions.supports import CLOSED_UNIT, POSITIVE, UNIT
+from vae.distributions.vectors import Columns, wide
+from vae.likelihoods import starts
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, Positive, above, under
 
 LEAST_MEAN = 1e-35  # of gamma densities to begin with, of which float32 has the inverse
 LEAST_CONCENTRATION = 1e-2  # of beta densities, which float32 cannot tell from 0 and 1 below
@@ -139,7 +139,7 @@ class Gamma(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.log_mean(y, LEAST_MEAN)
+        return starts.log_mean(y, LEAST_MEAN)
 
 
 class GammaOfMean(Distribution):
@@ -192,7 +192,7 @@ class Beta(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return torch.cat([under(LEAST_CONCENTRATION, part) for part in moments.concentrations(y)])
+        return torch.cat([under(LEAST_CONCENTRATION, part) for part in starts.concentrations(y)])
 
 
 class ZeroOneInflatedBeta(Likelihood):
@@ -213,8 +213,8 @@ class ZeroOneInflatedBeta(Likelihood):
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
         inside = (y > 0) & (y < 1)
-        shares = [moments.share(part, y).clamp_min(moments.LEAST) for part in (y <= 0, y >= 1, inside)]
-        between = moments.concentrations(y.masked_fill(~inside, torch.nan))
+        shares = [starts.share(part, y).clamp_min(starts.LEAST) for part in (y <= 0, y >= 1, inside)]
+        between = starts.concentrations(y.masked_fill(~inside, torch.nan))
         return torch.cat([*(under(LEAST_CONCENTRATION, part) for part in between), *(part.log() for part in shares)])
 
 

@@ -11,11 +11,11 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid, softplus
 from typing_extensions import override
 
-from vae.distributions import Columns, wide
-from vae.draws import draw, gamma, poisson, uniform
-from vae.likelihoods import moments
-from vae.likelihoods.base import LARGEST_LOG, Likelihood, Positive, require_levels
-from vae.supports import COUNT, whole_numbers
+from vae.distributions.draws import draw, gamma, poisson, uniform
+from vae.distributions.supports import COUNT, whole_numbers
+from vae.distributions.vectors import Columns, wide
+from vae.likelihoods import starts
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, Positive, require_levels
 
 LOOKED_UP = 2**13  # counts whose log factorials are known
 MIN_DISPERSION = 1e-3  # floor of the concentration r of negative binomials: the variance is mean + mean^2 / r
@@ -47,7 +47,7 @@ class Binomial(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.logit(y.nanmean(dim=0) / self.trials.to(y))
+        return starts.logit(y.nanmean(dim=0) / self.trials.to(y))
 
 
 class Poisson(Likelihood):
@@ -62,7 +62,7 @@ class Poisson(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.log_mean(y)
+        return starts.log_mean(y)
 
 
 class NegativeBinomial(Likelihood):
@@ -81,7 +81,7 @@ class NegativeBinomial(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.log_mean(y)
+        return starts.log_mean(y)
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
@@ -107,7 +107,7 @@ class ZeroInflatedNegativeBinomial(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        log_mean, zero = moments.zero_inflation(y)
+        log_mean, zero = starts.zero_inflation(y)
         return torch.cat([log_mean, zero.logit()])
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from vae.distributions import DiagonalNormal
-from vae.likelihoods import moments
-from vae.likelihoods.base import Likelihood, above, require_positive, under
+from vae.distributions.vectors import DiagonalNormal
+from vae.likelihoods import starts
+from vae.likelihoods.likelihood import Likelihood, above, require_positive, under
 
 
 class Gaussian(Likelihood):
@@ -98,5 +98,5 @@ class HeteroscedasticGaussian(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        spread = moments.variance(y).clamp_min(moments.LEAST_VARIANCE)
+        spread = starts.variance(y).clamp_min(starts.LEAST_VARIANCE)
         return torch.cat([y.nanmean(dim=0), under(self.min_variance, spread)])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from vae.distributions import Shape, VectorDistribution
-from vae.likelihoods.base import Likelihood
+from vae.distributions.vectors import Shape, VectorDistribution
+from vae.likelihoods.likelihood import Likelihood
 
 Build = Callable[[Mapping[str, Any], int], Likelihood]
 

@@ -8,11 +8,11 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
-from vae.distributions import Columns, wide
-from vae.draws import draw, uniform
-from vae.likelihoods import moments
-from vae.likelihoods.base import Likelihood, Positive, of_columns, require_levels
-from vae.supports import CLOSED_UNIT, whole_numbers
+from vae.distributions.draws import draw, uniform
+from vae.distributions.supports import CLOSED_UNIT, whole_numbers
+from vae.distributions.vectors import Columns, wide
+from vae.likelihoods import starts
+from vae.likelihoods.likelihood import Likelihood, Positive, of_columns, require_levels
 
 NEAR_ZERO = 0.02  # logits whose series, cut off, is exact in float64
 LEAST_SIZE = 1e-30  # of a logit, whose density is uniform
@@ -48,8 +48,8 @@ class DiscretizedLogistic(Likelihood):
     def _by_moments(self, y: Tensor) -> Tensor:
         scale = of_columns(self.scale(), y)
         edges = torch.arange(1, self.levels).to(y) / self.levels - 0.5
-        cumulative = moments.frequencies(y, self.levels).cumsum(dim=1)
-        return scale * moments.location(edges / scale[:, None], cumulative[:, :-1])
+        cumulative = starts.frequencies(y, self.levels).cumsum(dim=1)
+        return scale * starts.location(edges / scale[:, None], cumulative[:, :-1])
 
 
 class BinnedLogistic(Distribution):
@@ -107,7 +107,7 @@ class ContinuousBernoulli(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        return moments.continuous_logit(y)
+        return starts.continuous_logit(y)
 
 
 class TiltedUniform(Distribution):

@@ -10,12 +10,12 @@ from torch.distributions import Distribution
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from vae.distributions import Shape, wide
-from vae.draws import gamma, rounded, uniform
-from vae.likelihoods import moments
-from vae.likelihoods.base import LARGEST_LOG, Likelihood, require_positive
+from vae.distributions.draws import gamma, rounded, uniform
+from vae.distributions.supports import COUNT
+from vae.distributions.vectors import Shape, wide
+from vae.likelihoods import starts
 from vae.likelihoods.counts import log_factorial
-from vae.supports import COUNT
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, require_positive
 
 LARGEST_LOG_TOTAL = math.log(1e8)  # of all concentrations: beyond, the counts are multinomial but for 1e-8 of their variance
 
@@ -62,7 +62,7 @@ class DirichletMultinomial(Likelihood):
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:
-        shares, total = moments.shares(y)
+        shares, total = starts.shares(y)
         return (shares * total).log()
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from vae.objectives.base import DONE, KL, Objective, Terms, Values, mean, require, require_one_of
+from vae.objectives.objective import DONE, KL, Objective, Terms, Values, mean, require, require_one_of
 
 if TYPE_CHECKING:
-    from vae.latent_model import LatentModel
+    from vae.model.latent_model import LatentModel
 
 Schedule = Literal["constant", "linear", "cyclic"]
 

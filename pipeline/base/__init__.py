@@ -1,0 +1,1 @@
+"""What every command does with files, errors, processes and the machine."""

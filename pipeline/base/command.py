@@ -1,0 +1,58 @@
+"""What every stage does: read its command line and params, set the threads, report errors that the user can mend."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from pipeline.base.errors import InputError
+
+
+def run_stage(name: str, summary: str) -> int:
+    """Run the ``main`` of `pipeline.stages`' module of this name, which is loaded only after the command line is read."""
+    return run(name, summary, lambda: import_module(f"pipeline.stages.{name}").main())
+
+
+def run(name: str, summary: str, work: Callable[[], None]) -> int:
+    """Run a command without arguments; see `command`."""
+    return command(name, argparse.ArgumentParser(description=summary), lambda arguments: work())
+
+
+def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None]) -> int:
+    """Run ``python -m pipeline.NAME``.
+
+    Returns:
+        The exit status: 0, or 1 after an error that the user can mend, which is printed without a traceback.
+    """
+    parser.prog = f"python -m pipeline.{name}"
+    arguments = parser.parse_args()
+    try:
+        work(arguments)
+    except Exception as error:
+        if _is_disk_full(error):
+            error = OSError(f"{error}; free some space and run again: it goes on from its last saved state")
+        elif not isinstance(error, (InputError, *_library_errors())):
+            raise
+        print(f"error in stage {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stage {name} was interrupted; run it again to go on from its last saved state", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """The library's own errors about the user's input, if the stage has loaded the library at all."""
+    found = (
+        ("vae.training.fit", "DivergenceError"),
+        ("vae.training.fit", "AcceleratorError"),
+        ("vae.model.storage", "ModelFileError"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in found if module in sys.modules)

@@ -1,0 +1,128 @@
+"""Files that are complete or not there, on disk when the program goes on, and their md5."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+PREPARED, MODELS, RESULTS = Path("data/prepared"), Path("models"), Path("results")
+
+
+@contextmanager
+def complete(*folders: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield an empty folder for each of ``folders``, whose files replace those in it when the block ends without an error.
+
+    A stage writes all its outputs through one such block, at its end: they appear together or not at all, and nothing of an
+    earlier run stays beside them but the .gitignore that DVC keeps there.
+    """
+    partial = tuple(folder.with_name(folder.name + ".partial") for folder in folders)
+    for folder in partial:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        yield partial
+        for folder in partial:
+            sync(*folder.iterdir())
+        for source, target in zip(partial, folders, strict=True):
+            _replace(source, target)
+    finally:
+        for folder in partial:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    made = sorted(path.name for path in source.iterdir())
+    for name in made:
+        os.replace(source / name, target / name)
+    for path in target.iterdir():
+        if path.is_file() and path.name not in (*made, ".gitignore"):
+            path.unlink()
+    sync(target)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whatever happens to the process or the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(*paths: Path) -> None:
+    """Wait until files or folders are on disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def to_json(content: Any) -> str:
+    """Indented, sorted keys, no NaN: the same content is the same bytes."""
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `to_json` of the content."""
+    path.write_text(to_json(content), encoding="utf-8")
+
+
+def from_yaml(text: str) -> Any:
+    """Content of a YAML 1.2 text, without its tags: nothing is constructed but values, lists and mappings."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def to_yaml(content: Any, *, in_order: bool = False, compact: bool = False) -> bytes:
+    """YAML of values, lists and mappings, with sorted keys, or in their order; ``compact`` ones have leaves in one line."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None if compact else False
+    yaml.sort_base_mapping_type_on_output = not in_order  # type: ignore[assignment]
+    buffer = io.BytesIO()
+    yaml.dump(content, buffer)
+    return buffer.getvalue()
+
+
+def md5(path: Path) -> str:
+    """The md5 of a file or a folder, as DVC records it: without what .dvcignore names."""
+    if path.is_dir():
+        files = [file for file in files_in([path]) if not is_compiled(file)]
+        return folder_md5({str(file.relative_to(path).as_posix()): md5(file) for file in files})
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _md5).hexdigest()
+
+
+def folder_md5(files: dict[str, str]) -> str:
+    """DVC's name for a folder of these files, relative path to md5."""
+    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return _md5(json.dumps(listing).encode()).hexdigest() + ".dir"
+
+
+def files_in(paths: Sequence[Path]) -> list[Path]:
+    """The files that these paths name or contain, sorted."""
+    found = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sorted(file for file in found if file.is_file())
+
+
+def is_compiled(file: Path) -> bool:
+    """Whether Python made it of a source."""
+    return file.suffix == ".pyc" or "__pycache__" in file.parts
+
+
+def _md5(content: bytes = b"") -> Any:
+    return hashlib.md5(content, usedforsecurity=False)

@@ -1,0 +1,325 @@
+"""The estimators on the test rows, in the order in which they run, with progress bars."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from rich.progress import TaskProgressColumn
+from torch import Tensor
+
+from pipeline.base.errors import InputError
+from pipeline.evaluation.per_example import Annealed, Scores
+from pipeline.params.params_file import Params
+from pipeline.params.sections import Annealing as AnnealingParams
+from pipeline.record.pieces import Pieces
+from pipeline.tables.schema import Schema
+from pipeline.tables.statistics import Array
+from vae.bar import progress_bar
+from vae.distributions.noise import DRAWS_PER_BLOCK, generator
+from vae.evidence import (
+    Annealing,
+    Estimate,
+    MeanWithError,
+    annealed_importance_sampling,
+    evidence_lower_bound,
+    exact,
+    exact_applies,
+    importance_sampling,
+    inference_gap,
+    latent_usage,
+    prior_sampling,
+    reverse_annealing,
+    settle,
+    settled_bounds,
+    simulated_rows,
+    tune_step_sizes,
+)
+from vae.evidence.estimate import rows_per_chunk
+from vae.evidence.from_posterior import join
+from vae.evidence.verdict.assess import WIDE
+from vae.model.latent_model import LatentModel
+
+Advance = Callable[[int], object]
+T = TypeVar("T")
+
+
+def chosen(vae: LatentModel, params: Params) -> list[str]:
+    """The estimators asked for, or all that apply.
+
+    Raises:
+        InputError: If exact is asked for and does not apply.
+    """
+    names = params.evaluate.estimators
+    if names is None:
+        return ["prior", "importance", "annealed", "bounds"] + ["exact"] * exact_applies(vae)
+    if "exact" in names and not exact_applies(vae):
+        raise InputError(
+            "evaluate.estimators: exact needs model.latent_dim 1 or 2, or [1, 1], or a Gaussian likelihood with "
+            f"model.generative.hidden: [] and no hierarchy; this model has latent_dim {vae.card.latent_dim}; leave "
+            "exact out, or set estimators to null"
+        )
+    return list(names)
+
+
+class Scoring:
+    """Runs the estimators on test rows.
+
+    Args:
+        vae: The model.
+        params: All params.
+        schema: Of the data.
+        train: Training rows (prepared), for the comparison with them.
+        valid: Validation rows: the pilot on which step sizes are tuned.
+        test: Test rows.
+        pieces: What an earlier start has computed, and where this one leaves what it computes.
+        groups: By split the group of each row, integers (N,): then whole groups are drawn, and errors are over groups.
+
+    Raises:
+        InputError: If more rows are to be annealed than there are, or an estimator does not apply.
+    """
+
+    def __init__(
+        self,
+        vae: LatentModel,
+        params: Params,
+        schema: Schema,
+        train: Array,
+        valid: Array,
+        test: Array,
+        pieces: Pieces,
+        groups: Mapping[str, Tensor | None] | None = None,
+    ) -> None:
+        self.schema, self.pieces = schema, pieces
+        self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
+        self.names = chosen(vae, params)
+        self.groups = {"train": None, "test": None, **(groups or {})}
+        self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
+        self._check_subset()
+
+    def run(self) -> Scores:
+        """All that was asked for, in nats of the raw data."""
+        if len(self.pieces):
+            print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
+        with progress_bar(TaskProgressColumn()) as self._bar:
+            bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
+            scores = Scores(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
+            steps = {
+                "prior": self._prior,
+                "importance": self._importance,
+                "annealed": self._annealed,
+                "bounds": self._bounds,
+                "exact": self._exact,
+            }
+            for name, step in steps.items():
+                scores = step(scores) if name in self.names else scores
+            return self._gap(scores).of_raw_data(self.test, self._log_jacobian)
+
+    def _prior(self, scores: Scores) -> Scores:
+        S = self.settings.prior_samples
+        smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
+        estimate = self._sampled("prior sampling", self.test)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
+        return replace(scores, prior=estimate, prior_ladder=tuple(ladder))
+
+    def _importance(self, scores: Scores) -> Scores:
+        S, rungs = self.settings.samples, self.settings.rungs
+
+        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
+            return importance_sampling(self.vae, rows, S, ladder=rungs, seed=self.seed, ids=ids, advance=advance)
+
+        chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
+        ids = torch.arange(len(self.test))
+        return replace(scores, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
+
+    def _exact(self, scores: Scores) -> Scores:
+        with self._task("exact", len(self.test)) as advance:
+            found = self._piece("exact", advance, len(self.test), lambda: exact(self.vae, self.test, advance=advance))
+        return replace(scores, exact=found)
+
+    def _annealed(self, scores: Scores) -> Scores:
+        groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
+        subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
+        n = len(subset)
+
+        def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
+
+        wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
+        sampled = scores.prior.of(subset).or_better(wide) if scores.prior else wide
+        starts = self._tuned("posterior"), self._tuned("prior")
+        checked = settle(run, n, *starts, extra=self._annealing.extra, sampled=sampled)
+        difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
+        annealed = Annealed(
+            checked=checked,
+            subset=subset,
+            wide=wide,
+            train_minus_test=difference,
+            compared=compared,
+        )
+        return replace(scores, annealed=annealed)
+
+    def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
+        S = self.settings.prior_samples
+        with self._task(what, S) as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the summary says how far off it is
+            return self._piece(
+                what, advance, S, lambda: prior_sampling(self.vae, rows, S, widen=widen, seed=self.seed, advance=advance)
+            )
+
+    def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
+        """The difference of mean log densities, and of how many of the test rows, whose estimate is of ``subset``."""
+        of_train, of_test, n = self.groups["train"], _groups_of(self.groups["test"], subset), len(subset)
+        m = min(self.settings.diagnostics_examples, n, len(self.train))
+        drawn = self._drawn("training rows", m, len(self.train), of_train)
+        train = self._anneal("annealing training rows", self.train[drawn], len(self.test) + drawn, settings)
+        compared = self._drawn("test rows", m, n, of_test)
+        known = MeanWithError.of(self._comparable(train, self.train[drawn]), _groups_of(of_train, drawn))
+        unseen = MeanWithError.of(self._comparable(test, self.test[subset])[compared], _groups_of(of_test, compared))
+        return known.minus(unseen), len(compared)
+
+    def _bounds(self, scores: Scores) -> Scores:
+        """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are.
+
+        They are not repeated where test rows are not settled, as nothing could be gained by that.
+        """
+        in_vain = scores.annealed is not None and not scores.annealed.checked.settled.all()
+        gaps = self.test.isnan()
+        y, z = simulated_rows(self.vae, self._annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
+
+        def forward(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing)
+
+        def reverse(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
+            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing, z[rows])
+
+        bounds = settled_bounds(
+            y,
+            forward,
+            reverse,
+            self._tuned("posterior"),
+            self._tuned("prior"),
+            extra=0.0 if in_vain else self._annealing.extra,
+            sampled=self._sampled("simulated rows, prior sampling", y),
+        )
+        return replace(scores, bounds=bounds)
+
+    def _gap(self, scores: Scores) -> Scores:
+        """The split of the ELBO's gap on rows that were annealed, or for which the exact value is known."""
+        if scores.exact and not scores.exact.reason:
+            best, rows = scores.exact.log_likelihood, torch.arange(len(self.test))
+        elif scores.annealed:
+            best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
+        else:
+            return scores
+        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
+        with self._task("split of the ELBO's gap", len(some)) as advance:
+            ids = rows[some]
+            gap = self._piece(
+                "gap",
+                advance,
+                len(some),
+                lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
+            )
+        return replace(scores, gap=gap, gap_rows=ids)
+
+    def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
+        """Of prepared rows the log densities of the raw ones, with what their missing values count as."""
+        missing = torch.from_numpy(self.schema.log_missing(rows.cpu().numpy())).to(rows.device)
+        return estimate.log_likelihood + self._log_jacobian(rows) + missing
+
+    def _log_jacobian(self, y: Tensor) -> Tensor:
+        return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
+
+    def _tuned(self, start: str) -> Annealing:
+        annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
+        with self._task(f"step sizes from the {start}", None) as advance:
+            return self.pieces(
+                f"step sizes from the {start}",
+                lambda: tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance),
+            )
+
+    def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
+        """Of rows; in reverse, where there are latents z that made them."""
+        settings: dict[str, Any] = {"S": self._annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
+        places = torch.arange(len(rows))
+
+        def estimate(some: Tensor, their: Tensor, advance: Advance) -> Estimate:
+            if z is None:
+                return annealed_importance_sampling(self.vae, rows[some], ids=their, advance=advance, **settings)
+            return reverse_annealing(self.vae, rows[some], z[some], ids=their, advance=advance, **settings)
+
+        chunk = rows_per_chunk(self.vae, self._annealing.chains)
+        return self._in_chunks(what, places, ids, chunk, annealing.temperatures, estimate)
+
+    def _in_chunks(
+        self,
+        what: str,
+        rows: Tensor,
+        ids: Tensor,
+        chunk: int,
+        steps: int,
+        estimate: Callable[[Tensor, Tensor, Advance], Estimate],
+    ) -> Estimate:
+        """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes."""
+        parts = []
+        with self._task(what, len(rows) * steps) as advance:
+            for k, (some, their) in enumerate(zip(rows.split(chunk), ids.split(chunk), strict=True)):
+                compute = partial(estimate, some, their, advance)
+                parts.append(self._piece(f"{what} {k}", advance, len(some) * steps, compute))
+        return join(parts)
+
+    def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
+        if name in self.pieces:
+            advance(total)
+        return self.pieces(name, compute)
+
+    def _drawn(self, stream: str, count: int, N: int, groups: Tensor | None) -> Tensor:
+        """Positions of so many of N rows at random; or of whole groups, as many as have so many rows on average.
+
+        To draw groups until there are enough rows would favour large ones, which are more often the last.
+        """
+        if groups is None:
+            return self._random(stream, N)[:count]
+        labels = groups.unique()
+        drawn = max(2, math.ceil(len(labels) * count / N))  # an error needs two
+        return torch.isin(groups, labels[self._random(stream, len(labels))[:drawn]]).nonzero().squeeze(1)
+
+    def _random(self, stream: str, N: int) -> Tensor:
+        return torch.randperm(N, generator=generator(self.seed, stream))
+
+    def _check_subset(self) -> None:
+        asked, N = self._annealing.examples, len(self.test)
+        if asked is not None and asked > N:
+            raise InputError(
+                f"evaluate.annealing.examples: {asked} rows are to be annealed, but there are {N} test rows; null anneals all"
+            )
+        if asked is not None and asked < N and "annealed" in self.names and "importance" not in self.names:
+            raise InputError(
+                f"evaluate.estimators: annealing {asked} of {N} test rows needs importance sampling for the others; add "
+                "importance, or set evaluate.annealing.examples to null"
+            )
+
+    @property
+    def _annealing(self) -> AnnealingParams:
+        return self.settings.annealing
+
+    @contextmanager
+    def _task(self, what: str, total: int | None) -> Iterator[Advance]:
+        task = self._bar.add_task(what, total=total, note="")
+        yield lambda count: self._bar.advance(task, count)
+        if total is None:
+            self._bar.update(task, total=1, completed=1)
+
+
+def _groups_of(groups: Tensor | None, rows: Tensor) -> Tensor | None:
+    """The groups of some rows."""
+    return None if groups is None else groups[rows]

@@ -1,0 +1,214 @@
+"""Gaps filled in, and how well: on hidden test values, beside mean imputation and scikit-learn's IterativeImputer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.params.sections import Imputation as Settings
+from pipeline.tables.schema import Column, Schema
+from pipeline.tables.statistics import Array
+from vae.bar import advancing
+from vae.evidence import Imputation, impute
+from vae.evidence.estimate import Advance
+from vae.model.latent_model import LatentModel
+
+MOST_PREDICTORS = 20  # of a column, in the IterativeImputer
+RELIABLE = 20  # effective samples, below which means and draws rest on little
+LINEAR = ("none", "standardize")  # transformations whose mean is the mean's
+Mask = NDArray[np.bool_]
+Integers = NDArray[np.signedinteger]
+Filled = tuple[Array, Array]  # means (N, D) and draws (M, N, D), in raw numbers
+
+
+def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: Settings, seed: int) -> pd.DataFrame:
+    """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
+
+    Args:
+        vae: The model.
+        schema: Of the data.
+        y: Prepared rows.
+        index: Their places in the raw file, (N,).
+        settings: Numbers of samples and draws.
+        seed: Of the noise.
+    """
+    gaps = np.argwhere(np.isnan(y))
+    rows = np.unique(gaps[:, 0])
+    found = _impute(vae, y[rows], rows, settings, seed) if len(rows) else None
+    table = [_described(schema, schema.columns[d], found, np.searchsorted(rows, n), d) for n, d in gaps] if found else []
+    places = pd.DataFrame({"index": index[gaps[:, 0]], "column": [schema.names[d] for d in gaps[:, 1]]})
+    return pd.concat([places, pd.DataFrame(table, columns=DESCRIBED)], axis=1)
+
+
+DESCRIBED = [
+    "mean",
+    "standard_deviation",
+    "q05",
+    "q50",
+    "q95",
+    "most_probable",
+    "probability",
+    "effective_sample_size",
+    "reliable",
+]
+
+
+def _impute(vae: LatentModel, y: Array, ids: Integers, settings: Settings, seed: int) -> Imputation:
+    return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
+
+
+def _described(schema: Schema, column: Column, found: Imputation, n: int, d: int) -> dict[str, Any]:
+    size = float(found.effective_sample_size[n])
+    draws = found.draws[:, n, d].numpy()
+    entry: dict[str, Any] = {"effective_sample_size": size, "reliable": size >= RELIABLE}
+    if column.categories:
+        shares = pd.Series(column.categories)[draws.astype(int)].value_counts(normalize=True)
+        return entry | {"most_probable": shares.index[0], "probability": float(shares.iloc[0])}
+    raw, mean = column.numbers(draws), _raw_means(column, found.mean[n, d].numpy()[None], draws[:, None])
+    q05, q50, q95 = np.quantile(raw, [0.05, 0.5, 0.95])
+    return entry | {"mean": float(mean[0]), "standard_deviation": float(raw.std()), "q05": q05, "q50": q50, "q95": q95}
+
+
+def _raw_means(column: Column, means: Array, draws: Array) -> Array:
+    """E[x] from prepared means (N,), without added noise; where the transformation bends the median of draws (M, N).
+
+    There E[x] may be infinite: exp of a Student-t has no mean.
+    """
+    if column.transform.name in LINEAR:
+        return column.numbers(means, snap=False) - (column.step or 0.0) / 2
+    return np.median(column.numbers(draws), axis=0)
+
+
+def quality(vae: LatentModel, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
+    """Errors of hidden test values: hidden one by one at random, and whole columns at a time.
+
+    Returns:
+        For each pattern and method ``error``, the root mean squared error of the mean, and ``crps`` of the draws, in standard
+        deviations of the training rows, averaged over columns of numbers, and ``error_rate``, over columns of categories; null
+        where there are none.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(test))[: settings.examples])
+    y = test[rows]
+    scattered = (rng.random(y.shape) < settings.hidden_share) & ~np.isnan(y)
+    columns = [np.arange(y.shape[1]) == d for d in range(y.shape[1])]
+    patterns = {"at_random": [scattered], "whole_columns": [column & ~np.isnan(y) for column in columns]}
+    methods: dict[str, Callable[[Array], Filled]] = {
+        "vae": lambda holes: _by_vae(vae, schema, holes, rows, settings, seed),
+        "mean": lambda holes: _by_mean(schema, train, holes),
+        "iterative": _iterative(schema, train),
+    }
+    found: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
+    spreads = np.nanstd(schema.to_raw(train), axis=0)
+    with advancing("gaps filled in", sum(map(len, patterns.values())) * len(methods)) as advance:
+        for pattern, masks in patterns.items():
+            found[pattern] = {name: _scores(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
+    return found
+
+
+def _scores(
+    schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled], advance: Advance
+) -> dict[str, Any]:
+    truth = schema.to_raw(y)
+    kept: dict[str, list[list[float]]] = {"error": [], "crps": [], "error_rate": []}
+    for mask in masks:
+        means, draws = method(np.where(mask, np.nan, y))
+        for d, column in enumerate(schema.columns):
+            if mask[:, d].any():
+                hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
+                for name, value in _errors(column, spreads[d], *hidden).items():
+                    kept[name].append(value)
+        advance(1)
+    return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
+
+
+def _errors(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
+    if column.categories or column.kind == "binary":
+        return {"error_rate": (_most_frequent(draws) != truth).mean()}
+    spread = spread or 1.0
+    return {"error": np.sqrt(((means - truth) ** 2).mean()) / spread, "crps": crps(draws, truth).mean() / spread}
+
+
+def _most_frequent(draws: Array) -> Array:
+    """Per value the commonest of its draws (M, N)."""
+    codes = np.arange(int(draws.max()) + 1)
+    return codes[(draws[None] == codes[:, None, None]).mean(axis=1).argmax(axis=0)]
+
+
+def crps(draws: Array, truth: Array) -> Array:
+    """E|x - y| - E|x - x'| / 2 for values y (N,), unbiased from M draws (M, N) (Gneiting and Raftery 2007, eq. 21)."""
+    M = len(draws)
+    ranks = (2 * np.arange(1, M + 1) - M - 1)[:, None]
+    return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
+
+
+def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
+    found = _impute(vae, holes, ids, settings, seed)
+    draws, means = found.draws.numpy(), found.mean.numpy()
+    raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]
+    return np.stack(raw, axis=-1), schema.to_raw(draws)
+
+
+def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
+    """The training rows' mean, and their values as draws."""
+    raw = schema.to_raw(train)
+    values = [column[~np.isnan(column)] for column in raw.T]
+    some = np.stack([np.quantile(x, np.linspace(0, 1, 201), method="nearest") for x in values], axis=-1)
+    means = np.array([x.mean() for x in values])
+    return np.broadcast_to(means, holes.shape), np.broadcast_to(some[:, None], (len(some), *holes.shape))
+
+
+def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
+    """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too.
+
+    Its ridge regressions and its rule to stop depend on units, so that it is given standardised columns.
+    """
+    dummies = _dummies(schema, train)
+    few = MOST_PREDICTORS if dummies.shape[1] > MOST_PREDICTORS else None
+    scaler = StandardScaler().fit(dummies)
+    imputer = IterativeImputer(random_state=0, n_nearest_features=few, keep_empty_features=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it stopped early
+        imputer.fit(scaler.transform(dummies))
+
+    def method(holes: Array) -> Filled:
+        filled = scaler.inverse_transform(imputer.transform(scaler.transform(_dummies(schema, holes))))
+        means, start = [], 0
+        for column in schema.columns:
+            width = _width(column)
+            means.append(_undummied(column, filled[:, start : start + width]))
+            start += width
+        return np.stack(means, axis=-1), np.stack(means, axis=-1)[None]
+
+    return method
+
+
+def _width(column: Column) -> int:
+    return len(column.categories or ()) - 1 if column.kind == "categorical" else 1
+
+
+def _dummies(schema: Schema, y: Array) -> Array:
+    """Raw numbers, and 0 or 1 for each category but the first, which the others tell."""
+    raw, parts = schema.to_raw(y), []
+    for d, column in enumerate(schema.columns):
+        x = raw[:, d : d + 1]
+        ones = np.where(np.isnan(x), np.nan, x == np.arange(1, _width(column) + 1))
+        parts.append(ones if column.kind == "categorical" else x)
+    return np.concatenate(parts, axis=1)
+
+
+def _undummied(column: Column, x: Array) -> Array:
+    if column.kind == "categorical":
+        return np.column_stack([1 - x.sum(axis=1), x]).argmax(axis=1).astype(np.float64)
+    if column.categories or column.kind == "binary":
+        return np.clip(np.round(x[:, 0]), 0, max(1, len(column.categories or ()) - 1))
+    return x[:, 0]

@@ -1,0 +1,1 @@
+"""Files with a value for each row."""

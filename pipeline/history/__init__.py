@@ -1,0 +1,1 @@
+"""Earlier states, and how to go back to them."""

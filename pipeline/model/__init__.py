@@ -1,0 +1,1 @@
+"""Models made by params and a schema, and loaded."""

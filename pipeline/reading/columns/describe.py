@@ -1,0 +1,117 @@
+"""What prepare refuses in columns as a whole, and what it tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data
+from pipeline.reading.columns.coding import Plan
+from pipeline.reading.columns.program import MANY_TIES, Measured, Prepared, Program
+from pipeline.tables.schema import SPLITS, Column
+
+LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
+SMALLEST_STEPS = 256  # float32 must tell apart so many values in a standard deviation; an eighth of it in a step
+DIGESTS = 2**20  # that are looked up at a time
+
+
+def some(names: Iterable[object]) -> str:
+    """The first eight names."""
+    texts = [str(name) for name in names]
+    return f"[{', '.join(texts[:8])}{', ...' if len(texts) > 8 else ''}]"
+
+
+def check_trained(program: Program, found: Sequence[Measured]) -> None:
+    """Refuse columns whose density would be unbounded.
+
+    Raises:
+        InputError: Naming them.
+    """
+    pairs = zip(program.plans, found, strict=True)
+    constant = [plan.name for plan, of in pairs if plan.is_density and plan.step is None and of.is_constant]
+    if constant:
+        raise InputError(
+            f"column {constant[0]!r} is constant in the training rows"
+            + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
+            + f", so its density is unbounded; leave it out with data.exclude: {some(constant)}, or, if values lie on a "
+            "grid, set data.dequantize to its step"
+        )
+
+
+def described(plan: Plan, column: Column, of: Prepared) -> Column:
+    """A column with what came out of it.
+
+    Raises:
+        InputError: If float32 cannot hold it.
+    """
+    if plan.is_density:
+        _check_range(plan, of)
+    spread = of.level.std
+    found = {"centre": of.level.mean, "spread": spread or 1.0, "range": (of.coded.least, of.coded.greatest)}
+    return column.model_copy(update=found)
+
+
+def _check_range(plan: Plan, of: Prepared) -> None:
+    largest, spread = max(abs(of.y_range.least), abs(of.y_range.greatest)), of.y.std
+    if not largest < LARGEST or of.y.count < plan.facts.observed or not spread > 0:
+        raise InputError(
+            f"column {plan.name!r}: its values, from {of.x_range.least:g} to {of.x_range.greatest:g}, are too extreme to "
+            "compute with; mend them, or give them in other units"
+        )
+    step = np.inf if plan.step is None else plan.step * spread / of.x.std / 8
+    if np.spacing(np.float32(largest)) * SMALLEST_STEPS > min(spread, step):
+        raise InputError(
+            f"column {plan.name!r}: its values, about {of.x.mean:g}, are too large for float32 to tell them apart "
+            f"(standard deviation {of.x.std:g}); set data.scale: standardize, or subtract a constant"
+        )
+
+
+def notes(program: Program, found: Sequence[Measured], prepared: Sequence[Prepared], data: Data) -> Iterator[str]:
+    """What a reader of the results should know."""
+    if isinstance(data.binarize, str):
+        when = {"static": "once", "dynamic": "once for held-out rows, anew in each step of the training"}[data.binarize]
+        yield f"zeros and ones were drawn with probability intensity / largest intensity, {when}"
+    elif data.binarize is not None:
+        yield f"values above {data.binarize:g} became 1, others 0"
+    plans = program.plans
+    for step in sorted({plan.step for plan in plans if plan.step is not None}):
+        names = [plan.name for plan in plans if plan.step == step]
+        whose = "every value" if len(names) == len(plans) else f"the values of {some(names)}"
+        yield f"uniform noise on [0, {step:g}) was added to {whose}, so that its log-likelihood is a bound for discrete values"
+    densities = [d for d, plan in enumerate(plans) if plan.is_density and plan.step is None]
+    if whole := [plans[d].name for d in densities if plans[d].facts.numbers.whole]:
+        yield f"whole numbers under a density, which is not bounded: {some(whole)}; set dequantize to 1 to compare models"
+    for d in densities:
+        for value, count in prepared[d].ties.items():
+            if count > MANY_TIES * found[d].observed:
+                yield (
+                    f"{count} of {found[d].observed} training rows have {value:g} in column {plans[d].name!r}: a density "
+                    "there is bounded only by the floor of its variance"
+                )
+    for noisy, what in ((True, "nothing but the noise that was added now"), (False, "kept, as a probability is bounded")):
+        pairs = zip(plans, found, strict=True)
+        constant = [plan.name for plan, of in pairs if (plan.step is not None) == noisy and of.is_constant]
+        if constant:
+            yield f"constant in the training rows, and {what}: {some(constant)}"
+
+
+def repeated(digests: dict[str, Path]) -> Iterator[str]:
+    """A held-out row that was trained on is no test of a model, unless rows have few values to take.
+
+    Args:
+        digests: For each split a file with those of its rows.
+    """
+    for split in SPLITS[1:]:
+        held_out, counts = np.unique(np.fromfile(digests[split], np.uint64), return_counts=True)
+        known = np.zeros(len(held_out), dtype=bool)
+        train = np.memmap(digests["train"], np.uint64, mode="r")
+        for first in range(0, len(train), DIGESTS):
+            known |= np.isin(held_out, train[first : first + DIGESTS])
+        if count := int(counts[known].sum()):
+            yield (
+                f"{count} of {counts.sum()} {split} rows are also among the training rows, value for value: if they are "
+                "copies, remove them; if rows have few values to take, it is to be expected"
+            )

@@ -1,0 +1,208 @@
+"""What the values of a raw column are, so far: whether they are numbers, texts or dates, and which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.tables.statistics import Array, Range
+
+MOST_LEVELS = 10  # of whole numbers that do not begin at 0, to be levels of an order
+MOST_TEXTS = 10_000  # different ones that are kept of a column
+NAMED_ROWS = 6  # that an error names
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Those of a column in the order of its rows, without the missing ones.
+
+    Attributes:
+        count: How many there are.
+        range: The least and the greatest.
+        whole: Whether all are whole numbers.
+        distinct: The different ones in their order; None if they are more than `MOST_LEVELS`.
+        ends: The first and the last; None without any.
+        counts_up: Whether each is one more than that before.
+        infinite: Row of the first that is not finite, and what it is.
+    """
+
+    count: int = 0
+    range: Range = field(default_factory=Range)
+    whole: bool = True
+    distinct: tuple[float, ...] | None = ()
+    ends: tuple[float, float] | None = None
+    counts_up: bool = True
+    infinite: tuple[int, float] | None = None
+
+    @classmethod
+    def of(cls, x: Array, first: int) -> Numbers:
+        """Of a block that begins at row ``first``."""
+        rows = np.flatnonzero(~np.isnan(x))
+        observed = x[rows]
+        if not len(observed):
+            return cls()
+        infinite = [(first + int(rows[at]), float(observed[at])) for at in np.flatnonzero(np.isinf(observed))[:1]]
+        whole = bool((observed == np.round(observed)).all())
+        with np.errstate(invalid="ignore"):
+            counts_up = bool((np.diff(observed) == 1).all())
+        return cls(
+            count=len(observed),
+            range=Range.of(observed),
+            whole=whole,
+            distinct=_few(np.unique(observed).tolist()) if whole or len(observed) <= MOST_LEVELS else _few_of(observed),
+            ends=(float(observed[0]), float(observed[-1])),
+            counts_up=counts_up,
+            infinite=infinite[0] if infinite else None,
+        )
+
+    def __add__(self, other: Numbers) -> Numbers:
+        if not (self.ends and other.ends):
+            return self if self.ends else other
+        return Numbers(
+            count=self.count + other.count,
+            range=self.range + other.range,
+            whole=self.whole and other.whole,
+            distinct=None if None in (self.distinct, other.distinct) else _few({*self.distinct, *other.distinct}),  # type: ignore[misc]
+            ends=(self.ends[0], other.ends[1]),
+            counts_up=self.counts_up and other.counts_up and other.ends[0] - self.ends[1] == 1,
+            infinite=self.infinite or other.infinite,
+        )
+
+
+def _few(values: Iterable[float]) -> tuple[float, ...] | None:
+    found = tuple(sorted(values))
+    return found if len(found) <= MOST_LEVELS else None
+
+
+def _few_of(x: Array) -> tuple[float, ...] | None:
+    """Without sorting all, where the first few values tell that there are many."""
+    return None if len(np.unique(x[:1000])) > MOST_LEVELS else _few(np.unique(x).tolist())
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of a raw column.
+
+    Attributes:
+        name: Of the column.
+        rows: How many there are.
+        missing: How many of them lack it.
+        numbers: The values that are numbers.
+        typed: Whether the file says that all are numbers.
+        coded: Whether one begins with a zero that a number would not have: codes, of which 01 and 1 are not the same.
+        odd: How many values are no numbers.
+        odd_examples: Row and text of the first of them.
+        levels: The different texts; None if they are more than `MOST_TEXTS`.
+        first: The first text.
+        dated: Whether the file says that all are dates or durations.
+        formats: Of dates, which all texts have.
+    """
+
+    name: str
+    rows: int = 0
+    missing: int = 0
+    numbers: Numbers = field(default_factory=Numbers)
+    typed: bool = False
+    coded: bool = False
+    odd: int = 0
+    odd_examples: tuple[tuple[int, str], ...] = ()
+    levels: frozenset[str] | None = frozenset()
+    first: str | None = None
+    dated: bool = False
+    formats: frozenset[str] = frozenset()
+
+    def __add__(self, other: Facts) -> Facts:
+        empty = [part for part in (self, other) if part.missing == part.rows]
+        return Facts(
+            name=self.name,
+            rows=self.rows + other.rows,
+            missing=self.missing + other.missing,
+            numbers=self.numbers + other.numbers,
+            typed=self.typed and other.typed,
+            coded=self.coded or other.coded,
+            odd=self.odd + other.odd,
+            odd_examples=(self.odd_examples + other.odd_examples)[:NAMED_ROWS],
+            levels=_united(self.levels, other.levels),
+            first=self.first if self.first is not None else other.first,
+            dated=self.dated or other.dated,
+            formats=self.formats & other.formats if not empty else self.formats | other.formats,
+        )
+
+    @property
+    def observed(self) -> int:
+        """Number of rows that have it."""
+        return self.rows - self.missing
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a column of numbers."""
+        return not self.dated and not self.coded and not self.odd and (self.typed or self.observed > 0)
+
+    @property
+    def is_date(self) -> bool:
+        """Whether it is a column of dates."""
+        return self.dated or (not self.is_number and self.observed > 0 and bool(self.formats))
+
+    @property
+    def is_zero_one(self) -> bool:
+        """Whether it is a column of zeros and ones."""
+        return self.is_number and self.numbers.distinct is not None and set(self.numbers.distinct) <= {0.0, 1.0}
+
+    def check(self) -> None:
+        """Refuse texts among numbers, unless they are the greater part: then all are texts; and infinite numbers.
+
+        Raises:
+            InputError: Naming column, rows and value.
+        """
+        if self.is_number and self.numbers.infinite is not None:
+            row, value = self.numbers.infinite
+            raise InputError(
+                f"column {self.name!r}, row {row + 1}: expected a finite number, got {value}; mend the cell, or declare the "
+                "value as missing with data.missing"
+            )
+        if self.odd and self.numbers.count >= self.odd and not self.coded and not self.dated:
+            (row, text), *others = self.odd_examples
+            listed = ", ".join(str(other + 1) for other, _ in others)
+            dots = ", ..." if self.odd > NAMED_ROWS else ""
+            more = f" (so are {self.odd - 1} more, in rows {listed}{dots})" if others else ""
+            raise InputError(
+                f"column {self.name!r}, row {row + 1}: expected a number, got {text!r}{more}; mend the cell, declare it as "
+                "missing with data.missing, or leave the column out with data.exclude"
+            )
+
+    def numbers_for(self, what: str) -> Numbers:
+        """Its numbers, for the param ``what``, which needs them.
+
+        Raises:
+            InputError: If it is a column of texts or dates.
+        """
+        if self.is_number:
+            return self.numbers
+        held = "dates or durations" if self.is_date else f"texts, such as {self.first!r}"
+        raise InputError(f"{what}: needs numbers, but column {self.name!r} holds {held}; leave it out with data.exclude")
+
+
+def _united(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None or len(union := one | other) > MOST_TEXTS:
+        return None
+    return union
+
+
+def joined(blocks: Iterable[Sequence[Facts]]) -> list[Facts]:
+    """Facts of each column over blocks in their order."""
+    total: list[Facts] = []
+    for facts in blocks:
+        total = [one + other for one, other in zip(total, facts, strict=True)] if total else list(facts)
+    return total
+
+
+def is_number(value: str | float) -> bool:
+    """Whether a param is a finite number, or the text of one."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False

@@ -1,0 +1,157 @@
+"""Tables from files: one reader per format, recognised by the content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data
+from pipeline.reading.formats.anndata import AnnData
+from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
+from pipeline.reading.formats.images import Images
+from pipeline.reading.formats.parquet import Parquet
+from pipeline.reading.formats.reader import Reader, batch_rows, head_of
+from pipeline.reading.formats.text import TabSeparated, Text
+from pipeline.tables.schema import SPLITS
+
+KINDS = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
+# the first that recognises a file reads it
+READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Images, TabSeparated, Text)
+
+
+class Source(NamedTuple):
+    """A file or folder, and the split that its rows are for, if that is settled."""
+
+    path: Path
+    split: str | None = None
+
+
+def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
+    """The rows of all files that ``data`` names, in their order, and for each the split it is for.
+
+    As many at a time as `batch_rows` says for so many columns, whatever files they come from; the last block may be smaller.
+    The split is its position in SPLITS, or -1.
+
+    Raises:
+        InputError: If a file is missing, empty, of an unknown format, malformed, names a column twice, or has other columns
+            than the first.
+    """
+    held: list[pd.DataFrame] = []
+    labels: list[NDArray[np.int8]] = []
+    for batch, split in _read_batches(data):
+        size, held = batch_rows(len(batch.columns)), [*held, batch]
+        labels.append(np.full(len(batch), -1 if split is None else SPLITS.index(split), dtype=np.int8))
+        while sum(map(len, held)) >= size:
+            table, of = _joined(held), np.concatenate(labels)
+            yield table[:size], of[:size]
+            held, labels = [table[size:]], [of[size:]]
+    if sum(map(len, held)):
+        yield _joined(held), np.concatenate(labels)
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    parts = [part for part in parts if len(part)]
+    return parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+
+
+def _read_batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
+    first: list[str] = []
+    kinds: dict[str, str] = {}
+    for source in sources(data):
+        for batch in _batches(source, data):
+            names = list(batch.columns)
+            if names != (first := first or names):
+                raise InputError(f"data.files: {source.path} has other columns than the first; {_difference(names, first)}")
+            _check_kinds(batch, source.path, kinds)
+            yield batch, source.split
+
+
+def _check_kinds(batch: pd.DataFrame, path: Path, kinds: dict[str, str]) -> None:
+    """Refuse a column of numbers in one file and of texts in another; what a column holds so far is in ``kinds``."""
+    for name, column in batch.items():
+        kind, known = KINDS.get(column.dtype.kind, "texts"), kinds.get(str(name))
+        if kind == known or not column.notna().any():
+            continue
+        if known is not None:
+            raise InputError(f"{path}: column {name!r} holds {known} in one file and {kind} in another; write it alike in all")
+        kinds[str(name)] = kind
+
+
+def sources(data: Data) -> list[Source]:
+    """The files that ``data`` names, or the folder."""
+    path = Path(data.path)
+    if data.files is None:
+        return [Source(path)]
+    return [Source(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
+
+
+def check_files(data: Data) -> None:
+    """Refuse what cannot be a table without reading it.
+
+    Raises:
+        InputError: If a file lies outside the repository, is missing, empty, or of an unknown format.
+    """
+    for source in sources(data):
+        _check_place(source.path)
+        reader_of(source.path)
+
+
+def reader_of(path: Path) -> type[Reader]:
+    """The reader that recognises a file or folder.
+
+    Raises:
+        InputError: If none does, or there is nothing to read.
+    """
+    if not path.exists():
+        raise InputError(f"data.path: {path} does not exist; put the file there or name another one in params.yaml")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"data.path: {path} is empty (0 bytes); give a file with a header and rows")
+    head = head_of(path)
+    for reader in READERS:
+        if reader.recognises(path, head):
+            return reader
+    raise InputError(
+        f"data.path: {path} is a folder without Parquet files or images; name the file in it, or, in data.files, the files "
+        "of the splits"
+    )
+
+
+def format_of(data: Data) -> str:
+    """The suffix of samples: those of a table are a table, those of an array an array."""
+    return reader_of(sources(data)[0].path).suffix
+
+
+def _batches(source: Source, data: Data) -> Iterator[pd.DataFrame]:
+    rows = 0
+    for batch in reader_of(source.path).batches(source.path, data):
+        rows += len(batch)
+        yield batch
+    if not rows:
+        raise InputError(f"data.path: {source.path} has no rows")
+
+
+def is_outside(path: Path) -> bool:
+    """Whether a path leads out of the repository."""
+    return path.is_absolute() or Path(os.path.normpath(path)).parts[:1] == ("..",)
+
+
+def _check_place(path: Path) -> None:
+    if is_outside(path):
+        raise InputError(
+            f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ and "
+            "run `dvc add` on it, or `dvc import-url` it from where it is"
+        )
+
+
+def _difference(names: list[str], first: list[str]) -> str:
+    for one, other, what in ((first, names, "lacks"), (names, first, "adds")):
+        if missing := [name for name in one if name not in set(other)]:
+            return f"it {what} {missing[0]!r}"
+    return "their order differs"

@@ -1,0 +1,142 @@
+"""Arrays of numbers: NumPy's files, IDX as MNIST is published, and MATLAB's version 5."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data
+from pipeline.reading.formats.reader import Reader, batch_rows, check_numbers, check_size, chosen, frame, opened
+
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+MATLAB_NUMBERS = ("double", "single", "logical", "sparse", *INTEGERS)
+
+
+class Npy(Reader):
+    """One array; its first axis counts the rows."""
+
+    @override
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith(b"\x93NUMPY")
+
+    @override
+    @classmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise _damaged(path, "NPY", error) from error
+        yield from _rows(path, array)
+
+
+class Npz(Reader):
+    """Several arrays, of which ``data.key`` names one."""
+
+    @override
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith(b"PK\x03\x04")
+
+    @override
+    @classmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                arrays = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in arrays}
+            if not sizes:
+                raise InputError(f"{path} is a ZIP archive without NumPy arrays; unpack it")
+            key = chosen(path, list(sizes), data)
+            check_size(path, sizes[key])
+            with np.load(path, allow_pickle=False) as held:
+                array = held[key]
+        except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
+            raise _damaged(path, "NPZ", error) from error
+        yield from _rows(path, array)
+
+
+class Idx(Reader):
+    """One array of IDX, the format of MNIST, compressed or not."""
+
+    @override
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return len(head) > 4 and head[:2] == b"\0\0" and head[2] in IDX_TYPES and 1 <= head[3] <= 8
+
+    @override
+    @classmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        with opened(path) as file:
+            _, _, kind, axes = file.read(4)
+            sizes = struct.unpack(f">{axes}I", _exactly(path, file, 4 * axes))
+            dtype, width = np.dtype(IDX_TYPES[kind]), math.prod(sizes[1:])
+            check_size(path, math.prod(sizes) * dtype.itemsize)
+            size = batch_rows(width)
+            for first in range(0, sizes[0], size):
+                count = min(size, sizes[0] - first)
+                rows = np.frombuffer(_exactly(path, file, count * width * dtype.itemsize), dtype)
+                yield frame(rows.astype(dtype.newbyteorder("=")).reshape(count, width))
+            if file.read(1):
+                raise InputError(f"{path} is longer than the {math.prod(sizes):,} values that it declares; get it again")
+
+
+class Matlab(Reader):
+    """A MATLAB file up to version 7, of whose variables ``data.key`` names one."""
+
+    @override
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith(b"MATLAB 5.0 MAT-file")
+
+    @override
+    @classmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        from scipy.io import loadmat, whosmat
+
+        try:
+            held = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+            key = chosen(path, list(held), data)
+            shape, kind = held[key]
+            if kind not in MATLAB_NUMBERS:
+                raise InputError(f"{path}: {key} holds {kind}, not numbers; save a matrix of numbers")
+            check_size(path, 8 * math.prod(shape))
+            array = loadmat(path, variable_names=[key])[key]
+        except InputError:
+            raise
+        except Exception as error:  # the library raises many kinds for damaged files
+            raise _damaged(path, "MATLAB", error) from error
+        yield from _rows(path, array if isinstance(array, np.ndarray) else array.toarray())
+
+
+def _rows(path: Path, array: NDArray[Any]) -> Iterator[pd.DataFrame]:
+    check_numbers(path, array.dtype)
+    if not array.ndim:
+        raise InputError(f"{path}: holds a single number, not rows; give an array of shape (rows, ...)")
+    size = batch_rows(math.prod(array.shape[1:]))
+    for first in range(0, len(array), size):
+        yield frame(np.asarray(array[first : first + size]))
+
+
+def _exactly(path: Path, file: Any, size: int) -> bytes:
+    content = cast(bytes, file.read(size))
+    if len(content) < size:
+        raise InputError(f"{path} is truncated: {size - len(content)} bytes are missing at its end; get the file again")
+    return content
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> InputError:
+    if any(word in str(error) for word in ("allow_pickle", "Object arrays", "Python objects")):
+        return InputError(f"{path}: holds Python objects, which are not loaded, as they could execute code; save numbers")
+    return InputError(f"{path} is not a readable {kind} file: {error}; get the file again")

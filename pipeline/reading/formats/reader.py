@@ -1,0 +1,137 @@
+"""What a format is, and what several of them need."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, ClassVar, cast
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.base.errors import InputError
+from pipeline.params.sections import Data
+
+ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
+HEAD = 512  # bytes by which a format is recognised
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class Reader(ABC):
+    """A format of tables.
+
+    Attributes:
+        suffix: Of the samples of a model of such a table.
+    """
+
+    suffix: ClassVar[str] = ".npy"
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        """Whether a file that begins so, decompressed, or a folder, is of this format."""
+
+    @classmethod
+    @abstractmethod
+    def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
+        """The rows in their order, so many at a time, all with the same columns.
+
+        Raises:
+            InputError: If the file is damaged or holds no table.
+        """
+
+
+def batch_rows(columns: int) -> int:
+    """Rows that are read at a time of a table of so many columns."""
+    return max(1, min(ROWS, CELLS // max(1, columns)))
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file, decompressed; none of a folder."""
+    if path.is_dir():
+        return b""
+    with opened(path) as file:
+        return file.read(HEAD)
+
+
+def opened(path: Path) -> BinaryIO:
+    """The bytes of a file, decompressed.
+
+    Raises:
+        InputError: When read, if it is truncated.
+    """
+    with path.open("rb") as file:
+        begin = file.read(4)
+    kind = next((name for magic, name in COMPRESSED.items() if begin.startswith(magic)), None)
+    return cast(BinaryIO, io.BufferedReader(_Decompressed(path, pa.input_stream(str(path), compression=kind))))
+
+
+class _Decompressed(io.RawIOBase):
+    """A stream whose errors are ours."""
+
+    def __init__(self, path: Path, stream: pa.NativeFile) -> None:
+        self._path, self._stream = path, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            content = self._stream.read(len(buffer))
+        except (OSError, EOFError, pa.ArrowInvalid) as error:
+            raise InputError(
+                f"{self._path} cannot be decompressed, it may be truncated: {error}; get the file again"
+            ) from error
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def frame(values: NDArray[np.generic]) -> pd.DataFrame:
+    """Rows of numbers, of any shape each, as a table whose columns are numbered from 0."""
+    flat = values.reshape(len(values), -1)
+    flat = flat.astype(np.int8) if flat.dtype == bool else flat
+    return pd.DataFrame(flat, columns=[str(number) for number in range(flat.shape[1])])
+
+
+def check_numbers(path: Path, kind: np.dtype) -> None:
+    """Refuse arrays of anything but numbers: objects would be pickles."""
+    if kind.kind not in "biuf":
+        raise InputError(f"{path}: holds {kind}, not numbers; save it as an array of numbers, or a table of texts as Parquet")
+
+
+def check_size(path: Path, size: int) -> None:
+    """Refuse what says of itself that it is larger than this machine's memory, before it is decompressed."""
+    memory = psutil.virtual_memory().total
+    if size > memory:
+        raise InputError(
+            f"{path}: declares {size / 2**30:,.1f} GiB, more than this machine's {memory / 2**30:.1f} GiB of memory; if that "
+            "is so, give a part of it, or Parquet"
+        )
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Refuse columns without a name, or with that of another."""
+    repeated = [repr(name) for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: duplicate column name {', '.join(repeated)}; every column needs its own name")
+    if "" in names:
+        raise InputError(
+            f"{path}: column {list(names).index('') + 1} has no name; name it, or, if it is an index that pandas wrote, write "
+            "the file with index=False"
+        )
+
+
+def chosen(path: Path, keys: Sequence[str], data: Data) -> str:
+    """The array that ``data.key`` names, or the only one."""
+    if data.key is None and len(keys) == 1:
+        return keys[0]
+    if data.key is None or data.key not in keys:
+        listed = ", ".join(keys[:8]) or "none"
+        raise InputError(f"data.key: must name one of the arrays in {path}, which are {listed}; got {data.key!r}")
+    return data.key

@@ -1,0 +1,1 @@
+"""What a stage was given, what it made, and what it has computed so far."""

@@ -1,0 +1,77 @@
+"""Results of long computations, saved as they come, so that an evaluation that was killed goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from pipeline.record.saved import Saved
+from vae.evidence import Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError
+
+KINDS = {kind.__name__: kind for kind in (Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
+
+T = TypeVar("T")
+
+
+class Pieces:
+    """Computes each piece once, over all starts of the stage.
+
+    Pieces are pure functions of the stage's inputs, so a name is enough to know them by.
+    """
+
+    def __init__(self, saved: Saved) -> None:
+        self._saved = saved
+        self._done: dict[str, Any] = {}
+        self._new: dict[str, Any] = {}
+        self._files = 0
+        while (found := saved.load(self._file())) is not None:
+            self._done |= found
+            self._files += 1
+
+    def __len__(self) -> int:
+        """How many pieces an earlier start has left."""
+        return len(self._done)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an earlier start has computed this piece."""
+        return name in self._done
+
+    def __call__(self, name: str, compute: Callable[[], T]) -> T:
+        """The piece of this name: as an earlier start computed it, or computed now."""
+        if name in self._done:
+            return decoded(self._done[name])
+        value = compute()
+        self._new[name] = encoded(value)
+        if self._saved.due():
+            self._saved.save(self._file(), self._new)
+            self._new = {}
+            self._files += 1
+        return value
+
+    def _file(self) -> str:
+        return f"pieces{self._files}"
+
+
+def encoded(value: Any) -> Any:
+    """A result as dictionaries, lists, tensors and numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {field.name: encoded(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": type(value).__name__, "fields": content}
+    if isinstance(value, tuple):
+        return {"kind": "tuple", "items": [encoded(item) for item in value]}
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    return value
+
+
+def decoded(value: Any) -> Any:
+    """The result that `encoded` made a dictionary of."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind == "tuple":
+        return tuple(decoded(item) for item in value["items"])
+    if kind is not None:
+        return KINDS[kind](**{name: decoded(item) for name, item in value["fields"].items()})
+    return value

@@ -1,0 +1,1 @@
+"""Annealed importance sampling: transitions, temperatures, step sizes."""

@@ -1,0 +1,1 @@
+"""log p(y) in closed form or by quadrature."""

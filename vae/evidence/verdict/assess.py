@@ -1,0 +1,148 @@
+"""Annealing of some rows, its checks, and what they amount to, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vae.evidence.annealing.annealed import annealed_importance_sampling, reverse_annealing
+from vae.evidence.annealing.temperatures import Annealing
+from vae.evidence.estimate import Estimate, MeanWithError
+from vae.evidence.from_posterior import importance_sampling
+from vae.evidence.from_prior import prior_sampling
+from vae.evidence.verdict.bidirectional import Bounds, settled_bounds, simulated_rows
+from vae.evidence.verdict.checked import Checked, settle, tuned_starts
+from vae.evidence.verdict.rules import TOLERANCE, Evidence, Verdict, excess, surplus, verdict
+
+if TYPE_CHECKING:
+    from vae.model.latent_model import LatentModel
+
+WIDE = 3.0  # times the prior's standard deviations, where another estimate looks for what annealing misses
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """log p(y) of N rows, and how far to trust it.
+
+    Attributes:
+        checked: Annealing, with what every row's checks say.
+        bounds: On simulated rows.
+        others: Other estimates of the same rows, which must not be higher.
+        verdict: By `vae.evidence.verdict.rules`.
+    """
+
+    checked: Checked
+    bounds: Bounds
+    others: Mapping[str, Estimate]
+    verdict: Verdict
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """Per row, (N,), float64, in nats."""
+        return self.checked.estimate.log_likelihood
+
+    @property
+    def mean(self) -> MeanWithError:
+        """Over rows."""
+        return MeanWithError.of(self.log_likelihood)
+
+    @property
+    def decoder_runs(self) -> int:
+        """Gradients of the generative network on the rows, their checks included."""
+        return self.checked.decoder_runs
+
+
+def assess(
+    vae: LatentModel,
+    y: Tensor,
+    *,
+    pilot: Tensor | None = None,
+    chains: int = 16,
+    annealing: Annealing | None = None,
+    extra: float = 6.0,
+    samples: int = 5000,
+    prior_samples: int = 100_000,
+    bounds_examples: int = 100,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Assessment:
+    """Estimate log p(y) of rows y (N, D) by annealing, check every row, and pass the verdict that the pipeline passes.
+
+    Args:
+        vae: The model.
+        y: Rows.
+        pilot: Rows on which step sizes are tuned, such as validation rows; 32 that the model generates by default.
+        chains: Per row and run, at least 10.
+        annealing: Temperatures and leapfrog steps.
+        extra: What repeating disputed rows with more temperatures may cost, over the cost of the first runs.
+        samples: Of importance sampling.
+        prior_samples: Of prior sampling, and of a wider distribution of latents.
+        bounds_examples: Simulated rows for the two-sided bounds.
+        tolerance: In nats, that the mean can be trusted to.
+        seed: Of all noise.
+
+    Raises:
+        ValueError: If a number is out of range, or a value of y is not one that the likelihood is for.
+    """
+    y = vae.as_rows(y)
+    starts = tuned_starts(vae, pilot, annealing or Annealing(), seed=seed)
+    simulated, z = simulated_rows(vae, bounds_examples, seed=seed)
+    settings: dict[str, Any] = {"S": chains, "seed": seed}
+
+    def of_rows(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return annealed_importance_sampling(vae, y[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
+    def of_simulated(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        stream = f"simulated rows, {stream}"
+        return annealed_importance_sampling(vae, simulated[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
+    def in_reverse(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        return reverse_annealing(vae, simulated[rows], z[rows], annealing=annealing, stream=stream, ids=rows, **settings)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
+        others = {
+            "importance sampling": importance_sampling(vae, y, samples, seed=seed),
+            "prior sampling": prior_sampling(vae, y, prior_samples, seed=seed),
+            "sampling from a wide prior": prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed),
+        }
+        of_these = prior_sampling(vae, simulated, prior_samples, seed=seed)
+    sampled = others["prior sampling"].or_better(others["sampling from a wide prior"])
+    checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
+    more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
+    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
+    return Assessment(checked, bounds, others, verdict("annealed", evidence(checked, bounds, others), tolerance))
+
+
+def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Evidence:
+    """What the verdict on annealing of all rows rests on; rows are named by their positions.
+
+    Args:
+        checked: Annealing of N rows.
+        bounds: On simulated rows.
+        others: Other estimates of these rows, by name.
+        groups: Of the rows, integers (N,), if those of one group may depend on each other.
+    """
+    disputed = (checked.level > 0) | ~checked.settled.cpu()
+    units = torch.arange(len(disputed)) if groups is None else groups.cpu()
+    count = len(units.unique())
+    return Evidence(
+        gap=bounds.gap,
+        start_difference=MeanWithError.of(checked.start_difference, groups),
+        temperature_difference=MeanWithError.of(checked.temperature_difference, groups),
+        acceptance=checked.estimate.acceptance.mean(dim=1).tolist(),
+        unreliable=checked.estimate.unreliable,
+        unsettled=(~checked.settled).nonzero()[:, 0].tolist(),
+        disputed=len(units[disputed].unique()),
+        rows=count,
+        looked_at=count,
+        simulated_settled=bounds.settled_share,
+        unit="rows" if groups is None else "groups",
+        excess={name: excess(other.log_likelihood, checked.estimate.log_likelihood) for name, other in others.items()},
+        surplus={name: surplus(other, checked.estimate) for name, other in others.items()},
+    )

@@ -1,0 +1,142 @@
+"""Two-sided bounds on data that the model itself generates: bidirectional Monte Carlo (BDMC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from vae.distributions.noise import generator
+from vae.evidence.annealing.annealed import annealed_importance_sampling, reverse_annealing
+from vae.evidence.annealing.temperatures import Annealing
+from vae.evidence.estimate import Advance, Estimate, MeanWithError, ignore, require_samples
+from vae.evidence.from_posterior import join
+from vae.evidence.verdict.checked import FACTOR, Run, settle
+
+if TYPE_CHECKING:
+    from vae.model.latent_model import Generated, LatentModel
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of log p(y) for N simulated rows, in expectation.
+
+    Attributes:
+        y: The rows, (N, D); NaN where a value is missing.
+        lower: By annealing forward.
+        upper: By annealing in reverse, from the latents that made the rows.
+        settled: Which rows' checks agree, (N,), where they were checked as test rows are; None where they were not.
+        decoder_runs: Gradients of the generative network, where they were.
+    """
+
+    y: Tensor
+    lower: Estimate
+    upper: Estimate
+    settled: Tensor | None = None
+    decoder_runs: int = 0
+
+    @property
+    def gap(self) -> MeanWithError:
+        """Upper minus lower, paired over examples. A sampled gap may be negative and is not clipped.
+
+        Over the settled rows: the others' checks tell already. Over all, where none is settled, or none was checked.
+        """
+        gaps = self.upper.log_likelihood - self.lower.log_likelihood
+        return MeanWithError.of(gaps if self.settled is None or not self.settled.any() else gaps[self.settled])
+
+    @property
+    def settled_share(self) -> float:
+        """Of the rows; 1 where they were not checked."""
+        return 1.0 if self.settled is None else self.settled.double().mean().item()
+
+
+def bidirectional_bounds(
+    vae: LatentModel,
+    N: int = 100,
+    S: int = 16,
+    *,
+    annealing: Annealing | None = None,
+    missing: Tensor | None = None,
+    seed: int = 0,
+    advance: Advance = ignore,
+) -> Bounds:
+    """Sandwich log p(y) of N simulated rows between forward and reverse annealing (Grosse, Ghahramani and Adams 2015).
+
+    In expectation lower <= log p(y) <= upper, so the gap bounds the error of annealing on data like the model's own; it says
+    nothing of rows that the model finds unlikely. Give ``annealing`` tuned step sizes to examine the procedure that scored the
+    test rows.
+
+    Args:
+        vae: The model.
+        N: Rows to simulate.
+        S: Chains per row and direction.
+        annealing: As in `annealed_importance_sampling`.
+        missing: Which values other rows lack, booleans (M, D): each simulated row gets the gaps of one of them, at random. The
+            latent that made a row is an exact draw from its posterior given what is left, too. None: complete rows.
+        seed: Of the rows and of the noise.
+        advance: Called with the number of (row, temperature) pairs done, 2 * N * temperatures in all.
+
+    Raises:
+        ValueError: If N or S is below 1, a setting is out of range, ``missing`` has another shape, or the model takes no gaps.
+    """
+    y, z = simulated_rows(vae, N, missing=missing, seed=seed)
+    forward = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, stream="bounds", advance=advance)
+    return Bounds(y, forward, reverse_annealing(vae, y, z, S, annealing=annealing, seed=seed, advance=advance))
+
+
+def settled_bounds(
+    y: Tensor,
+    forward: Run,
+    reverse: Run,
+    posterior: Annealing,
+    prior: Annealing,
+    *,
+    extra: float,
+    sampled: Estimate | None = None,
+) -> Bounds:
+    """The same of rows that are checked and repeated as test rows are, which examines all of the procedure.
+
+    Each row's upper bound takes the start and as many temperatures as its lower bound at last did. As the judges alone decide
+    on that, both remain bounds in expectation.
+
+    Args:
+        y: Simulated rows, (N, D).
+        forward: Anneals rows; see `settle`.
+        reverse: Anneals rows in reverse.
+        posterior: How to anneal from q, with step sizes.
+        prior: How to anneal from the prior, likewise.
+        extra: What repetitions may cost, over the cost of the first runs.
+        sampled: Of these rows by sampling from the prior; see `settle`.
+    """
+    checked = settle(forward, len(y), posterior, prior, extra=extra, sampled=sampled)
+    parts, order, runs = list[Estimate](), list[Tensor](), checked.decoder_runs
+    for level, at_prior in product(checked.level.unique().tolist(), (False, True)):
+        if len(rows := ((checked.level == level) & (checked.at_prior == at_prior)).nonzero()[:, 0]):
+            start = prior if at_prior else posterior
+            longer = replace(start, temperatures=start.temperatures * FACTOR**level)
+            found = reverse(f"in reverse, {FACTOR**level} times as long", rows, longer)
+            parts.append(replace(found, acceptance=found.acceptance[:0]))  # whose ranges are as many as temperatures allow
+            order.append(rows)
+            runs += len(rows) * found.samples * longer.temperatures * longer.leapfrog_steps
+    return Bounds(y, checked.estimate, join(parts).of(torch.cat(order).argsort()), checked.settled, runs)
+
+
+def simulated_rows(vae: LatentModel, N: int, *, missing: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """N rows (N, D) that the model generates, and the latents (N, K) that made them; see `bidirectional_bounds`."""
+    require_samples(N, "simulated rows")
+    y, _, z = cast("Generated", vae.generate(N, seed=seed, full=True))
+    return (y if missing is None else _with_gaps(y, missing, seed)), z
+
+
+def _with_gaps(y: Tensor, missing: Tensor, seed: int) -> Tensor:
+    D = y.shape[1]
+    if missing.shape[1:] != (D,) or not len(missing) or missing.dtype != torch.bool:
+        raise ValueError(
+            f"missing must be booleans of shape (M, {D}), the gaps of at least one row; got {missing.dtype} of shape "
+            f"{tuple(missing.shape)}; y.isnan() of the rows that were scored is such a mask"
+        )
+    drawn = torch.randint(len(missing), (len(y),), generator=generator(seed, "gaps of simulated rows"))
+    return y.masked_fill(missing[drawn.to(missing.device)].to(y.device), torch.nan)

@@ -1,0 +1,266 @@
+"""One figure from several estimators, and the rules by which it can be trusted or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vae.evidence import clusters
+from vae.evidence.estimate import WELL_FOUNDED, Estimate, MeanWithError, jackknife_variance
+
+PREFERENCE = ("exact", "annealed", "importance", "prior")
+TOLERANCE = 0.2  # nats
+LEAST_ACCEPTANCE = 0.4
+LARGEST_SHARE = 0.05  # of unreliable rows
+FALSE_ALARM = 0.01  # of the rule on other estimates that may be noisy
+CONFIDENCE = 0.95  # of the bound on rows that were not looked at
+LEAST_SETTLED = 1 / 2  # of the simulated rows
+NAMED = 10  # rows that a reason lists
+
+
+def reported_estimator(available: Sequence[str]) -> str:
+    """Which estimator is reported: the first of exact, annealed, importance and prior that ran, never the larger value.
+
+    Raises:
+        ValueError: If none of them ran.
+    """
+    for name in PREFERENCE:
+        if name in available:
+            return name
+    raise ValueError(
+        f"one of the estimators {', '.join(PREFERENCE)} is needed to report log p(y); got {', '.join(available) or 'none'}"
+    )
+
+
+def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor, groups: Tensor | None = None) -> MeanWithError:
+    """Mean over all + mean over a random subset of (better - everywhere), with the standard error of both stages.
+
+    The difference estimator of double sampling (Cochran 1977, chapter 12), for examples drawn from a population:
+    Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N. Where examples come in groups, of which whole ones are drawn for the subset, each
+    of the three terms is that of the groups' totals.
+
+    Args:
+        everywhere: A cheap estimate x for all N examples, shape (N,).
+        better: A dear one for the n examples of the subset, shape (n,).
+        subset: Their positions, integers (n,), chosen at random.
+        groups: Of all examples, integers (N,): examples of one group may depend on each other. None: all are independent.
+    """
+    N, n = len(everywhere), len(better)
+    if n == N:
+        return MeanWithError.of(better, None if groups is None else groups[subset])
+    difference = better - everywhere[subset]
+    if groups is not None:
+        return _of_groups(everywhere, difference, subset, groups)
+    mean = everywhere.mean() + difference.mean()
+    if n < 2:
+        return MeanWithError(mean.item(), math.nan)
+    covariance = torch.cov(torch.stack([everywhere[subset], difference]))
+    first, second = everywhere.var() / N, covariance[1, 1] / n
+    variance = first + second + 2 * covariance[0, 1] / N
+    degrees = clusters.combined((first.item(), second.item()), (N - 1, n - 1), independent=False)
+    return MeanWithError(mean.item(), math.sqrt(max(variance.item(), 0.0)), degrees)
+
+
+def _of_groups(everywhere: Tensor, difference: Tensor, subset: Tensor, groups: Tensor) -> MeanWithError:
+    """`two_stage`, x centred for its covariance with d by its mean over the subset, as s_xd is."""
+    first, second = MeanWithError.of(everywhere, groups), MeanWithError.of(difference, groups[subset])
+    within = clusters.totals((everywhere[subset] - everywhere[subset].mean()) / len(everywhere), groups[subset])
+    both = clusters.covariance(within, clusters.totals((difference - second.mean) / len(difference), groups[subset]))
+    variances = first.standard_error**2, second.standard_error**2
+    error = math.nan if math.isnan(both) else math.sqrt(max(sum(variances) + 2 * both, 0.0))
+    degrees = clusters.combined(variances, (first.degrees_of_freedom, second.degrees_of_freedom), independent=False)
+    effective = clusters.combined(variances, (first.effective_groups or 0, second.effective_groups or 0), independent=False)
+    return MeanWithError(first.mean + second.mean, error, degrees, first.groups, effective)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the verdict on annealing rests on.
+
+    Attributes:
+        gap: Upper minus lower bound on simulated data, of the settled rows.
+        start_difference: Annealing from q minus from the prior, on every annealed row.
+        temperature_difference: Annealing with T minus with T / 2 temperatures, likewise.
+        acceptance: Mean acceptance rate of each range of temperatures.
+        unreliable: Which annealed rows' chains are worth less than a quarter of their number, (n,).
+        unsettled: Names of the annealed rows whose runs disagree, see `vae.evidence.verdict.checked`.
+        disputed: How many annealed rows' judges disagreed at first, settled since or not.
+        rows: N, the rows that the mean is of.
+        looked_at: How many of them were annealed.
+        simulated_settled: Share of the simulated rows that are settled.
+        unit: What these three count: rows, or groups of rows that may depend on each other.
+        excess: By other estimator, log of the mean over rows of exp(its estimate - the reported one), see `excess`.
+        surplus: By other estimator, what it is higher by where it is well founded, see `surplus`.
+    """
+
+    gap: MeanWithError
+    start_difference: MeanWithError
+    temperature_difference: MeanWithError
+    acceptance: Sequence[float]
+    unreliable: Tensor
+    unsettled: Sequence[int]
+    disputed: int
+    rows: int
+    looked_at: int
+    simulated_settled: float = 1.0
+    unit: str = "rows"
+    excess: Mapping[str, float] = field(default_factory=dict)
+    surplus: Mapping[str, MeanWithError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the reported log-likelihood can be trusted, and why not.
+
+    Attributes:
+        reasons: What fell short, and what to raise.
+        tolerance: To how many nats.
+        unseen: What is known of rows that were not annealed.
+    """
+
+    reasons: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    unseen: str = ""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every rule holds."""
+        return not self.reasons
+
+    def __str__(self) -> str:
+        if not self.trusted:
+            return "lower bound only"
+        return f"can be trusted to {self.tolerance:g} nats{self.unseen and '; '}{self.unseen}"
+
+
+def excess(other: Tensor, reported: Tensor) -> float:
+    """Log of the mean over rows of exp(other - reported) for estimates of log p(y), each (N,).
+
+    E[exp(other)] = p(y) for every row, however noisy the estimate. If the reported ones are right this mean is 1 in
+    expectation, and by Markov's inequality exceeds 1 / a with a probability of a at the most. Much more says that the reported
+    ones are too low: the other found what they missed.
+    """
+    return ((other - reported).logsumexp(dim=0) - math.log(len(other))).item()
+
+
+def surplus(other: Estimate, reported: Estimate) -> MeanWithError:
+    """Mean over rows of other - reported, in nats, and its Monte Carlo error; rows where the other is ill founded count 0.
+
+    That is where it rests on fewer than 100 effective samples. Both are too low in expectation, so that a surplus beyond its
+    error is what the reported ones lack at the least.
+    """
+    rows, N = other.well_founded, len(other.log_likelihood)
+    difference = (other.log_likelihood - reported.log_likelihood).where(rows, 0.0)
+    without = other.leave_one_out.where(rows, 0.0)
+    if other.shared_draws:
+        variance = jackknife_variance(without.mean(dim=1, keepdim=True)).sum()
+    else:
+        variance = jackknife_variance(without).sum() / N**2
+    own = reported.monte_carlo_variance.where(rows, 0.0).sum() / N**2
+    return MeanWithError(difference.mean().item(), math.sqrt((variance + own).item()))
+
+
+def most_unseen(rows: int, looked_at: int, counted: int) -> int:
+    """Upper 95 % bound of how many rows count among those not looked at, if so many of a random subset do (hypergeometric).
+
+    The largest number for which it would not be unlikely to count so few.
+    """
+    from scipy.stats import hypergeom  # here, because it takes long to import
+
+    totals = torch.arange(counted, rows - looked_at + counted + 1)
+    likely = torch.as_tensor(hypergeom.cdf(counted, rows, totals.numpy(), looked_at)) > 1 - CONFIDENCE
+    return int(totals[likely].max()) - counted
+
+
+def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERANCE) -> Verdict:
+    """Trust an exact value; trust annealing if every check holds; take anything else for a lower bound.
+
+    The rules for annealing are tests of equivalence: with e the tolerance in nats, |mean| + 2 SE < e for the gap of the bounds
+    on simulated data, and for paired differences between starts and between T and T / 2 temperatures (more than 2 SE where
+    rows or groups are few). So what is not known well enough fails. Further, every annealed row is settled; under 5 % have
+    chains with an effective sample size below C / 4; at least half of the simulated rows are settled, of which the gap is;
+    every range of temperatures accepts 0.4 or more of its proposals; and no other estimate, all of which are too low
+    in expectation, is higher: neither by more than chance allows at a false-alarm rate of 1 %, nor, where it is well founded,
+    by three of its errors and maybe the tolerance.
+    """
+    if reported == "exact":
+        return Verdict(tolerance=tolerance)
+    if reported != "annealed":
+        return Verdict(
+            (f"nothing says how far {reported} sampling stays below log p(y): add annealed and bounds to the estimators",),
+            tolerance,
+        )
+    if evidence is None:
+        return Verdict(("annealing was not checked: add bounds to the estimators",), tolerance)
+    return Verdict(tuple(_shortfalls(evidence, tolerance)), tolerance, _unseen(evidence))
+
+
+def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
+    yield from _unsettled(evidence)
+    simulated, longer = "raise the temperatures, or the simulated rows if the error is large", "raise the temperatures"
+    for what, difference, remedy in (
+        ("the upper and the lower bound on simulated data differ", evidence.gap, simulated),
+        ("annealing from q and from the prior differs", evidence.start_difference, longer),
+        ("annealing with T and with T / 2 temperatures differs", evidence.temperature_difference, longer),
+    ):
+        if not abs(difference.mean) + difference.margin < tolerance:
+            yield (
+                f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + 2 SE must be below "
+                f"{tolerance:g}: {remedy}"
+            )
+    if not evidence.simulated_settled >= LEAST_SETTLED:
+        yield (
+            f"only {evidence.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
+            "temperatures, or what may be spent on rows that are not (extra)"
+        )
+    yield from _acceptance(evidence)
+    poor = evidence.unreliable.double().mean().item()
+    if not poor < LARGEST_SHARE:
+        yield (
+            f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
+            f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
+        )
+    for name, higher in evidence.surplus.items():
+        if higher.mean > 3 * higher.standard_error and not higher.mean + 2 * higher.standard_error < tolerance:
+            yield (
+                f"{name} is higher than annealing by {higher.mean:.3f} ± {higher.standard_error:.3f} nats (where it rests on "
+                f"{WELL_FOUNDED} effective samples or more): annealing misses a part of the latent space that it found"
+            )
+    limit = -math.log(FALSE_ALARM)
+    for name, value in evidence.excess.items():
+        if not value < limit:
+            yield (
+                f"{name} found {value:.1f} nats more than annealing (log of the mean over rows of the ratio of p); chance "
+                f"exceeds {limit:.1f} in {FALSE_ALARM:.0%} of all cases at the most: annealing misses a part of the latent "
+                "space; look at the rows where the two differ most"
+            )
+
+
+def _unsettled(evidence: Evidence) -> Iterator[str]:
+    if count := len(evidence.unsettled):
+        names = ", ".join(map(str, evidence.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
+        subject = f"row {names} is" if count == 1 else f"rows {names} are"
+        yield (
+            f"{subject} not settled: independent runs differ by more than a nat, errors included, or have no errors (chains "
+            "below 10): raise the temperatures, or what may be spent on such rows (extra)"
+        )
+
+
+def _acceptance(evidence: Evidence) -> Iterator[str]:
+    low = [rate for rate in evidence.acceptance if not rate >= LEAST_ACCEPTANCE]
+    if low:
+        yield (
+            f"{len(low)} of {len(evidence.acceptance)} ranges of temperatures accept less than {LEAST_ACCEPTANCE} of their "
+            f"proposals (for one, {low[0]:.2f}): raise the temperatures or the leapfrog steps"
+        )
+
+
+def _unseen(evidence: Evidence) -> str:
+    if not (others := evidence.rows - evidence.looked_at):
+        return ""
+    most = most_unseen(evidence.rows, evidence.looked_at, evidence.disputed)
+    return f"of the {others} {evidence.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"

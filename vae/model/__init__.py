@@ -1,0 +1,1 @@
+"""The model: priors, networks, conditionals, and how it is stored."""

@@ -1,0 +1,70 @@
+"""An exponential moving average of the weights: often better than the last ones, whose steps are noisy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from vae.training.vae import VAE
+
+
+class Average(Callback):
+    """The average, and its exchange for the weights while a model is validated and kept.
+
+    After t steps it is decay * (average after t - 1) + (1 - decay) * weights; at first it is the weights that training begins
+    with (Polyak and Juditsky 1992; Kingma and Ba 2015, section 7.2).
+
+    Args:
+        decay: From 0, no average, to below 1.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self._step = get_ema_multi_avg_fn(decay)
+        self._average: Tensor | None = None
+
+    def update(self) -> None:
+        """After a step of the optimiser."""
+        assert self._average is not None
+        with torch.no_grad():
+            self._step([self._average], [self._vector], 0)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._vector = cast("VAE", pl_module).weights.vector.detach()
+        began = self._vector.clone() if self._average is None else self._average
+        self._average = began.to(self._vector)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._exchange()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if any(trainer.num_val_batches):
+            self._exchange()
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not any(trainer.num_val_batches):
+            self._exchange()
+
+    def _exchange(self) -> None:
+        assert self._average is not None
+        kept = self._vector.clone()
+        self._vector.copy_(self._average)
+        self._average.copy_(kept)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self._average}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._average = state_dict["average"]

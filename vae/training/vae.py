@@ -1,0 +1,222 @@
+"""The VAE as a LightningModule: the lecture's model with what trains it, fit and make_objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.func import functional_call
+
+from vae import likelihoods
+from vae.distributions.noise import generator
+from vae.model.latent_model import LatentModel
+from vae.model.layers import BatchNorm, Step, active_layers, during
+from vae.model.networks import Architecture
+from vae.objectives import DONE, ELBO, Objective, Values
+from vae.registry import OUTPUT_BIASES
+from vae.training.fast import flat
+from vae.training.fit import History, Training, fit
+from vae.training.resume import Snapshots
+from vae.training.rows.mapped import Mapped
+from vae.training.steps import Steps
+
+CHECKED = 2**16  # rows at a time
+FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
+
+
+class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
+    """A variational autoencoder: a `LatentModel`, whose arguments it takes, that is trained with Lightning.
+
+    Args:
+        generative_architecture: Layers of f_w, an `Architecture` or a mapping ``{"hidden": [...], "activation": ...}``.
+        inference_architecture: Layers of the inference network, likewise.
+        objective: What training minimises; the ELBO by default.
+        output_bias: Where the bias of the generative network's last layer begins: with ``"data"`` the first fit sets it by the
+            training rows, see `Generative.initialize`; with ``"random"`` it stays as random as other weights.
+        settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``prior``, ``posterior``, ``seed``; see
+            `LatentModel`.
+
+    Raises:
+        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        generative_architecture: Architecture | Mapping[str, Any],
+        inference_architecture: Architecture | Mapping[str, Any],
+        *,
+        objective: Objective | None = None,
+        output_bias: str = "data",
+        **settings: Any,
+    ) -> None:
+        super().__init__(generative_architecture, inference_architecture, **settings)
+        if output_bias not in OUTPUT_BIASES:
+            raise ValueError(f"output_bias must be one of {', '.join(OUTPUT_BIASES)}; got {output_bias!r}")
+        self.output_bias = output_bias
+        self._active = active_layers(self)
+        self.objective = objective or ELBO()
+        self.objective.check(self)
+        self.training_settings = Training()
+        self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
+
+    def fit(
+        self,
+        y: ArrayLike | Tensor,
+        S: int | None = None,
+        *,
+        validation: ArrayLike | Tensor | None = None,
+        log_jacobian: tuple[float, float] = (0.0, 0.0),
+        callbacks: Sequence[pl.Callback] = (),
+        snapshots: Snapshots | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation bound.
+
+        Args:
+            y: Training rows; with ``binarize=True`` the probabilities that their values are 1.
+            S: Monte Carlo samples in the objective; None keeps the objective's own number.
+            validation: Rows of shape (M, D) to select the epoch by; without them the last epoch is kept.
+            log_jacobian: Mean log |dy/dx| over training and validation rows where y is a transformation of raw data x: added
+                to what is logged, so that it is in nats of the raw data.
+            callbacks: More Lightning callbacks.
+            snapshots: Where the state for resuming is kept; see `vae.training.resume.Snapshots`.
+            settings: Fields of `vae.training.fit.Training`, such as ``max_epochs`` and ``learning_rate``.
+
+        Returns:
+            The fitted model itself; ``history`` has its epochs.
+
+        Raises:
+            ValueError: If rows are not finite or of the wrong shape, or batch norm does not go with the settings.
+            DivergenceError: If the loss becomes infinite or NaN.
+            AcceleratorError: If the accelerator asked for is not there.
+        """
+        self.training_settings = Training(**settings)
+        self._refuse_batch_norm()
+        rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
+        held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
+        self.objective = self.objective.with_samples(S)
+        self.objective.check(self)
+        self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
+        self.begin()
+        self._initialize(rows)
+        self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
+        return self
+
+    def make_objective(
+        self, y: ArrayLike | Tensor, y_var: float | None = None, S: int | None = None
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The loss, the negative ELBO by default, and its gradient, as functions of a flat parameter vector and iteration t.
+
+        Both are means over rows. The noise is a function of t and of a row's position, the one that training draws for the
+        batch of its step t, so for a fixed t (0 by default) the objective is deterministic and fits `scipy.optimize.minimize`.
+        Numpy in, numpy out; torch likewise. Dropout and batch norm do what they do in training in training mode, as before the
+        first fit; `eval` and `train` change it. Running means and variances stay as they are.
+
+        Args:
+            y: Rows, shape (N, D).
+            y_var: sigma_y^2 of the fixed-variance Gaussian, in place of the model's own.
+            S: Monte Carlo samples; None keeps the objective's own number.
+
+        Returns:
+            ``objective(params, t=0)`` and ``gradient(params, t=0)``; `pack_weights` gives the current ``params``.
+
+        Raises:
+            ValueError: If y_var is given and the likelihood has no fixed variance, or is not positive.
+        """
+        rows, objective = self.as_rows(y), self.objective.with_samples(S)
+        objective.check(self)
+        fixed = self._fixed_variance(y_var)
+
+        def variational_objective(params: Tensor, t: int = 0) -> Tensor:
+            inference, generative = self.unpack_weights(params)
+            weights = {**inference, **generative, **fixed}
+            return functional_call(self, weights, (rows, objective, self._noise("train", t))).loss.mean()
+
+        return flat.numpy_too(variational_objective, rows), flat.numpy_too(flat.gradient(variational_objective), rows)
+
+    def pack_weights(self) -> Tensor:
+        """All parameters as one flat vector: inference weights v, then generative weights w."""
+        return flat.pack(self)
+
+    def unpack_weights(self, params: Tensor) -> tuple[flat.Weights, flat.Weights]:
+        """A flat vector as (inference weights, generative weights), by name.
+
+        Raises:
+            ValueError: If the vector has the wrong length.
+        """
+        weights = flat.unpack(self, params)
+        inference = {name: value for name, value in weights.items() if name.startswith("inference.")}
+        return inference, {name: value for name, value in weights.items() if name not in inference}
+
+    # ---- Lightning
+
+    def forward(
+        self, y: Tensor, objective: Objective | None = None, noise: torch.Generator | None = None, epoch: float = DONE
+    ) -> Values:
+        """The objective per row of ``y``, after so many epochs of training; in training mode a step of it."""
+        with during(Step(noise), self._active) if self._active else nullcontext():
+            return (objective or self.objective)(self, y, noise, epoch)
+
+    # ---- helpers
+
+    def _rows(self, y: ArrayLike | Tensor, checked: Callable[[Any], Tensor]) -> Tensor | Mapped:
+        """Checked rows (N, D): a tensor, or, if that would be too large, the memory-mapped array as it is."""
+        if not isinstance(y, np.memmap) or y.nbytes <= self.training_settings.memory_gib * 2**30:
+            return checked(y)
+        for first in range(0, len(y), CHECKED):
+            try:
+                checked(y[first : first + CHECKED])
+            except ValueError as error:
+                raise ValueError(f"{error}, counted from row {first:,} on") from None
+        return y
+
+    def _refuse_batch_norm(self) -> None:
+        """It would depend on a process's share of a batch, and its statistics are not those of averaged weights."""
+        settings = self.training_settings
+        if not any(isinstance(layer, BatchNorm) for layer in self._active):
+            return
+        if settings.devices > 1:
+            raise ValueError(
+                f"devices must be 1 with norm 'batch', which needs whole batches; got {settings.devices}: set norm to 'layer'"
+            )
+        if settings.ema_decay is not None:
+            raise ValueError(
+                "ema_decay must be None with norm 'batch', whose running statistics are not of averaged weights; got "
+                f"{settings.ema_decay}: set norm to 'layer'"
+            )
+
+    @torch.no_grad()
+    def _initialize(self, rows: Tensor | Mapped) -> None:
+        """Let prior and output begin where the training rows are, once: what is learned stays when `fit` goes on."""
+        starts = [self.prior.initialize] if hasattr(self.prior, "initialize") else []
+        starts += [self.generative.initialize] if self.output_bias == "data" else []
+        if not self.initialized and starts:
+            order = torch.randperm(len(rows), generator=generator(self.training_settings.seed, "first rows"))
+            chosen = order[:FIRST_ROWS]
+            some = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
+            for start in starts:
+                start(some.to(self.device, self.dtype))
+        self.initialized = True
+
+    def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:
+        rows = self._matrix(y, "y")
+        if not ((rows >= 0) & (rows <= 1)).all():
+            raise ValueError(f"y must be probabilities, from 0 to 1, with binarize=True; got {rows.min():g} to {rows.max():g}")
+        self.as_rows((rows > 0.5).to(rows.dtype))
+        return rows
+
+    def _fixed_variance(self, y_var: float | None) -> flat.Weights:
+        if y_var is None:
+            return {}
+        if not isinstance(self.generative.likelihood, likelihoods.Gaussian):
+            raise ValueError(f"y_var needs the likelihood 'gaussian'; this one is {self.card.likelihood['name']!r}")
+        if not y_var > 0:
+            raise ValueError(f"y_var must be greater than 0; got {y_var}")
+        return {"generative.likelihood.variance": torch.tensor(y_var, dtype=self.dtype, device=self.device)}
