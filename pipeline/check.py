@@ -10,8 +10,8 @@ from pipeline.base.files import from_yaml, to_yaml, write_whole
 from pipeline.history.states import Cache
 from pipeline.params.params_file import load_params
 from pipeline.reading.formats import check_files
-from pipeline.record.job import misrecorded
 from pipeline.record.records import LOCK_FILE, lock_records, locked_record, record_path
+from pipeline.stages.job import misrecorded
 
 
 def main() -> None:

@@ -19,11 +19,10 @@ from pipeline import check, clean, summary
 from pipeline.base.command import run
 from pipeline.base.errors import InputError
 from pipeline.base.files import from_yaml, md5, to_yaml
-from pipeline.record import job
-from pipeline.record.job import misrecorded
 from pipeline.record.records import current_records, declared, digest, load_lock, load_record
 from pipeline.record.saved import saved_folder
-from pipeline.stages import evaluate, prepare, train
+from pipeline.stages import evaluate, job, prepare, train
+from pipeline.stages.job import misrecorded
 from pipeline.tracking.contents import lock_of
 from tests.workspace import ROOT, write_params, write_pipeline, write_table
 

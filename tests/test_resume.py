@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 
 from pipeline.base.environment import facts
-from pipeline.record.pieces import Pieces, decoded, encoded
+from pipeline.evaluation.pieces import Pieces, decoded, encoded
 from pipeline.record.records import declared, digest
 from pipeline.record.saved import Saved, forget, leftovers, remove, saved_folder
 from pipeline.stages import evaluate, prepare, train

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.evaluation.per_example import Annealed, Scores
+from pipeline.evaluation.pieces import Pieces
 from pipeline.params.params_file import Params
 from pipeline.params.sections import Annealing as AnnealingParams
-from pipeline.record.pieces import Pieces
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.bar import progress_bar

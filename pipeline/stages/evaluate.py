@@ -15,14 +15,14 @@ from pipeline.base.files import write_json
 from pipeline.evaluation.baselines import Baseline, fit_baselines
 from pipeline.evaluation.estimates import Scoring
 from pipeline.evaluation.hidden_values import fill, quality
+from pipeline.evaluation.pieces import Pieces
 from pipeline.evaluation.report import Report, pair
 from pipeline.figures import checks as figures
 from pipeline.figures.comparison import likelihood_comparison
 from pipeline.figures.pixels import Images
 from pipeline.model.loading import load_model
 from pipeline.params.params_file import Params
-from pipeline.record.job import Job, running
-from pipeline.record.pieces import Pieces
+from pipeline.stages.job import Job, running
 from pipeline.tables.labels import baseline_label, condition, estimator_label, nats
 from pipeline.tables.schema import Schema, load_groups, load_index, load_schema, load_split
 from pipeline.tables.statistics import Array

@@ -14,7 +14,7 @@ from pipeline.base.compute import use_threads
 from pipeline.base.files import RESULTS
 from pipeline.figures import samples as figures
 from pipeline.model.loading import load_model
-from pipeline.record.job import running
+from pipeline.stages.job import running
 from pipeline.tables.schema import Schema, load_schema, load_split
 from pipeline.tables.statistics import Array
 from vae.model.latent_model import Generated, LatentModel

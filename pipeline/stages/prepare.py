@@ -22,7 +22,7 @@ from pipeline.reading.columns.writer import Writer
 from pipeline.reading.formats import check_files, format_of, read_blocks
 from pipeline.reading.schema_table import show
 from pipeline.reading.splits import split_columns
-from pipeline.record.job import Job, running
+from pipeline.stages.job import Job, running
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.schema import Column, Reading, Schema
 

@@ -17,8 +17,8 @@ from pipeline.base.files import MODELS, write_json
 from pipeline.figures.curves import learning_curves
 from pipeline.figures.latent_usage import latent_usage
 from pipeline.model.building import build, hidden_share
-from pipeline.record.job import Job, running
 from pipeline.record.saved import Saved
+from pipeline.stages.job import Job, running
 from pipeline.tables.labels import STILL_IMPROVING, condition, nats, still_improving
 from pipeline.tables.schema import Schema, load_probabilities, load_schema, load_split
 from pipeline.tracking.view import View

@@ -16,7 +16,7 @@ from vae.model import hierarchies, posteriors, priors, storage
 from vae.model.conditionals import Generative, Inference
 from vae.model.encoding import Input
 from vae.model.networks import Architecture
-from vae.objectives import Terms
+from vae.model.terms import Terms
 from vae.registry import HIERARCHIES, POSTERIORS, PRIORS, build, lookup, require_layers
 
 

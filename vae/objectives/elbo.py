@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from vae.objectives.objective import DONE, KL, Objective, Terms, Values, mean, require, require_one_of
+from vae.model.terms import KL, Terms, mean
+from vae.objectives.objective import DONE, Objective, Values, require, require_one_of
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel

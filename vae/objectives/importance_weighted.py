@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from vae.objectives.objective import DONE, Objective, Terms, Values, require
+from vae.model.terms import Terms
+from vae.objectives.objective import DONE, Objective, Values, require
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel

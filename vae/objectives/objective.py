@@ -1,109 +1,19 @@
-"""The lecture's three terms, and what an objective makes of them.
-
-ELBO(y) = E_q[log p(y|z)] - E_q[log q(z|y)] + E_q[log p(z)], each term by S samples z_s ~ q(z|y) (lecture #21; the log of
-the third term, lost there, is restored).
-"""
+"""What an objective makes of the terms of the ELBO."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
 
-KL = Literal["monte_carlo", "closed_form"]
 DONE = math.inf  # epochs of training, after any schedule's end
-
-
-class Terms:
-    """The terms of the ELBO for rows y of shape (N, D), from S shared draws z_s ~ q(z|y). All are in nats.
-
-    Args:
-        vae, y, S: The model, rows and number of draws.
-        generator: Of the draws.
-        gradient: Where that of the KL is to come from, which lets a step of the training compute q(z|y), the draws and this
-            as one operation: no gradient passes then through ``q`` itself. None lets it pass everywhere.
-
-    Attributes:
-        q: q(z|y), batch shape (N,), event shape (K,).
-        prior: p(z).
-        z: The draws, shape (S, N, K).
-    """
-
-    def __init__(
-        self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None, gradient: KL | None = None
-    ) -> None:
-        self._vae, self._y, self.prior = vae, y, vae.prior()
-        draw = vae.inference.fused_draw(gradient, self.prior) if gradient and torch.is_grad_enabled() else None
-        if draw is None:
-            self.q = vae.inference(y)
-            self.z = self.q.rsample((S,), generator)
-        else:
-            self.q, self.z, part = draw(y, S, generator)
-            self.__dict__["closed_form" if gradient == "closed_form" else "log_posterior_of_draws"] = part
-
-    @cached_property
-    def log_likelihood_of_draws(self) -> Tensor:
-        """log p(y|z_s), (S, N)."""
-        return self._vae.generative.log_prob(self.z, self._y)
-
-    @cached_property
-    def log_posterior_of_draws(self) -> Tensor:
-        """log q(z_s|y), (S, N)."""
-        return self.q.log_prob(self.z)
-
-    @cached_property
-    def log_prior_of_draws(self) -> Tensor:
-        """log p(z_s), (S, N)."""
-        return self.prior.log_prob(self.z)
-
-    @cached_property
-    def log_likelihood(self) -> Tensor:
-        """E_q[log p(y|z)], also called reconstruction, (N,)."""
-        return mean(self.log_likelihood_of_draws)
-
-    @cached_property
-    def log_posterior(self) -> Tensor:
-        """E_q[log q(z|y)], (N,)."""
-        return mean(self.log_posterior_of_draws)
-
-    @cached_property
-    def log_prior(self) -> Tensor:
-        """E_q[log p(z)], (N,)."""
-        return mean(self.log_prior_of_draws)
-
-    @cached_property
-    def monte_carlo(self) -> Tensor:
-        """KL(q(z|y) || p(z)) by the same draws, (N,)."""
-        return self.log_posterior - self.log_prior
-
-    @cached_property
-    def closed_form(self) -> Tensor:
-        """KL(q(z|y) || p(z)) exactly, (N,).
-
-        Raises:
-            NotImplementedError: If there is no closed form for this pair of distributions.
-        """
-        return kl_divergence(self.q, self.prior)
-
-    def kl_columns(self, how: KL) -> Tensor:
-        """The part of each latent dimension in the KL, (N, K), where q and the prior factorise over them."""
-        if how == "closed_form":
-            return kl_divergence(self.q.base_dist, self.prior.base_dist)
-        return (self.q.log_prob_columns(self.z) - self.prior.log_prob_columns(self.z)).mean(dim=0)
-
-
-def mean(draws: Tensor) -> Tensor:
-    """Over draws (S, N), shape (N,)."""
-    return draws.squeeze(0) if len(draws) == 1 else draws.mean(dim=0)
 
 
 @dataclass(frozen=True)
