@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.report import Report, options
 from pipeline.base.files import from_yaml
 from pipeline.model.building import build, hidden_share
-from pipeline.params.params_file import Params, check_params
+from pipeline.params.whole import Params, check_params
 from pipeline.tables.schema import load_schema, load_split
 from vae import VAE
 from vae.evidence import Annealing, annealed_importance_sampling, importance_sampling

@@ -64,7 +64,7 @@ def generate(path: Path, rows: int) -> None:
 
 def child() -> None:
     """Prepare a file in this process; print what it took as JSON."""
-    from pipeline.params.sections import Data
+    from pipeline.params.data import Data
     from pipeline.reading.columns.kept import store
     from pipeline.reading.columns.passes import surveyed
     from pipeline.reading.formats import read_blocks

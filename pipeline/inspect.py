@@ -19,7 +19,8 @@ from rich.table import Table
 
 from pipeline.base.command import command
 from pipeline.base.files import to_yaml
-from pipeline.params.sections import Data, Mixed
+from pipeline.params.data import Data
+from pipeline.params.model import Mixed
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess, kinds_of
 from pipeline.reading.columns.kept import Store

@@ -23,7 +23,7 @@ from pipeline.base.files import MODELS
 from pipeline.export.odd_rows import Summary
 from pipeline.export.row_files import writing
 from pipeline.model.loading import check_support, load_model
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.tables.labels import condition, nats

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.params.params_file import load_params
+from pipeline.params.whole import load_params
 from pipeline.reading.columns.blocks import survey
 from pipeline.reading.columns.guess import guess
 from pipeline.stages import prepare

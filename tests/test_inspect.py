@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline import inspect
 from pipeline.base.command import command
-from pipeline.params.params_file import load_params
+from pipeline.params.whole import load_params
 from pipeline.stages import prepare
 from pipeline.tables.schema import load_schema
 from tests.workspace import mixed_table, write_params, write_table

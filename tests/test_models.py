@@ -11,7 +11,7 @@ import pytest
 from pipeline.base.errors import InputError
 from pipeline.model.building import build
 from pipeline.model.loading import load_model
-from pipeline.params.params_file import load_params
+from pipeline.params.whole import load_params
 from pipeline.stages import prepare, train
 from pipeline.tables.schema import load_schema, load_split
 from tests.workspace import mixed_table, table, write_params, write_table

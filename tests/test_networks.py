@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.params.params_file import check_params
+from pipeline.params.whole import check_params
 from tests.anchors import SIGMAS, central_differences, rows_for
 from tests.test_objectives import record
 from tests.test_resume import Memory

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.model.building import build as build_model
-from pipeline.params.params_file import check_params
+from pipeline.params.whole import check_params
 from pipeline.stages import prepare
 from pipeline.tables.schema import load_schema
 from tests.anchors import LIKELIHOODS, TOGETHER, rows_for, small_vae

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.params.params_file import check_params, load_params
+from pipeline.params.whole import check_params, load_params
 from tests.workspace import ROOT, params_with
 from vae.registry import LIKELIHOODS
 

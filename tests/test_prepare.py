@@ -15,7 +15,7 @@ from scipy import stats
 from pipeline import check
 from pipeline.base.command import run
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data, Fractions
+from pipeline.params.data import Data, Fractions
 from pipeline.stages import prepare
 from pipeline.tables.schema import SPLITS, load_index, load_probabilities, load_schema, load_split
 from tests.workspace import BINARY, ROOT, read_table, table, write_params, write_table

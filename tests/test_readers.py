@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data, Files, Fractions
+from pipeline.params.data import Data, Files, Fractions
 from pipeline.reading.formats import format_of, reader
 from tests.workspace import read_table
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data, Fractions, SplitBy
+from pipeline.params.data import Data, Fractions, SplitBy
 from pipeline.reading.columns.passes import block_of
 from pipeline.reading.splits import Tally, split_rows
 from pipeline.stages import prepare

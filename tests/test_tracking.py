@@ -19,7 +19,7 @@ from pipeline import publish
 from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.base.files import md5
-from pipeline.params.params_file import load_params
+from pipeline.params.whole import load_params
 from pipeline.record.records import declared, experiment_digest
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import store

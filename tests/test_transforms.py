@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import ColumnOptions, Data, Fractions
+from pipeline.params.data import ColumnOptions, Data, Fractions
 from pipeline.reading.columns.kept import store
 from pipeline.reading.columns.passes import fitted as fitted_columns
 from pipeline.reading.columns.passes import measured, planned, surveyed, transformed

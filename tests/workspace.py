@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats import read_blocks
 from pipeline.tables.schema import SPLITS
 

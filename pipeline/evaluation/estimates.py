@@ -17,8 +17,8 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.evaluation.per_example import Annealed, Scores
 from pipeline.evaluation.pieces import Pieces
-from pipeline.params.params_file import Params
-from pipeline.params.sections import Annealing as AnnealingParams
+from pipeline.params.evaluate import Annealing as AnnealingParams
+from pipeline.params.evaluate import EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.bar import progress_bar
@@ -50,7 +50,7 @@ Advance = Callable[[int], object]
 T = TypeVar("T")
 
 
-def chosen(vae: LatentModel, params: Params) -> list[str]:
+def chosen(vae: LatentModel, params: EvaluateParams) -> list[str]:
     """The estimators asked for, or all that apply.
 
     Raises:
@@ -73,7 +73,7 @@ class Scoring:
 
     Args:
         vae: The model.
-        params: All params.
+        params: The params.
         schema: Of the data.
         train: Training rows (prepared), for the comparison with them.
         valid: Validation rows: the pilot on which step sizes are tuned.
@@ -88,7 +88,7 @@ class Scoring:
     def __init__(
         self,
         vae: LatentModel,
-        params: Params,
+        params: EvaluateParams,
         schema: Schema,
         train: Array,
         valid: Array,

@@ -14,7 +14,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.params.sections import Imputation as Settings
+from pipeline.params.evaluate import Imputation as Settings
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
 from vae.bar import advancing

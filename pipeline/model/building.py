@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.model.loading import inputs, outside
-from pipeline.params.params_file import Params
-from pipeline.params.sections import Model
+from pipeline.params.model import Model
+from pipeline.params.train import TrainParams
 from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import SPLITS, Column, Schema, load_index, load_split
 from vae import VAE, objectives
@@ -30,8 +30,8 @@ HIDDEN = 0.5  # share of the rows of a training step with hidden values, where v
 OF_CATEGORIES = ("categorical", "bernoulli")  # likelihoods that do not take the positions of categories for numbers
 
 
-def build(params: Params, schema: Schema) -> VAE:
-    """The VAE that params describe, for data of this schema.
+def build(params: TrainParams, schema: Schema, source: str = "the data") -> VAE:
+    """The VAE that params describe, for data of this schema, prepared from the file ``source``.
 
     Raises:
         InputError: If the likelihood is not one of such data.
@@ -40,11 +40,11 @@ def build(params: Params, schema: Schema) -> VAE:
     _refuse_library(params.model, schema)
     _refuse_convolutions(params.model, schema, gaps=gaps)
     vae = _model(params, schema, gaps=gaps)
-    _refuse_unsuitable(vae.generative.likelihood, schema, params)
+    _refuse_unsuitable(vae.generative.likelihood, schema, params, source)
     return vae
 
 
-def _model(params: Params, schema: Schema, *, gaps: bool) -> VAE:
+def _model(params: TrainParams, schema: Schema, *, gaps: bool) -> VAE:
     model = params.model
     named = likelihood(model, schema, gaps=gaps)
     try:
@@ -93,7 +93,7 @@ def _refuse_convolutions(model: Model, schema: Schema, *, gaps: bool) -> None:
             )
 
 
-def hidden_share(params: Params, schema: Schema) -> float:
+def hidden_share(params: TrainParams, schema: Schema) -> float:
     """``train.hide``; where it is left open, `HIDDEN` if values are missing."""
     return params.train.hide if params.train.hide is not None else HIDDEN * schema.has_missing
 
@@ -123,10 +123,10 @@ def _of_column(options: Mapping[str, Any], column: Column) -> dict[str, Any]:
     return {name: found.get(name) if value is None else value for name, value in options.items()}
 
 
-def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: Params) -> None:
+def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: TrainParams, source: str) -> None:
     """Refuse densities of what are no real numbers, probabilities of what are, and values outside the support."""
     for d, column in enumerate(schema.columns):
-        _refuse_measure(likelihood.of(d), column, params)
+        _refuse_measure(likelihood.of(d), column, params, source)
     for split in SPLITS:
         y = load_split(split)
         for first in range(0, len(y), ROWS):
@@ -135,13 +135,13 @@ def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: Params) -
                 raise InputError(
                     f"{_where(params, column)} needs values that are each {support}, but column {column.name!r} "
                     f"has {y[first + row, d]:g}, as prepared, in row {load_index(split)[first + row] + 1} of "
-                    f"{params.data.path}; choose {FITTING[column.kind]}, or mend the transform in data"
+                    f"{source}; choose {FITTING[column.kind]}, or mend the transform in data"
                 )
 
 
-def _refuse_measure(likelihood: Likelihood, column: Column, params: Params) -> None:
+def _refuse_measure(likelihood: Likelihood, column: Column, params: TrainParams, source: str) -> None:
     name = next(name for name, entry in LIKELIHOODS.items() if entry.class_name == type(likelihood).__name__)
-    where, held = f"{_where(params, column)}: {name}", f"column {column.name!r} of {params.data.path}"
+    where, held = f"{_where(params, column)}: {name}", f"column {column.name!r} of {source}"
     if column.is_density and likelihood.measure == "probability":
         raise InputError(
             f"{where} needs values that are each {likelihood.support.description}, but {held} holds real numbers; choose "
@@ -157,7 +157,7 @@ def _refuse_measure(likelihood: Likelihood, column: Column, params: Params) -> N
         raise InputError(f"{where} takes the categories of {held} for numbers; choose {FITTING['categorical']}, or mixed")
 
 
-def _where(params: Params, column: Column) -> str:
+def _where(params: TrainParams, column: Column) -> str:
     if params.model.likelihood.name != "mixed":
         return "model.likelihood.name"
     named = column.name in params.model.likelihood.columns

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
 from pipeline.tables.schema import SPLITS, number_text
 

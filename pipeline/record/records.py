@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, folder_md5, from_yaml, md5, to_json
-from pipeline.params.params_file import PARAMS_FILE
+from pipeline.params.file import PARAMS_FILE
 
 STAGES = ("prepare", "train", "evaluate", "generate")
 PIPELINE_FILE, LOCK_FILE = Path("dvc.yaml"), Path("dvc.lock")

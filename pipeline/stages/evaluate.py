@@ -21,7 +21,7 @@ from pipeline.figures import checks as figures
 from pipeline.figures.comparison import likelihood_comparison
 from pipeline.figures.pixels import Images
 from pipeline.model.loading import load_model
-from pipeline.params.params_file import Params
+from pipeline.params.evaluate import EvaluateParams
 from pipeline.stages.job import Job, running
 from pipeline.tables.labels import baseline_label, condition, estimator_label, nats
 from pipeline.tables.schema import Schema, load_groups, load_index, load_schema, load_split
@@ -35,7 +35,7 @@ EXTREMES = 10
 
 def main() -> None:
     """Run the stage."""
-    with running("evaluate") as job:
+    with running("evaluate", EvaluateParams) as job:
         schema = load_schema()
         use_threads(job.params.threads)
         with threadpool_limits(job.params.threads):  # scikit-learn's threads beside torch's
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"  note: {note}")
 
 
-def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
+def _evaluate(job: Job[EvaluateParams], schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
     scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
@@ -74,7 +74,7 @@ def _evaluate(job: Job, schema: Schema) -> dict[str, Any]:
     return metrics
 
 
-def _parts(vae: LatentModel, params: Params, schema: Schema, test: Array) -> pd.DataFrame:
+def _parts(vae: LatentModel, params: EvaluateParams, schema: Schema, test: Array) -> pd.DataFrame:
     """Of each value, in nats of the raw data, its part of the reconstruction, and log p given the rest of its row.
 
     The latter needs an inference network that takes gaps.
@@ -89,7 +89,7 @@ def _parts(vae: LatentModel, params: Params, schema: Schema, test: Array) -> pd.
     return pd.DataFrame({f"{name}_{of}": part[:, d] for name, part in columns.items() for d, of in enumerate(schema.names)})
 
 
-def _imputed(vae: LatentModel, params: Params, schema: Schema, metrics: dict[str, Any]) -> pd.DataFrame:
+def _imputed(vae: LatentModel, params: EvaluateParams, schema: Schema, metrics: dict[str, Any]) -> pd.DataFrame:
     """What is filled into the gaps of the test rows; how well goes to ``metrics``."""
     settings = params.evaluate.imputation
     test = np.array(load_split("test"))
@@ -141,7 +141,7 @@ def _groups() -> dict[str, torch.Tensor | None]:
     return {split: None if groups is None else torch.from_numpy(groups) for split, groups in found.items()}
 
 
-def _baselines(params: Params, schema: Schema, totals: list[list[int]]) -> list[Baseline]:
+def _baselines(params: EvaluateParams, schema: Schema, totals: list[list[int]]) -> list[Baseline]:
     return fit_baselines(
         np.asarray(load_split("train"), dtype=np.float64),
         np.asarray(load_split("valid"), dtype=np.float64),

@@ -14,6 +14,7 @@ from pipeline.base.compute import use_threads
 from pipeline.base.files import RESULTS
 from pipeline.figures import samples as figures
 from pipeline.model.loading import load_model
+from pipeline.params.generate import GenerateParams
 from pipeline.stages.job import running
 from pipeline.tables.schema import Schema, load_schema, load_split
 from pipeline.tables.statistics import Array
@@ -30,7 +31,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 def main() -> None:
     """Run the stage."""
-    with running("generate") as job:
+    with running("generate", GenerateParams) as job:
         schema = load_schema()
         use_threads(job.params.threads)
         vae = load_model(schema)

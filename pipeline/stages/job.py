@@ -9,33 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pipeline import STARTED
 from pipeline.base.environment import facts, is_first_process, main_repository
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, complete, files_in, is_compiled, md5
 from pipeline.base.processes import is_forced
-from pipeline.params.params_file import Params, load_params
+from pipeline.params.file import load
+from pipeline.params.section import Common
 from pipeline.record.experiment import git
 from pipeline.record.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
 from pipeline.record.saved import FRESH, Saved, forget, saved_folder
 from pipeline.tracking import view as tracking
 
+P = TypeVar("P", bound=Common)
+
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[P]):
     """What a stage works with.
 
     Attributes:
         stage: Its name.
-        params: All params.
+        params: The sections of params.yaml that it depends on.
         inputs: Its record, without the files that it will make.
         saved: What it has computed so far.
         view: Its MLflow run.
     """
 
     stage: str
-    params: Params
+    params: P
     inputs: Record
     saved: Saved
     view: tracking.View
@@ -65,13 +69,14 @@ class Job:
 
 
 @contextmanager
-def running(stage: str) -> Iterator[Job]:
+def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     """Run a stage's work: one process at a time for the same inputs, shown in MLflow.
 
     Raises:
         InputError: If params.yaml is wrong, or DVC has recorded an earlier stage with inputs that it did not have.
     """
-    params, root = load_params(), main_repository()
+    _check_all()
+    params, root = load(kind), main_repository()
     stages = declared()
     inputs = stages[stage]
     _refuse_newer_code(inputs)
@@ -109,6 +114,13 @@ def _refuse_misrecorded(stage: str, locked: dict[str, Record]) -> None:
             f"dvc.lock says that {name} ran with another {_listed(changed)} than it did: the file was edited as the stage "
             "ended. `make repro` forgets that entry and runs the stage again"
         )
+
+
+def _check_all() -> None:
+    """Find a typo in any section before a long stage, though a stage does not depend on the sections of others."""
+    from pipeline.params.whole import load_params  # here, as it can only refuse
+
+    load_params()
 
 
 def _refuse_newer_code(inputs: Record) -> None:

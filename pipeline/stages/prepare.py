@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import PREPARED
-from pipeline.params.sections import Data
+from pipeline.params.data import Data, PrepareParams
 from pipeline.reading.columns.cluster import ADDRESS, surveyed_by
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.describe import check_trained, described, notes, repeated
@@ -29,11 +29,11 @@ from pipeline.tables.schema import Column, Reading, Schema
 
 def main() -> None:
     """Run the stage."""
-    with running("prepare") as job:
+    with running("prepare", PrepareParams) as job:
         _prepare(job)
 
 
-def _prepare(job: Job) -> None:
+def _prepare(job: Job[PrepareParams]) -> None:
     data = job.params.data
     check_files(data)
     with store(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:

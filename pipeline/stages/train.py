@@ -17,6 +17,8 @@ from pipeline.base.files import MODELS, write_json
 from pipeline.figures.curves import learning_curves
 from pipeline.figures.latent_usage import latent_usage
 from pipeline.model.building import build, hidden_share
+from pipeline.params.file import data_path
+from pipeline.params.train import TrainParams
 from pipeline.record.saved import Saved
 from pipeline.stages.job import Job, running
 from pipeline.tables.labels import STILL_IMPROVING, condition, nats, still_improving
@@ -33,10 +35,10 @@ ROWS = 2**16  # at a time
 
 def main() -> None:
     """Run the stage."""
-    with running("train") as job:
+    with running("train", TrainParams) as job:
         schema = load_schema()
         use_threads(job.params.threads)
-        vae = build(job.params, schema)
+        vae = build(job.params, schema, data_path())
         probabilities = load_probabilities()
         y = load_split("train") if probabilities is None else probabilities
         vae.fit(
@@ -106,7 +108,7 @@ def _mean_log_jacobian(schema: Schema, split: str) -> float:
     return float(sum(parts) / len(y))
 
 
-def _write(vae: VAE, schema: Schema, job: Job) -> None:
+def _write(vae: VAE, schema: Schema, job: Job[TrainParams]) -> None:
     history, latents = pd.DataFrame(vae.history.rows), pd.DataFrame(vae.history.latents)
     best = history.iloc[int(history["valid_bound"].argmax())]
     metrics: dict[str, Any] = {"best_epoch": int(best["epoch"]), "epochs_run": len(history)}

@@ -13,7 +13,8 @@ import pandas as pd
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
-from pipeline.params.params_file import PARAMS_FILE, check_params, leaves
+from pipeline.params.file import PARAMS_FILE, leaves
+from pipeline.params.whole import check_params
 from pipeline.record.experiment import Experiment
 from pipeline.record.records import LOCK_FILE, STAGES, Record, digest, record_path
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.passes import Table, block_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import ColumnOptions
+from pipeline.params.data import ColumnOptions
 from pipeline.reading.columns.blocks import Block
 from pipeline.reading.columns.facts import MOST_TEXTS, Facts, is_number
 from pipeline.reading.columns.guess import LARGEST_COUNT

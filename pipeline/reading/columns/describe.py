@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.program import MANY_TIES, Measured, Prepared, Program
 from pipeline.tables.schema import SPLITS, Column

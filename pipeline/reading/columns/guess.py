@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import ColumnOptions, Data
+from pipeline.params.data import ColumnOptions, Data
 from pipeline.reading.columns.facts import Facts, Numbers
 from pipeline.tables.kinds import Kind, LeftOut
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import ColumnOptions, Data
+from pipeline.params.data import ColumnOptions, Data
 from pipeline.reading.binarize import Binarize, above
 from pipeline.reading.columns.blocks import Block, Cells, survey
 from pipeline.reading.columns.coding import Plan, categories

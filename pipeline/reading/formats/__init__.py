@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
 from pipeline.reading.formats.images import Images

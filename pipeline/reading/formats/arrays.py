@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats.reader import Reader, batch_rows, check_numbers, check_size, chosen, frame, opened
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats.reader import Reader, batch_rows, frame
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats.reader import Reader, batch_rows, check_names
 
 BUFFER = 2**18  # bytes of a column that are read at a time, not all of a row group

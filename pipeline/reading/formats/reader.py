@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 
 ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
 HEAD = 512  # bytes by which a format is recognised

@@ -11,7 +11,7 @@ import pandas as pd
 from typing_extensions import override
 
 from pipeline.base.errors import InputError
-from pipeline.params.sections import Data
+from pipeline.params.data import Data
 from pipeline.reading.formats.reader import Reader, batch_rows, check_names, opened
 
 SEPARATORS = ",;\t|"

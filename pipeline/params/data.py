@@ -1,0 +1,115 @@
+"""``data`` in params.yaml, which the first stage reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.params.section import Common, Section
+from pipeline.tables.kinds import AnyKind
+
+Transformation = Literal["none", "standardize", "log", "quantile"]
+
+
+class Fractions(Section):
+    """``data.fractions``: the shares of the rows."""
+
+    train: float = Field(gt=0, lt=1)
+    valid: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+
+class Files(Section):
+    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's."""
+
+    train: str
+    valid: str | None = None
+    test: str | None = None
+
+
+class SplitBy(Section):
+    """``data.split``: a column that says the split, or whose equal values stay together, or are in all splits alike."""
+
+    column: str | None = None
+    group: str | None = None
+    stratify: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(given := [name for name, value in self if value is not None]) != 1:
+            raise ValueError(f"must name one of column, group and stratify; got {' and '.join(given) or 'none'}")
+        return self
+
+
+class ColumnOptions(Section):
+    """``data.columns.NAME``: what is known of a column. A kind alone may stand for all of it."""
+
+    kind: AnyKind | None = None
+    order: Annotated[list[str | int | float], Field(min_length=2)] | None = None
+    other: bool = False
+    transform: Transformation | None = None
+    dequantize: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def declared(self) -> AnyKind | None:
+        """The kind, or that which the other options are for."""
+        if self.kind is None and (self.transform is not None or self.dequantize is not None):
+            return "continuous"
+        if self.kind is None and self.other:
+            return "categorical"
+        return "ordinal" if self.kind is None and self.order is not None else self.kind
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, content: Any) -> Any:
+        return {"kind": content} if isinstance(content, str) else content
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        for given, kinds, names in (
+            (self.transform or self.dequantize, ("continuous",), "transform and dequantize"),
+            (self.order, ("ordinal", "categorical", "binary"), "order"),
+            (self.other, ("categorical",), "other"),
+        ):
+            if given and self.declared not in kinds:
+                raise ValueError(f"{names} is for columns that are {' or '.join(kinds)}; this one is declared {self.declared}")
+        if self.order is not None and len(set(map(str, self.order))) < len(self.order):
+            raise ValueError(f"order must name each value once; got {self.order}")
+        return self
+
+
+class Data(Section):
+    """``data``: what to read and how to prepare it."""
+
+    path: str = Field(min_length=1)
+    files: Files | None = None
+    key: str | None = None
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    header: bool = True
+    exclude: list[str] = Field([])
+    missing: list[str | int | float] = Field([])
+    columns: dict[str, ColumnOptions] = Field({})
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)] | None = None
+    units: str = "units of the data"
+    fractions: Fractions
+    split: SplitBy | None = None
+    dequantize: float | None = Field(None, gt=0)
+    binarize: float | Literal["static", "dynamic"] | None = None
+    scale: Transformation = "standardize"
+
+    @field_validator("shape")
+    @classmethod
+    def _grey_or_colour(cls, shape: list[int] | None) -> list[int] | None:
+        if shape is not None and len(shape) == 3 and shape[2] not in COLOURS:
+            raise ValueError(f"must be [height, width], or [height, width, channels] with 1 or 3 channels; got {shape}")
+        return shape
+
+
+COLOURS = (1, 3)
+
+
+class PrepareParams(Common):
+    """What the stage prepare reads of params.yaml."""
+
+    data: Data

@@ -1,0 +1,127 @@
+"""Reading params.yaml: unknown keys, wrong types and values out of range are all reported in one message."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml.error import YAMLError
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import from_yaml
+from pipeline.params.section import Section
+
+PARAMS_FILE = Path("params.yaml")
+
+T = TypeVar("T", bound=Section)
+
+
+def read(path: Path = PARAMS_FILE) -> Any:
+    """The content of params.yaml, unchecked.
+
+    Raises:
+        InputError: If the file is missing or is not YAML.
+    """
+    try:
+        return from_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; restore it with `git checkout {path}`") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def data_path() -> str:
+    """``data.path``, for messages of stages that do not depend on it."""
+    return str(read()["data"]["path"])
+
+
+def load(kind: type[T]) -> T:
+    """The sections of params.yaml that a stage reads; the others may be anything.
+
+    Raises:
+        InputError: If the file is missing, is not YAML, or breaks a rule; one message lists all problems.
+    """
+    content = read()
+    known = {name: content[name] for name in kind.model_fields if name in content} if isinstance(content, Mapping) else content
+    return checked(known, kind)
+
+
+def checked(content: Any, kind: type[T], source: str = "params.yaml", others: Iterable[str] = ()) -> T:
+    """What ``content``, as parsed from YAML, stands for.
+
+    Raises:
+        InputError: Listing every problem with its path, and the ``others``.
+    """
+    problems = []
+    try:
+        params = kind.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(details, content, kind) for details in error.errors()]
+    problems += others
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise InputError(f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{lines}")
+    return params
+
+
+def _describe(error: ErrorDetails, content: Any, kind: type[Section]) -> str:
+    shown = list(_written(error, content))
+    path = ".".join(shown) or "the file"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key{_nearest(shown[-1], kind)}"
+    if error["type"] == "missing":
+        return f"{path}: missing"
+    if error["type"] == "value_error":
+        return f"{path}: {message}" if shown else message
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.name: must be one of {error['ctx']['expected_tags']}; got {error['ctx']['tag']!r}"
+    if error["type"] == "model_type":
+        return f"{path}: must be a mapping of keys to values; got {error['input']!r}"
+    return f"{path}: {message[0].lower()}{message[1:]}; got {error['input']!r}"
+
+
+def _written(error: ErrorDetails, content: Any) -> Iterator[str]:
+    """The steps to what is wrong, without those that pydantic puts behind a section chosen by name, which no user wrote."""
+    for step in error["loc"]:
+        if isinstance(content, Mapping) and step in content:
+            content = content[step]
+        elif isinstance(content, list) and isinstance(step, int):
+            content = content[step] if step < len(content) else None
+        elif error["type"] != "missing" or step != error["loc"][-1]:
+            continue
+        yield str(step)
+
+
+def _nearest(name: str, kind: type[Section]) -> str:
+    match = difflib.get_close_matches(name, sorted(set(_field_names(kind))), n=1)
+    return f"; did you mean {match[0]!r}?" if match and match[0] != name else ""
+
+
+def _field_names(section: type[BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield name
+        for variant in _sections_in(field.annotation):
+            yield from _field_names(variant)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            yield candidate
+
+
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by dotted path."""
+    for key, value in content.items():
+        if key == "columns":  # whose names may be any text
+            yield f"{prefix}{key}", json.dumps(value, sort_keys=True)
+        elif isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
