@@ -23,7 +23,8 @@ from vae.evidence import (
     tune_step_sizes,
 )
 from vae.evidence.annealing import tuning
-from vae.evidence.annealing.hmc import Path, Transition
+from vae.evidence.annealing.hmc import Transition
+from vae.evidence.annealing.path import Path
 
 STEPS = Annealing(temperatures=6, leapfrog_steps=2, step_sizes=(0.6,))
 SIZES = [(1, 3, 0.5), (2, 5, 1.0), (4, 6, 2.0)]

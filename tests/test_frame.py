@@ -14,9 +14,9 @@ from torch import Tensor
 from tests.anchors import LinearGaussian, set_affine, small_vae
 from vae.distributions.vectors import DiagonalNormal
 from vae.evidence import Annealing, annealed_importance_sampling, tune_step_sizes
-from vae.evidence.annealing import hmc, tuning
-from vae.evidence.annealing.frame import Frame, frame_of
-from vae.evidence.annealing.hmc import Path, path_of
+from vae.evidence.annealing import path as paths
+from vae.evidence.annealing import tuning
+from vae.evidence.annealing.path import Frame, Path, frame_of, path_of
 from vae.model.posteriors import FullCovarianceGaussian
 
 STARTS = ["posterior", "prior"]
@@ -114,7 +114,7 @@ def test_sharp_posteriors_are_reached_from_the_prior(monkeypatch: pytest.MonkeyP
         return float((found - model.log_likelihood).mean())
 
     good = error()
-    monkeypatch.setattr(hmc, "frame_of", _by_q)
+    monkeypatch.setattr(paths, "frame_of", _by_q)
     assert abs(good) < 0.5
     assert error() < -5
 

@@ -17,7 +17,8 @@ from tests.chains import LinearChain
 from vae import VAE
 from vae.distributions.latent import normal_log_prob
 from vae.evidence import Annealing, Assessment, Estimate, annealed_importance_sampling, assess, exact
-from vae.evidence.annealing.hmc import Path, PathOfNoise, Point, Transition
+from vae.evidence.annealing.hmc import Transition
+from vae.evidence.annealing.path import Path, PathOfNoise, Point
 from vae.evidence.weights import LogWeights
 
 Fault = Callable[[pytest.MonkeyPatch], None]

@@ -7,16 +7,26 @@ the third term, lost there, is restored).
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 if TYPE_CHECKING:
-    from vae.model.latent_model import LatentModel
+    from vae.model.conditionals import Generative, Inference
 
 KL = Literal["monte_carlo", "closed_form"]
+
+
+class Networks(Protocol):
+    """What has terms."""
+
+    inference: Inference
+    generative: Generative
+
+    def prior(self) -> Any:
+        """p(z)."""
 
 
 class Terms:
@@ -35,7 +45,7 @@ class Terms:
     """
 
     def __init__(
-        self, vae: LatentModel, y: Tensor, S: int, generator: torch.Generator | None = None, gradient: KL | None = None
+        self, vae: Networks, y: Tensor, S: int, generator: torch.Generator | None = None, gradient: KL | None = None
     ) -> None:
         self._vae, self._y, self.prior = vae, y, vae.prior()
         draw = vae.inference.fused_draw(gradient, self.prior) if gradient and torch.is_grad_enabled() else None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae.evidence.annealing.hmc import Path, Point, Transition, path_of
+from vae.evidence.annealing.hmc import Transition
+from vae.evidence.annealing.path import Path, Point, path_of
 from vae.evidence.annealing.temperatures import Annealing, Noise
 from vae.evidence.annealing.tuning import tune_step_sizes
 from vae.evidence.estimate import Advance, Estimate, example_ids, ignore, require_samples, rows_per_chunk

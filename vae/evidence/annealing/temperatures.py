@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vae.distributions.noise import draws, generator, per_example
-from vae.evidence.annealing.hmc import Path, Start
+from vae.evidence.annealing.path import Path, Start
 
 RANGES = 10
 STEEPNESS = 4.0  # of the sigmoid

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vae.distributions.noise import generator
-from vae.evidence.annealing.hmc import Path, Point, Transition, path_of
+from vae.evidence.annealing.hmc import Transition
+from vae.evidence.annealing.path import Path, Point, path_of
 from vae.evidence.annealing.temperatures import Annealing, Noise
 from vae.evidence.estimate import Advance, ignore
 
