@@ -1,12 +1,14 @@
 """How often "can be trusted" is wrong, and how often it is withheld in vain: on models whose log p(y) is known.
 
-    python benchmarks/verdict.py [--quick] [--json FILE] [--seeds 3] [--only NAME ...] [--jobs 1] [--extra 6] [--reasons]
+    python benchmarks/verdict.py [--quick] [--json FILE] [--seeds 3] [--only NAME ...] [--jobs 1] [--extra 6] [--annealed]
+        [--reasons]
 
 Runs `vae.evidence.assess` on every kind of problem in `tests/adversaries`, with several seeds, of the problem and of the
 estimate. Seeds of one kind are alike, so that shares are given over kinds too: a kind counts as wrong if any of its seeds is.
 Kinds that are hidden by construction, as no estimator can know of what nothing reaches, are shown and counted apart.
 Errors are reported minus exact mean, in nats: the median over seeds, the worst, and that of the worst row. A kind is marked
 WRONG where a seed is trusted and its mean off by more than 0.2 nats, and "in vain" where it is right and not trusted.
+Where there are exact values these are reported, as everywhere; with ``--annealed`` annealing is held to its rules there too.
 ``--quick`` takes some of the kinds, with few chains and temperatures.
 """
 
@@ -52,6 +54,7 @@ class Run:
     Attributes:
         kind: Its name in `tests.adversaries.KINDS`.
         hidden: Whether nobody can know.
+        exact: Whether exact values were reported.
         trusted: Whether the verdict was "can be trusted".
         error: Reported minus exact mean, nats.
         worst_row: The largest error of a row, nats.
@@ -62,6 +65,7 @@ class Run:
 
     kind: str
     hidden: bool
+    exact: bool
     trusted: bool
     error: float
     worst_row: float
@@ -79,7 +83,8 @@ def main() -> None:
     """Run, and print two tables."""
     parsed, report = parse(), Report()
     kinds = parsed.only or list(KINDS)[:: QUICK_KINDS if parsed.quick else 1]
-    settings = {} if parsed.extra is None else {"extra": parsed.extra}
+    settings: dict[str, Any] = {"use_exact": not parsed.annealed}
+    settings |= {} if parsed.extra is None else {"extra": parsed.extra}
     seeds, settings = (1, QUICK | settings) if parsed.quick else (parsed.seeds, settings)
     runs = list(every(partial(judge, **settings), kinds, seeds, parsed.jobs))
     by_kind = {kind: list(some) for kind, some in groupby(runs, key=lambda run: run.kind)}
@@ -103,6 +108,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--extra", type=float, help="what disputed rows may cost over the first runs; as `assess` has it by default"
     )
+    parser.add_argument("--annealed", action="store_true", help="without the exact values, also where there are any")
     parser.add_argument("--reasons", action="store_true", help="print why kinds were not trusted")
     return parser.parse_args()
 
@@ -113,9 +119,9 @@ def every(work: Callable[[tuple[str, int]], Run], kinds: Sequence[str], seeds: i
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for done, run in enumerate(pool.map(work, tasks), 1):
             verdict = "trusted" if run.trusted else "not trusted"
-            print(
-                f"{done} of {len(tasks)}: {run.kind}, {verdict}, {run.error:+.3f} nats, {run.seconds:.0f} s", file=sys.stderr
-            )
+            by = "exact, " if run.exact else ""
+            said = f"{run.kind}, {by}{verdict}, {run.error:+.3f} nats, {run.seconds:.0f} s"
+            print(f"{done} of {len(tasks)}: {said}", file=sys.stderr)
             yield run
 
 
@@ -131,7 +137,8 @@ def judge(task: tuple[str, int], **settings: Any) -> Run:
     off = assessment.log_likelihood.double().cpu().numpy() - problem.log_likelihood
     error, verdict = assessment.mean.mean - float(problem.log_likelihood.mean()), assessment.verdict
     worst = float(off[abs(off).argmax()])
-    return Run(kind, problem.hidden, verdict.trusted, error, worst, verdict.reasons, assessment.decoder_runs, seconds)
+    exact = assessment.exact is not None
+    return Run(kind, problem.hidden, exact, verdict.trusted, error, worst, verdict.reasons, assessment.decoder_runs, seconds)
 
 
 COLUMNS = ("kind", "trusted", "error", "worst", "row", "", "s")
@@ -155,7 +162,7 @@ def remark(runs: Sequence[Run]) -> str:
     """What is to be seen at a glance."""
     wrong = any(run.trusted and not run.right for run in runs)
     in_vain = any(run.right and not run.trusted for run in runs)
-    return " ".join(["hidden"] * runs[0].hidden + ["WRONG"] * wrong + ["in vain"] * in_vain)
+    return " ".join(["exact"] * runs[0].exact + ["hidden"] * runs[0].hidden + ["WRONG"] * wrong + ["in vain"] * in_vain)
 
 
 def refusals(by_kind: dict[str, list[Run]]) -> Iterator[tuple[str, str]]:
@@ -174,6 +181,7 @@ def summarise(report: Report, runs: Sequence[Run]) -> None:
     far = [run for run in trusted if not abs(run.error) <= FAR]
     lines = [
         ("runs, and kinds", str(len(known)), str(len(kinds_of(known)))),
+        ("of these by exact values", *shares([run for run in known if run.exact], known)),
         ("trusted", str(len(trusted)), str(len(kinds_of(trusted)))),
         (f"of these wrong by more than {TOLERANCE} nats", *shares(wrong, trusted)),
         (f"of these wrong by more than {FAR:g} nat", *shares(far, trusted)),

@@ -14,6 +14,7 @@ from scipy.stats import hypergeom, norm
 
 from tests.anchors import LinearGaussian, rows_for, small_vae, within_error
 from vae.evidence import (
+    Estimate,
     Evidence,
     MeanWithError,
     evidence_lower_bound,
@@ -22,9 +23,11 @@ from vae.evidence import (
     latent_usage,
     most_unseen,
     reported_estimator,
+    surpluses,
     two_stage,
     verdict,
 )
+from vae.evidence.weights import LogWeights
 
 
 def test_two_stages_on_all_examples_are_the_better_mean() -> None:
@@ -94,12 +97,15 @@ SHORTFALLS: list[tuple[dict[str, Any], str]] = [
     ({"gap": MeanWithError(0.18, 0.011)}, r"on simulated data differ by \+0.180 ± 0.011 nats; .* below 0.2: raise the temp"),
     ({"gap": MeanWithError(-5.0, 0.01)}, r"on simulated data differ by -5.000"),
     ({"gap": MeanWithError(-0.01, 0.1)}, "simulated rows"),
-    ({"gap": MeanWithError(0.01, math.nan)}, "simulated rows"),
+    ({"gap": MeanWithError(0.01, math.nan)}, "on the only row"),
     ({"start_difference": MeanWithError(8.07, 7.11)}, r"from q and from the prior differs by \+8.070 ± 7.110"),
     ({"start_difference": MeanWithError(-0.18, 0.02)}, r"from q and from the prior differs by -0.180"),
     ({"start_difference": MeanWithError(0.0, 0.1)}, r"from q and from the prior differs by \+0.000 ± 0.100"),
     ({"temperature_difference": MeanWithError(-0.18, 0.02)}, r"with T and with T / 2 temperatures differs by -0.180"),
     ({"temperature_difference": MeanWithError(math.nan, math.nan)}, "with T and with T / 2"),
+    ({"start_difference": MeanWithError(0.15, 0.01, 1)}, r"\+0.150 ± 0.010 nats; its size \+ 13 SE must be below 0.2"),
+    ({"rounding": 0.05}, "the model's precision rounds it by 0.05 nats a row"),
+    ({"chains": 9}, "9 chains have no Monte Carlo error"),
     ({"acceptance": (0.8, 0.39)}, "1 of 2 ranges of temperatures accept less than 0.4 of their proposals .for one, 0.39"),
     ({"simulated_settled": 0.49}, "only 49% of the simulated rows are settled"),
     ({"unreliable": flags(5)}, "the chains of 5% of the examples"),
@@ -154,6 +160,34 @@ def test_another_estimate_is_higher_by_chance_in_one_of_a_hundred_cases_at_most(
     found = torch.tensor([excess(rows, torch.zeros(20)) for rows in other])
     assert (found > -math.log(0.01)).double().mean() < 0.01
     assert excess(torch.tensor([0.0, 9.0]), torch.zeros(2)) == pytest.approx(9 - math.log(2), abs=1e-3)
+
+
+def sampled(log_weights: torch.Tensor) -> Estimate:
+    """The estimates of N rows from log weights (S, N) of their own."""
+    weights = LogWeights(log_weights.shape[1], len(log_weights), log_weights.device)
+    weights.add(log_weights)
+    return weights.estimate()
+
+
+def test_a_few_draws_that_surely_found_more_are_told_and_chance_is_not() -> None:
+    """Some 30 of 1,000 draws hold all of p(y) = 1: estimates are right in expectation, by so few effective samples.
+
+    Of 1,000 sets of 20 rows 1 % or fewer are said to be too low where they are right, and all where they lack a nat.
+    """
+    random = torch.Generator().manual_seed(0)
+    hits = torch.rand(1000, 20_000, generator=random) < 0.03
+    found = sampled(torch.where(hits, -math.log(0.03), -50.0).double())
+    right = sampled(torch.zeros(16, 20_000, dtype=torch.float64))
+    low = right.shifted(torch.tensor(-1.0))
+    assert found.effective_sample_size.median() < 40
+    sets = torch.arange(20_000).split(20)
+    assert sum(not trusted_beside(found.of(rows), right.of(rows)) for rows in sets) <= 10
+    assert not any(trusted_beside(found.of(rows), low.of(rows)) for rows in sets)
+
+
+def trusted_beside(other: Estimate, reported: Estimate) -> bool:
+    """Whether the reported estimates are trusted beside another, all else being sound."""
+    return verdict("annealed", evidence(surplus={"prior sampling": surpluses(other, reported)})).trusted
 
 
 def test_estimates_without_a_check_are_lower_bounds() -> None:

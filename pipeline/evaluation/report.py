@@ -20,7 +20,7 @@ from vae.evidence import (
     MeanWithError,
     Verdict,
     reported_estimator,
-    surplus,
+    surpluses,
     two_stage,
     verdict,
 )
@@ -194,7 +194,7 @@ class Report:
             "temperatures_minus_half": pair(self.over(checked.temperature_difference, annealed.subset)),
             "rows_by_level": torch.bincount(checked.level).tolist(),
             "unsettled_rows": self._unsettled(),
-            "surplus": {name: pair(surplus(other, estimate)) for name, other in self._others().items()},
+            "surplus": {name: pair(surpluses(other, estimate)) for name, other in self._others().items()},
             "decoder_runs": checked.decoder_runs,
         }
         if self.scores.importance:

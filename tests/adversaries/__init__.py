@@ -1,6 +1,6 @@
 """Kinds of problems whose log p(y) is known, to hold the verdict on an estimate against."""
 
-from tests.adversaries import funnels, islands, linear, lines, locks, mixtures, planes, spikes, sums, trained
+from tests.adversaries import funnels, islands, linear, lines, locks, mixtures, needles, planes, spikes, sums, trained
 from tests.adversaries.problem import Kind, Problem
 
 KINDS: dict[str, Kind] = {
@@ -13,6 +13,7 @@ KINDS: dict[str, Kind] = {
     **sums.KINDS,
     **funnels.KINDS,
     **spikes.KINDS,
+    **needles.KINDS,
     **trained.KINDS,
 }
 

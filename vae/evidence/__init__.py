@@ -46,7 +46,7 @@ from vae.evidence.verdict.rules import (
     excess,
     most_unseen,
     reported_estimator,
-    surplus,
+    surpluses,
     two_stage,
     verdict,
 )
@@ -91,7 +91,7 @@ __all__ = [
     "settle",
     "settled_bounds",
     "simulated_rows",
-    "surplus",
+    "surpluses",
     "tune_step_sizes",
     "two_stage",
     "verdict",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], object]
 LEAST_EFFECTIVE_SAMPLES = 10
+SURE = 0.25  # nats, from which on two estimates of a row differ for sure
 WELL_FOUNDED = 100  # effective samples, from which on an estimate of a row is held against another
 
 
@@ -93,6 +94,9 @@ class Estimate:
         pareto_k: Shape parameter of the weights' upper tail, shape (N,); NaN where it is not defined (see `pareto`).
         ladder: By number of samples s, the mean over disjoint blocks of s draws of the s-sample estimate, shape (N,).
         acceptance: Acceptance rates of annealing by range of temperatures, shape (R, N); R = 0 for other estimators.
+        ends: Of annealing, means and variances over a row's chains, by their weights, of F features of where they end, shape
+            (2, F, N): latents, log p(z) and log p(y|z). F = 0 for other estimators.
+        rounding: Of annealing, what the model's precision rounds log p(y|z) to, (N,) in nats; empty for other estimators.
         least_effective_sample_size: Below which an example is unreliable; a quarter of the chains for annealing.
     """
 
@@ -104,6 +108,8 @@ class Estimate:
     pareto_k: Tensor
     ladder: Mapping[int, Tensor] = field(default_factory=dict)
     acceptance: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    ends: Tensor = field(default_factory=lambda: torch.zeros(2, 0, 0))
+    rounding: Tensor = field(default_factory=lambda: torch.zeros(0))
     least_effective_sample_size: float = LEAST_EFFECTIVE_SAMPLES
 
     @property
@@ -153,9 +159,17 @@ class Estimate:
         return self.effective_sample_size >= WELL_FOUNDED
 
     def or_better(self, other: Estimate) -> Estimate:
-        """Of each row this, or another estimate where that has more effective samples."""
+        """Of each row this, or another estimate where that has more effective samples.
+
+        Where that which has fewer found more, by a quarter of a nat and an error, the other missed something: neither is well
+        founded there.
+        """
         rows = (other.effective_sample_size > self.effective_sample_size).nonzero()[:, 0]
-        return self.replaced(rows, other.of(rows))
+        chosen = self.replaced(rows, other.of(rows))
+        more = torch.maximum(self.log_likelihood, other.log_likelihood) - chosen.log_likelihood
+        error = (self.monte_carlo_variance + other.monte_carlo_variance).sqrt()
+        missed = (more > SURE) & (more > error)
+        return replace(chosen, effective_sample_size=chosen.effective_sample_size.masked_fill(missed, 1.0))
 
     def shifted(self, by: Tensor) -> Estimate:
         """With something added to each row's log-likelihood, (N,)."""
@@ -176,6 +190,8 @@ class Estimate:
             pareto_k=self.pareto_k[rows],
             ladder={s: values[rows] for s, values in self.ladder.items()},
             acceptance=self.acceptance[:, rows] if len(self.acceptance) else self.acceptance,
+            ends=self.ends[..., rows] if self.ends.shape[1] else self.ends,
+            rounding=self.rounding[rows] if len(self.rounding) else self.rounding,
         )
 
     def replaced(self, rows: Tensor, by: Estimate) -> Estimate:
@@ -192,6 +208,8 @@ class Estimate:
             effective_sample_size=joined("effective_sample_size"),
             leave_one_out=joined("leave_one_out"),
             pareto_k=joined("pareto_k"),
+            ends=joined("ends") if self.ends.shape[1] else self.ends,
+            rounding=joined("rounding") if len(self.rounding) else self.rounding,
         )
 
 

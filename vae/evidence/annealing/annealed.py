@@ -143,8 +143,26 @@ def _anneal(path: Path, point: Point, annealing: Annealing, noise: Noise, seed: 
             counts[r] += 1
     weights = LogWeights(log_weights.shape[1], len(log_weights), log_weights.device)
     weights.add(-log_weights if reverse else log_weights)
-    least = len(log_weights) * LEAST_CHAIN_SHARE
-    return replace(weights.estimate(), acceptance=acceptance / counts, least_effective_sample_size=least)
+    ends = _ends(path, point, log_weights)
+    return replace(
+        weights.estimate(),
+        acceptance=acceptance / counts,
+        ends=ends,
+        rounding=ends[0, -1].abs() * torch.finfo(point.z.dtype).eps,
+        least_effective_sample_size=len(log_weights) * LEAST_CHAIN_SHARE,
+    )
+
+
+def _ends(path: Path, point: Point, log_weights: Tensor) -> Tensor:
+    """Means and variances over chains of what tells apart the places where they end, (2, K + 2, N)."""
+    z = path.latents(point.z)
+    log_prior = path.prior.log_prob(z)
+    log_likelihood = point.log_ratio + path.start.log_prob(z) - log_prior  # whatever the positions are
+    features = torch.cat([z, log_prior[..., None], log_likelihood[..., None]], dim=-1).double()
+    weights = log_weights.softmax(dim=0)[..., None]
+    mean = (weights * features).sum(dim=0)
+    variance = (weights * (features - mean).square()).sum(dim=0) / (1 - weights.square().sum(dim=0))
+    return torch.stack([mean, variance]).mT.contiguous()
 
 
 def _increments(betas: list[float], *, reverse: bool) -> Iterator[tuple[int | None, float]]:

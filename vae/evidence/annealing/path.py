@@ -79,6 +79,10 @@ class Path:
         """Of latents z (C, N, K)."""
         return z
 
+    def latents(self, position: Tensor) -> Tensor:
+        """At positions (C, N, K)."""
+        return position
+
     def at(self, z: Tensor) -> Point:
         """Densities and gradients at latents z (C, N, K)."""
         log_likelihood, gradient = self._likelihood(z)
@@ -132,6 +136,10 @@ class PathOfNoise(Path):
     @override
     def position(self, z: Tensor) -> Tensor:
         return self.start.to_noise(z)
+
+    @override
+    def latents(self, position: Tensor) -> Tensor:
+        return self.start.transform(position)
 
     @override
     def at(self, z: Tensor) -> Point:

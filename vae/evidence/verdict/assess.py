@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +15,10 @@ from vae.evidence.annealing.temperatures import Annealing
 from vae.evidence.estimate import Estimate, MeanWithError
 from vae.evidence.from_posterior import importance_sampling
 from vae.evidence.from_prior import prior_sampling
+from vae.evidence.integration.exact import Exact, exact, exact_applies
 from vae.evidence.verdict.bidirectional import Bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, settle, tuned_starts
-from vae.evidence.verdict.rules import TOLERANCE, Evidence, Verdict, excess, surplus, verdict
+from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Evidence, Verdict, excess, surpluses, verdict
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
@@ -30,21 +31,20 @@ class Assessment:
     """log p(y) of N rows, and how far to trust it.
 
     Attributes:
-        checked: Annealing, with what every row's checks say.
+        log_likelihood: Per row, (N,), float64, in nats.
+        verdict: By `vae.evidence.verdict.rules`.
+        exact: The exact values, where they are what is reported; there is nothing to check then.
+        checked: Annealing otherwise, with what every row's checks say.
         bounds: On simulated rows.
         others: Other estimates of the same rows, which must not be higher.
-        verdict: By `vae.evidence.verdict.rules`.
     """
 
-    checked: Checked
-    bounds: Bounds
-    others: Mapping[str, Estimate]
+    log_likelihood: Tensor
     verdict: Verdict
-
-    @property
-    def log_likelihood(self) -> Tensor:
-        """Per row, (N,), float64, in nats."""
-        return self.checked.estimate.log_likelihood
+    exact: Exact | None = None
+    checked: Checked | None = None
+    bounds: Bounds | None = None
+    others: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def mean(self) -> MeanWithError:
@@ -53,8 +53,8 @@ class Assessment:
 
     @property
     def decoder_runs(self) -> int:
-        """Gradients of the generative network on the rows, their checks included."""
-        return self.checked.decoder_runs
+        """Gradients of the generative network on the rows, their checks included; none for exact values."""
+        return 0 if self.checked is None else self.checked.decoder_runs
 
 
 def assess(
@@ -69,9 +69,12 @@ def assess(
     prior_samples: int = 100_000,
     bounds_examples: int = 100,
     tolerance: float = TOLERANCE,
+    use_exact: bool = True,
     seed: int = 0,
 ) -> Assessment:
-    """Estimate log p(y) of rows y (N, D) by annealing, check every row, and pass the verdict that the pipeline passes.
+    """The log p(y) of rows y (N, D) that the pipeline reports, with its verdict.
+
+    Exact values where there are any; otherwise annealing, of which every row is checked.
 
     Args:
         vae: The model.
@@ -84,14 +87,19 @@ def assess(
         prior_samples: Of prior sampling, and of a wider distribution of latents.
         bounds_examples: Simulated rows for the two-sided bounds.
         tolerance: In nats, that the mean can be trusted to.
+        use_exact: Whether to ask for exact values; if not, annealing is held to the same rules where they are known.
         seed: Of all noise.
 
     Raises:
         ValueError: If a number is out of range, or a value of y is not one that the likelihood is for.
     """
-    y = vae.as_rows(y)
+    _require(extra >= 0, "extra must be at least 0", extra)
+    _require(tolerance > 0, "tolerance must be greater than 0", tolerance)
+    y, gaps = vae.as_rows(y), y.isnan()
+    if use_exact and exact_applies(vae) and not (found := exact(vae, y)).reason:
+        return Assessment(found.log_likelihood, verdict("exact", None, tolerance), found)
     starts = tuned_starts(vae, pilot, annealing or Annealing(), seed=seed)
-    simulated, z = simulated_rows(vae, bounds_examples, seed=seed)
+    simulated, z = simulated_rows(vae, bounds_examples, missing=gaps if gaps.any() else None, seed=seed)
     settings: dict[str, Any] = {"S": chains, "seed": seed}
 
     def of_rows(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
@@ -116,7 +124,13 @@ def assess(
     checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
     more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
     bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
-    return Assessment(checked, bounds, others, verdict("annealed", evidence(checked, bounds, others), tolerance))
+    said = verdict("annealed", evidence(checked, bounds, others), tolerance)
+    return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
+
+
+def _require(holds: bool, rule: str, value: float) -> None:
+    if not holds:
+        raise ValueError(f"{rule}; got {value}")
 
 
 def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Evidence:
@@ -144,5 +158,7 @@ def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], g
         simulated_settled=bounds.settled_share,
         unit="rows" if groups is None else "groups",
         excess={name: excess(other.log_likelihood, checked.estimate.log_likelihood) for name, other in others.items()},
-        surplus={name: surplus(other, checked.estimate) for name, other in others.items()},
+        surplus={name: surpluses(other, checked.estimate) for name, other in others.items()},
+        rounding=checked.estimate.rounding.mean().item(),
+        chains=checked.estimate.samples if checked.estimate.samples < LEAST_CHAINS else None,
     )

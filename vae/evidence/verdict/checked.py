@@ -10,6 +10,9 @@ longer hold. That is also why the reported run is held to a wider limit than the
 but must hardly ever do so.
 
 Sampling from the prior is a judge too, of rows for which it is well founded: many narrow modes stop chains, but not draws.
+It takes the place of the annealing judge of the other start unless that found a quarter of a nat more.
+
+Two runs that end in different places are no agreement, whatever their figures: see `apart`.
 """
 
 from __future__ import annotations
@@ -20,19 +23,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from vae.evidence.annealing.annealed import annealed_importance_sampling
 from vae.evidence.annealing.temperatures import Annealing
 from vae.evidence.annealing.tuning import tune_step_sizes
-from vae.evidence.estimate import Estimate
+from vae.evidence.estimate import SURE, Estimate
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
 
 LEVELS, FACTOR = 3, 4  # T, 4 T and 16 T temperatures
 BETWEEN_JUDGES, FROM_JUDGES = 1.0, 2.0  # nats that the runs of a settled row may differ by
-SURE = 0.25  # nats beyond their errors, from which on judges disagree although within a nat
+APART = 3.0  # of their standard deviations, beyond which chains of two runs end in different places
+CHANCE = 1e-6  # that Student's t has for that
 OF_SAME_START, OF_OTHER_START = 1 / 2, 2  # the judges' temperatures over those of the reported run
 
 Run = Callable[[str, Tensor, Annealing], Estimate]  # stream of the noise, positions of rows (n,), how to anneal
@@ -92,6 +97,7 @@ class Checked:
         other_start: The judge from the other start, with twice the temperatures, or sampling from the prior.
         at_prior: Whether the reported run starts at the prior, and the judge of the other start at q, booleans (N,).
         to_change: Whether the other start did better by the annealing judges, so that starts change places next time, (N,).
+        apart: Whether the annealing judges end in different places, (N,), so that each may have missed what the other found.
         level: How often a row's temperatures were raised fourfold, integers (N,).
         settled: Whether its runs agree, (N,).
         settings: How the reported run annealed at first, with step sizes.
@@ -103,6 +109,7 @@ class Checked:
     other_start: Judgement
     at_prior: Tensor
     to_change: Tensor
+    apart: Tensor
     level: Tensor
     settled: Tensor
     settings: Annealing
@@ -131,7 +138,7 @@ class Checked:
         }
         flags = {
             name: (old := getattr(self, name)).index_copy(0, rows.to(old.device), getattr(by, name))
-            for name in ("at_prior", "to_change", "level", "settled")
+            for name in ("at_prior", "to_change", "apart", "level", "settled")
         }
         return replace(self, **parts, **flags, decoder_runs=self.decoder_runs + by.decoder_runs)
 
@@ -220,22 +227,28 @@ class _Levels:
         """The reported run of rows from a start, and its judges."""
         start, other = (self.prior, self.posterior) if at_prior else (self.posterior, self.prior)
         estimate = self._anneal("annealing", rows, start, 1, level)
-        same = Judgement.of(self._anneal("check", rows, start, OF_SAME_START, level))
-        another = Judgement.of(self._anneal("check", rows, other, OF_OTHER_START, level))
+        check = self._anneal("check", rows, start, OF_SAME_START, level)
+        from_other = self._anneal("check", rows, other, OF_OTHER_START, level)
+        same, another, reported = (Judgement.of(run) for run in (check, from_other, estimate))
         to_change = another.beats(same, OF_OTHER_START / OF_SAME_START).cpu()
+        arrived = torch.ones_like(estimate.log_likelihood, dtype=torch.bool)
         if self.sampled is not None:
             sampled = self.sampled.of(rows)
             found = Judgement.of(sampled)
-            another = found.where(sampled.well_founded & ~another.exceeds(found), another)
-        reported = Judgement.of(estimate)
+            replaced = sampled.well_founded & (another.log_likelihood <= found.log_likelihood + SURE)
+            arrived = ~replaced | (another.log_likelihood >= found.log_likelihood - SURE)
+            another = found.where(replaced, another)
+        judges_apart = (apart(check, from_other) & arrived).cpu()
+        settled = same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES)
         return Checked(
             estimate,
             same,
             another,
             torch.full((len(rows),), at_prior),
             to_change,
+            judges_apart,
             torch.full((len(rows),), level),
-            same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES),
+            settled & ~(apart(estimate, from_other) & arrived) & ~judges_apart.to(settled.device),
             self.posterior,
             len(rows) * self.cost(estimate.samples, level),
         )
@@ -260,5 +273,22 @@ def _disputed(checked: Checked, rows: Tensor) -> Tensor:
     same, other = (Judgement(*(part[rows].cpu() for part in judge)) for judge in (checked.same_start, checked.other_start))
     difference = (same.log_likelihood - other.log_likelihood).abs().nan_to_num(math.inf)
     order = difference.argsort(descending=True, stable=True)
-    disputed = ~same.agrees(other) | same.exceeds(other, SURE) | other.exceeds(same, SURE)
+    disputed = ~same.agrees(other) | same.exceeds(other, SURE) | other.exceeds(same, SURE) | checked.apart[rows]
     return rows[order[disputed[order]]]
+
+
+def apart(one: Estimate, other: Estimate) -> Tensor:
+    """Whether the chains of two runs of the same rows end in different places, (N,).
+
+    Two modes of equal mass, each found by one of the runs, would look like agreement. A row's runs are apart where the means
+    of a feature differ by three standard deviations within the runs, and by more than Student's t grants to chance. Runs that
+    are both spread over several modes are not: their deviations are as large as the modes are far.
+    """
+    if not (one.ends.shape[1] and other.ends.shape[1]):  # not by annealing
+        return torch.zeros_like(one.log_likelihood, dtype=torch.bool)
+    (mean, variance), (mean_of_other, variance_of_other) = one.ends, other.ends
+    chains = torch.stack([one.effective_sample_size, other.effective_sample_size])
+    error = (variance / chains[0] + variance_of_other / chains[1]).sqrt()
+    t = torch.as_tensor(stdtrit((chains.sum(dim=0) - 2).clamp_min(1).cpu().numpy(), 1 - CHANCE / 2)).to(error)
+    limit = torch.maximum(APART * ((variance + variance_of_other) / 2).sqrt(), t * error)
+    return ((mean - mean_of_other).abs() > limit).any(dim=0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae.evidence import clusters
-from vae.evidence.estimate import WELL_FOUNDED, Estimate, MeanWithError, jackknife_variance
+from vae.evidence.estimate import Estimate, MeanWithError, jackknife_variance
 
 PREFERENCE = ("exact", "annealed", "importance", "prior")
 TOLERANCE = 0.2  # nats
@@ -18,7 +18,10 @@ LEAST_ACCEPTANCE = 0.4
 LARGEST_SHARE = 0.05  # of unreliable rows
 FALSE_ALARM = 0.01  # of the rule on other estimates that may be noisy
 CONFIDENCE = 0.95  # of the bound on rows that were not looked at
+LEAST_CHAINS = 10  # that have a Monte Carlo error
 LEAST_SETTLED = 1 / 2  # of the simulated rows
+SURELY = 3.0  # Monte Carlo errors
+LARGEST_ROUNDING = 1 / 4  # of the tolerance
 NAMED = 10  # rows that a reason lists
 
 
@@ -94,7 +97,9 @@ class Evidence:
         simulated_settled: Share of the simulated rows that are settled.
         unit: What these three count: rows, or groups of rows that may depend on each other.
         excess: By other estimator, log of the mean over rows of exp(its estimate - the reported one), see `excess`.
-        surplus: By other estimator, what it is higher by where it is well founded, see `surplus`.
+        surplus: By other estimator, what it is higher by, see `surpluses`.
+        rounding: Mean over the annealed rows of what log p(y|z) is rounded to, in nats.
+        chains: Of each run, where there are too few for Monte Carlo errors; None where there are enough.
     """
 
     gap: MeanWithError
@@ -110,6 +115,8 @@ class Evidence:
     unit: str = "rows"
     excess: Mapping[str, float] = field(default_factory=dict)
     surplus: Mapping[str, MeanWithError] = field(default_factory=dict)
+    rounding: float = 0.0
+    chains: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,13 +154,12 @@ def excess(other: Tensor, reported: Tensor) -> float:
     return ((other - reported).logsumexp(dim=0) - math.log(len(other))).item()
 
 
-def surplus(other: Estimate, reported: Estimate) -> MeanWithError:
-    """Mean over rows of other - reported, in nats, and its Monte Carlo error; rows where the other is ill founded count 0.
+def surplus(other: Estimate, reported: Estimate, rows: Tensor) -> MeanWithError:
+    """Mean over rows of other - reported, in nats, and its Monte Carlo error; rows that are not among ``rows`` (N,) count 0.
 
-    That is where it rests on fewer than 100 effective samples. Both are too low in expectation, so that a surplus beyond its
-    error is what the reported ones lack at the least.
+    Both are too low in expectation, so that a surplus beyond its error is what the reported ones lack at the least.
     """
-    rows, N = other.well_founded, len(other.log_likelihood)
+    N = len(other.log_likelihood)
     difference = (other.log_likelihood - reported.log_likelihood).where(rows, 0.0)
     without = other.leave_one_out.where(rows, 0.0)
     if other.shared_draws:
@@ -162,6 +168,22 @@ def surplus(other: Estimate, reported: Estimate) -> MeanWithError:
         variance = jackknife_variance(without).sum() / N**2
     own = reported.monte_carlo_variance.where(rows, 0.0).sum() / N**2
     return MeanWithError(difference.mean().item(), math.sqrt((variance + own).item()))
+
+
+def surpluses(other: Estimate, reported: Estimate) -> MeanWithError:
+    """The most telling `surplus`: of all rows, of those on 100 effective samples or more, or of those surely higher.
+
+    A row is surely higher where the other is by more than three of its Monte Carlo errors. Few draws may have found what
+    annealing missed: how many do not say how sure they are, their errors do.
+    """
+    difference = other.log_likelihood - reported.log_likelihood
+    surely = difference > SURELY * (other.monte_carlo_variance + reported.monte_carlo_variance).sqrt()
+    found = [surplus(other, reported, rows) for rows in (torch.ones_like(surely), other.well_founded, surely)]
+    return max(found, key=lambda higher: _or_least(higher.mean - SURELY * higher.standard_error))
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def most_unseen(rows: int, looked_at: int, counted: int) -> int:
@@ -185,7 +207,7 @@ def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERAN
     chains with an effective sample size below C / 4; at least half of the simulated rows are settled, of which the gap is;
     every range of temperatures accepts 0.4 or more of its proposals; and no other estimate, all of which are too low
     in expectation, is higher: neither by more than chance allows at a false-alarm rate of 1 %, nor, where it is well founded,
-    by three of its errors and maybe the tolerance.
+    by three of its errors and maybe the tolerance. What log p(y|z) is rounded to is below a quarter of the tolerance.
     """
     if reported == "exact":
         return Verdict(tolerance=tolerance)
@@ -201,17 +223,7 @@ def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERAN
 
 def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
     yield from _unsettled(evidence)
-    simulated, longer = "raise the temperatures, or the simulated rows if the error is large", "raise the temperatures"
-    for what, difference, remedy in (
-        ("the upper and the lower bound on simulated data differ", evidence.gap, simulated),
-        ("annealing from q and from the prior differs", evidence.start_difference, longer),
-        ("annealing with T and with T / 2 temperatures differs", evidence.temperature_difference, longer),
-    ):
-        if not abs(difference.mean) + difference.margin < tolerance:
-            yield (
-                f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + 2 SE must be below "
-                f"{tolerance:g}: {remedy}"
-            )
+    yield from _differences(evidence, tolerance)
     if not evidence.simulated_settled >= LEAST_SETTLED:
         yield (
             f"only {evidence.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
@@ -224,11 +236,37 @@ def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
             f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
             f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
         )
-    for name, higher in evidence.surplus.items():
-        if higher.mean > 3 * higher.standard_error and not higher.mean + 2 * higher.standard_error < tolerance:
+    if not evidence.rounding < tolerance * LARGEST_ROUNDING:
+        yield (
+            f"log p(y|z) is so large that the model's precision rounds it by {evidence.rounding:.2g} nats a row: look at the "
+            "least likely rows, or compute in float64"
+        )
+    yield from _others(evidence, tolerance)
+
+
+def _differences(evidence: Evidence, tolerance: float) -> Iterator[str]:
+    simulated, longer = "raise the temperatures, or the simulated rows if the error is large", "raise the temperatures"
+    for what, difference, remedy in (
+        ("the upper and the lower bound on simulated data differ", evidence.gap, simulated),
+        ("annealing from q and from the prior differs", evidence.start_difference, longer),
+        ("annealing with T and with T / 2 temperatures differs", evidence.temperature_difference, longer),
+    ):
+        if math.isnan(difference.margin):
+            yield f"{what} by {difference.mean:+.3f} nats on the only row, which says nothing of the error: take more rows"
+        elif not abs(difference.mean) + difference.margin < tolerance:
+            multiple = difference.margin / difference.standard_error if difference.standard_error else 2
             yield (
-                f"{name} is higher than annealing by {higher.mean:.3f} ± {higher.standard_error:.3f} nats (where it rests on "
-                f"{WELL_FOUNDED} effective samples or more): annealing misses a part of the latent space that it found"
+                f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + {multiple:.2g} SE must "
+                f"be below {tolerance:g}: {remedy}"
+            )
+
+
+def _others(evidence: Evidence, tolerance: float) -> Iterator[str]:
+    for name, higher in evidence.surplus.items():
+        if higher.mean > SURELY * higher.standard_error and not higher.mean + 2 * higher.standard_error < tolerance:
+            yield (
+                f"{name} is higher than annealing by {higher.mean:.3f} ± {higher.standard_error:.3f} nats, by Monte Carlo "
+                "error: annealing misses a part of the latent space that it found"
             )
     limit = -math.log(FALSE_ALARM)
     for name, value in evidence.excess.items():
@@ -241,12 +279,14 @@ def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
 
 
 def _unsettled(evidence: Evidence) -> Iterator[str]:
-    if count := len(evidence.unsettled):
+    if evidence.chains is not None:
+        yield f"{evidence.chains} chains have no Monte Carlo error, so that no row is settled: take at least {LEAST_CHAINS}"
+    elif count := len(evidence.unsettled):
         names = ", ".join(map(str, evidence.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
         subject = f"row {names} is" if count == 1 else f"rows {names} are"
         yield (
-            f"{subject} not settled: independent runs differ by more than a nat, errors included, or have no errors (chains "
-            "below 10): raise the temperatures, or what may be spent on such rows (extra)"
+            f"{subject} not settled: independent runs differ by more than a nat, errors included, or end in different "
+            "places: raise the temperatures, or what may be spent on such rows (extra)"
         )
 
 
