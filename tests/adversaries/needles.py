@@ -21,7 +21,7 @@ from tests.adversaries.mixtures import mixture_model
 from tests.adversaries.problem import Array, Kind, Problem
 from vae.model.latent_model import LatentModel
 
-N, FAR = 20, 20.0  # rows, and where their values are, which nothing but the bumps explains
+N, FAR = 30, 20.0  # rows, and where their values are, which nothing but the bumps explains
 LOG_ROOT = math.log(2 * math.pi) / 2
 
 
@@ -134,7 +134,7 @@ def few_draws(seed: int) -> Problem:
     def density(z: Array, mean: Tensor, value: float) -> Array:
         return np.exp(-(z**2).sum(axis=1) / 2 - (value - mean[:, 0].numpy()) ** 2 / 2) / (2 * math.pi)
 
-    y, (z, w), (near, of_near) = np.linspace(10.8, 11.2, N), _grid(np.zeros(2), 7.0, 140), _grid(centres[1], 0.288, 32)
+    y, (z, w), (near, of_near) = np.linspace(10.8, 11.2, N), _grid(np.zeros(2), 7.0, 60), _grid(centres[1], 0.288, 32)
     wide, wide_near, narrow = bump(torch.tensor(z), 0), bump(torch.tensor(near), 0), bump(torch.tensor(near), 1)
     of_wide = [w @ density(z, wide, value) for value in y]
     more = [of_near @ (density(near, wide_near + narrow, value) - density(near, wide_near, value)) for value in y]
@@ -169,5 +169,5 @@ KINDS: dict[str, Kind] = {
     "needle_rare_component": rare_component,
     "needle_funnel": behind_a_funnel,
     "needle_funnel_wide": partial(behind_a_funnel, funnel=0.3),
-    "needle_funnel_3": partial(behind_a_funnel, K=3, needle=0.012, share=0.08),
+    "needle_hidden_3": partial(behind_a_funnel, K=3, needle=0.012, share=0.08),
 }
