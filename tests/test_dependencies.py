@@ -77,6 +77,27 @@ def test_deps_are_the_imports(stage: str) -> None:
     assert [dep for dep, files in inside.items() if not files] == []
 
 
+EDITS = {
+    "pipeline/params/evaluate.py": {"evaluate"},
+    "pipeline/params/generate.py": {"generate"},
+    "pipeline/evaluation/report.py": {"evaluate"},
+    "pipeline/reading/formats/text.py": {"prepare"},
+    "pipeline/tracking/view.py": set(),
+    "vae/evidence/verdict/rules.py": {"evaluate"},
+    "vae/likelihoods/counts.py": {"train", "evaluate", "generate"},
+    "vae/objectives/elbo.py": {"train"},
+    "vae/registry.py": {"train", "evaluate", "generate"},
+    "vae/training/fit.py": {"train"},
+}
+
+
+@pytest.mark.parametrize(("file", "stages"), EDITS.items())
+def test_an_edit_runs_the_stages_again_that_it_concerns(file: str, stages: set[str]) -> None:
+    """By themselves; those after them follow where outputs differ."""
+    assert (ROOT / file).is_file()
+    assert {name for name, stage in STAGES.items() if any(Path(file).is_relative_to(dep) for dep in stage["deps"])} == stages
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_is_asked_for_help_says_what_it_writes_and_loads_nothing(stage: str) -> None:
     command = [sys.executable, "-c", HELP, stage, "--help"]
