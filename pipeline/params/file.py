@@ -86,6 +86,9 @@ def _describe(error: ErrorDetails, content: Any, kind: type[Section]) -> str:
     return f"{path}: {message[0].lower()}{message[1:]}; got {error['input']!r}"
 
 
+_TAGS = ("number", "layers")  # of what model.latent_dim may be
+
+
 def _written(error: ErrorDetails, content: Any) -> Iterator[str]:
     """The steps to what is wrong, without those that pydantic puts behind a section chosen by name, which no user wrote."""
     for step in error["loc"]:
@@ -93,7 +96,7 @@ def _written(error: ErrorDetails, content: Any) -> Iterator[str]:
             content = content[step]
         elif isinstance(content, list) and isinstance(step, int):
             content = content[step] if step < len(content) else None
-        elif error["type"] != "missing" or step != error["loc"][-1]:
+        elif step in _TAGS or (isinstance(content, Mapping) and step == content.get("name")):
             continue
         yield str(step)
 
