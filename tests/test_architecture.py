@@ -104,3 +104,7 @@ def test_no_room_imports_from_one_above() -> None:
 def test_no_folder_is_crowded() -> None:
     inside = Counter(name.rpartition(".")[0] for name in MODULES if name not in ("vae", "pipeline"))
     assert {folder: count for folder, count in inside.items() if count > FULLEST and folder != "pipeline"} == {}
+
+
+def test_every_exception_is_one() -> None:
+    assert {(name, other) for name, other in EXCEPTED if other != "*" and other not in imports(name)} == set()

@@ -256,7 +256,7 @@ def test_bounds_of_rows_that_are_checked_hold_the_exact_value_between_them() -> 
 def test_runs_that_end_in_different_places_are_told_apart(centres: tuple[float, float], expected: bool) -> None:
     """Of 16 chains each, in three latents: the same mode, two modes, and a run over both beside a run in one of them.
 
-    False-alarm rate 3e-6 by Student's t.
+    False-alarm rate 2e-3 over 500 rows and three features, by Student's t.
     """
     random = torch.Generator().manual_seed(0)
 
@@ -272,8 +272,7 @@ def test_runs_that_end_in_different_places_are_told_apart(centres: tuple[float, 
     spread = one * other < 0
     side = torch.where(torch.arange(16) % 2 == 0, one, other)[:, None, None]
     first = run(side if spread else torch.full((16, 1, 1), one))
-    assert apart(first, run(torch.full((16, 1, 1), other))).all() == expected
-    assert apart(first, run(torch.full((16, 1, 1), other))).any() == expected
+    assert apart(first, run(torch.full((16, 1, 1), other))).unique().tolist() == [expected]
 
 
 def test_what_float32_cannot_resolve_is_told() -> None:
@@ -304,7 +303,9 @@ def test_exact_values_are_reported_where_there_are_any() -> None:
     np.testing.assert_allclose(found.log_likelihood.numpy(), model.log_likelihood, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("setting", "rule"), [({"extra": -1.0}, "extra must be"), ({"tolerance": 0.0}, "tolerance must be")])
+@pytest.mark.parametrize(
+    ("setting", "rule"), [({"extra": -1.0}, "extra must be at least 0"), ({"tolerance": 0.0}, "tolerance greater than 0")]
+)
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], rule: str) -> None:
     model = LinearGaussian(2, 6, 0.3, widen=1.0, N=2)
     with pytest.raises(ValueError, match=rule):

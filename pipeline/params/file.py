@@ -35,18 +35,12 @@ def read(path: Path = PARAMS_FILE) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def data_path() -> str:
-    """``data.path``, for messages of stages that do not depend on it."""
-    return str(read()["data"]["path"])
-
-
-def load(kind: type[T]) -> T:
+def load(content: Any, kind: type[T]) -> T:
     """The sections of params.yaml that a stage reads; the others may be anything.
 
     Raises:
-        InputError: If the file is missing, is not YAML, or breaks a rule; one message lists all problems.
+        InputError: If one breaks a rule; one message lists all problems.
     """
-    content = read()
     known = {name: content[name] for name in kind.model_fields if name in content} if isinstance(content, Mapping) else content
     return checked(known, kind)
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pipeline import STARTED
 from pipeline.base.environment import facts, is_first_process, main_repository
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, complete, files_in, is_compiled, md5
 from pipeline.base.processes import is_forced
-from pipeline.params.file import load
+from pipeline.params.file import load, read
 from pipeline.params.section import Common
 from pipeline.record.experiment import git
 from pipeline.record.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
@@ -36,6 +36,7 @@ class Job(Generic[P]):
         inputs: Its record, without the files that it will make.
         saved: What it has computed so far.
         view: Its MLflow run.
+        source: ``data.path``, for messages of stages that do not depend on it.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Job(Generic[P]):
     inputs: Record
     saved: Saved
     view: tracking.View
+    source: str
 
     @contextmanager
     def outputs(self, *others: Path) -> Iterator[tuple[Path, ...]]:
@@ -75,8 +77,9 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     Raises:
         InputError: If params.yaml is wrong, or DVC has recorded an earlier stage with inputs that it did not have.
     """
-    _check_all()
-    params, root = load(kind), main_repository()
+    content, root = read(), main_repository()
+    _check_all(content)
+    params = load(content, kind)
     stages = declared()
     inputs = stages[stage]
     _refuse_newer_code(inputs)
@@ -88,7 +91,7 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     folder = saved_folder(root, stage, digest(inputs.inputs), digest(facts(params.threads)))
     saved = Saved(folder, fresh=bool(os.environ.get(FRESH)) or is_forced())
     with _alone(saved, stage), tracking.stage(stage, stages, root, params.threads) as view:
-        yield Job(stage, params, inputs, saved, view)
+        yield Job(stage, params, inputs, saved, view, content["data"]["path"])
 
 
 def misrecorded(locked: dict[str, Record]) -> dict[str, list[str]]:
@@ -116,11 +119,11 @@ def _refuse_misrecorded(stage: str, locked: dict[str, Record]) -> None:
         )
 
 
-def _check_all() -> None:
+def _check_all(content: Any) -> None:
     """Find a typo in any section before a long stage, though a stage does not depend on the sections of others."""
-    from pipeline.params.whole import load_params  # here, as it can only refuse
+    from pipeline.params.whole import check_params  # here, as it can only refuse
 
-    load_params()
+    check_params(content)
 
 
 def _refuse_newer_code(inputs: Record) -> None:

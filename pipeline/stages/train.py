@@ -17,7 +17,6 @@ from pipeline.base.files import MODELS, write_json
 from pipeline.figures.curves import learning_curves
 from pipeline.figures.latent_usage import latent_usage
 from pipeline.model.building import build, hidden_share
-from pipeline.params.file import data_path
 from pipeline.params.train import TrainParams
 from pipeline.record.saved import Saved
 from pipeline.stages.job import Job, running
@@ -38,7 +37,7 @@ def main() -> None:
     with running("train", TrainParams) as job:
         schema = load_schema()
         use_threads(job.params.threads)
-        vae = build(job.params, schema, data_path())
+        vae = build(job.params, schema, job.source)
         probabilities = load_probabilities()
         y = load_split("train") if probabilities is None else probabilities
         vae.fit(

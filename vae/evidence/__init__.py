@@ -38,18 +38,9 @@ from vae.evidence.lower_bound import Bound, evidence_lower_bound, reconstruction
 from vae.evidence.verdict.assess import Assessment, assess
 from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, checked_annealing, settle
-from vae.evidence.verdict.rules import (
-    PREFERENCE,
-    TOLERANCE,
-    Evidence,
-    Verdict,
-    excess,
-    most_unseen,
-    reported_estimator,
-    surpluses,
-    two_stage,
-    verdict,
-)
+from vae.evidence.verdict.others import excess, surpluses
+from vae.evidence.verdict.reported import PREFERENCE, reported_estimator, two_stage
+from vae.evidence.verdict.rules import TOLERANCE, Evidence, Verdict, most_unseen, verdict
 
 ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annealed": annealed_importance_sampling}
 

@@ -18,7 +18,8 @@ from vae.evidence.from_prior import prior_sampling
 from vae.evidence.integration.exact import Exact, exact, exact_applies
 from vae.evidence.verdict.bidirectional import Bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, settle, tuned_starts
-from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Evidence, Verdict, excess, surpluses, verdict
+from vae.evidence.verdict.others import excess, surpluses
+from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Evidence, Verdict, verdict
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
@@ -93,8 +94,8 @@ def assess(
     Raises:
         ValueError: If a number is out of range, or a value of y is not one that the likelihood is for.
     """
-    _require(extra >= 0, "extra must be at least 0", extra)
-    _require(tolerance > 0, "tolerance must be greater than 0", tolerance)
+    if not (extra >= 0 and tolerance > 0):
+        raise ValueError(f"extra must be at least 0 and tolerance greater than 0; got {extra} and {tolerance}")
     y, gaps = vae.as_rows(y), y.isnan()
     if use_exact and exact_applies(vae) and not (found := exact(vae, y)).reason:
         return Assessment(found.log_likelihood, verdict("exact", None, tolerance), found)
@@ -126,11 +127,6 @@ def assess(
     bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
     said = verdict("annealed", evidence(checked, bounds, others), tolerance)
     return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
-
-
-def _require(holds: bool, rule: str, value: float) -> None:
-    if not holds:
-        raise ValueError(f"{rule}; got {value}")
 
 
 def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Evidence:

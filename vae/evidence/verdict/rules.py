@@ -1,4 +1,4 @@
-"""One figure from several estimators, and the rules by which it can be trusted or not."""
+"""The rules by which a figure can be trusted or not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vae.evidence import clusters
-from vae.evidence.estimate import Estimate, MeanWithError, jackknife_variance
+from vae.evidence.estimate import MeanWithError
+from vae.evidence.verdict.others import SURELY
 
-PREFERENCE = ("exact", "annealed", "importance", "prior")
 TOLERANCE = 0.2  # nats
 LEAST_ACCEPTANCE = 0.4
 LARGEST_SHARE = 0.05  # of unreliable rows
@@ -20,64 +19,8 @@ FALSE_ALARM = 0.01  # of the rule on other estimates that may be noisy
 CONFIDENCE = 0.95  # of the bound on rows that were not looked at
 LEAST_CHAINS = 10  # that have a Monte Carlo error
 LEAST_SETTLED = 1 / 2  # of the simulated rows
-SURELY = 3.0  # Monte Carlo errors
 LARGEST_ROUNDING = 1 / 4  # of the tolerance
 NAMED = 10  # rows that a reason lists
-
-
-def reported_estimator(available: Sequence[str]) -> str:
-    """Which estimator is reported: the first of exact, annealed, importance and prior that ran, never the larger value.
-
-    Raises:
-        ValueError: If none of them ran.
-    """
-    for name in PREFERENCE:
-        if name in available:
-            return name
-    raise ValueError(
-        f"one of the estimators {', '.join(PREFERENCE)} is needed to report log p(y); got {', '.join(available) or 'none'}"
-    )
-
-
-def two_stage(everywhere: Tensor, better: Tensor, subset: Tensor, groups: Tensor | None = None) -> MeanWithError:
-    """Mean over all + mean over a random subset of (better - everywhere), with the standard error of both stages.
-
-    The difference estimator of double sampling (Cochran 1977, chapter 12), for examples drawn from a population:
-    Var = s_x^2 / N + s_d^2 / n + 2 s_xd / N. Where examples come in groups, of which whole ones are drawn for the subset, each
-    of the three terms is that of the groups' totals.
-
-    Args:
-        everywhere: A cheap estimate x for all N examples, shape (N,).
-        better: A dear one for the n examples of the subset, shape (n,).
-        subset: Their positions, integers (n,), chosen at random.
-        groups: Of all examples, integers (N,): examples of one group may depend on each other. None: all are independent.
-    """
-    N, n = len(everywhere), len(better)
-    if n == N:
-        return MeanWithError.of(better, None if groups is None else groups[subset])
-    difference = better - everywhere[subset]
-    if groups is not None:
-        return _of_groups(everywhere, difference, subset, groups)
-    mean = everywhere.mean() + difference.mean()
-    if n < 2:
-        return MeanWithError(mean.item(), math.nan)
-    covariance = torch.cov(torch.stack([everywhere[subset], difference]))
-    first, second = everywhere.var() / N, covariance[1, 1] / n
-    variance = first + second + 2 * covariance[0, 1] / N
-    degrees = clusters.combined((first.item(), second.item()), (N - 1, n - 1), independent=False)
-    return MeanWithError(mean.item(), math.sqrt(max(variance.item(), 0.0)), degrees)
-
-
-def _of_groups(everywhere: Tensor, difference: Tensor, subset: Tensor, groups: Tensor) -> MeanWithError:
-    """`two_stage`, x centred for its covariance with d by its mean over the subset, as s_xd is."""
-    first, second = MeanWithError.of(everywhere, groups), MeanWithError.of(difference, groups[subset])
-    within = clusters.totals((everywhere[subset] - everywhere[subset].mean()) / len(everywhere), groups[subset])
-    both = clusters.covariance(within, clusters.totals((difference - second.mean) / len(difference), groups[subset]))
-    variances = first.standard_error**2, second.standard_error**2
-    error = math.nan if math.isnan(both) else math.sqrt(max(sum(variances) + 2 * both, 0.0))
-    degrees = clusters.combined(variances, (first.degrees_of_freedom, second.degrees_of_freedom), independent=False)
-    effective = clusters.combined(variances, (first.effective_groups or 0, second.effective_groups or 0), independent=False)
-    return MeanWithError(first.mean + second.mean, error, degrees, first.groups, effective)
 
 
 @dataclass(frozen=True)
@@ -96,8 +39,8 @@ class Evidence:
         looked_at: How many of them were annealed.
         simulated_settled: Share of the simulated rows that are settled.
         unit: What these three count: rows, or groups of rows that may depend on each other.
-        excess: By other estimator, log of the mean over rows of exp(its estimate - the reported one), see `excess`.
-        surplus: By other estimator, what it is higher by, see `surpluses`.
+        excess: By other estimator, log of the mean over rows of exp(its estimate - the reported one), see `others.excess`.
+        surplus: By other estimator, what it is higher by, see `others.surpluses`.
         rounding: Mean over the annealed rows of what log p(y|z) is rounded to, in nats.
         chains: Of each run, where there are too few for Monte Carlo errors; None where there are enough.
     """
@@ -142,48 +85,6 @@ class Verdict:
         if not self.trusted:
             return "lower bound only"
         return f"can be trusted to {self.tolerance:g} nats{self.unseen and '; '}{self.unseen}"
-
-
-def excess(other: Tensor, reported: Tensor) -> float:
-    """Log of the mean over rows of exp(other - reported) for estimates of log p(y), each (N,).
-
-    E[exp(other)] = p(y) for every row, however noisy the estimate. If the reported ones are right this mean is 1 in
-    expectation, and by Markov's inequality exceeds 1 / a with a probability of a at the most. Much more says that the reported
-    ones are too low: the other found what they missed.
-    """
-    return ((other - reported).logsumexp(dim=0) - math.log(len(other))).item()
-
-
-def surplus(other: Estimate, reported: Estimate, rows: Tensor) -> MeanWithError:
-    """Mean over rows of other - reported, in nats, and its Monte Carlo error; rows that are not among ``rows`` (N,) count 0.
-
-    Both are too low in expectation, so that a surplus beyond its error is what the reported ones lack at the least.
-    """
-    N = len(other.log_likelihood)
-    difference = (other.log_likelihood - reported.log_likelihood).where(rows, 0.0)
-    without = other.leave_one_out.where(rows, 0.0)
-    if other.shared_draws:
-        variance = jackknife_variance(without.mean(dim=1, keepdim=True)).sum()
-    else:
-        variance = jackknife_variance(without).sum() / N**2
-    own = reported.monte_carlo_variance.where(rows, 0.0).sum() / N**2
-    return MeanWithError(difference.mean().item(), math.sqrt((variance + own).item()))
-
-
-def surpluses(other: Estimate, reported: Estimate) -> MeanWithError:
-    """The most telling `surplus`: of all rows, of those on 100 effective samples or more, or of those surely higher.
-
-    A row is surely higher where the other is by more than three of its Monte Carlo errors. Few draws may have found what
-    annealing missed: how many do not say how sure they are, their errors do.
-    """
-    difference = other.log_likelihood - reported.log_likelihood
-    surely = difference > SURELY * (other.monte_carlo_variance + reported.monte_carlo_variance).sqrt()
-    found = [surplus(other, reported, rows) for rows in (torch.ones_like(surely), other.well_founded, surely)]
-    return max(found, key=lambda higher: _or_least(higher.mean - SURELY * higher.standard_error))
-
-
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
 
 
 def most_unseen(rows: int, looked_at: int, counted: int) -> int:
