@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,14 +21,16 @@ import pytorch_lightning as pl
 import torch
 
 from pipeline.base.environment import facts
+from pipeline.evaluation.estimates import Scoring
 from pipeline.evaluation.pieces import Pieces, decoded, encoded
 from pipeline.record.records import declared, digest
 from pipeline.record.saved import Saved, forget, leftovers, remove, saved_folder
 from pipeline.stages import evaluate, prepare, train
 from tests.anchors import rows_for, small_vae
-from tests.workspace import ROOT, write_params, write_table
+from tests.workspace import ROOT, table, write_params, write_table
 from vae import VAE
-from vae.evidence import annealed_importance_sampling, bidirectional_bounds, importance_sampling
+from vae.evidence import Estimate, annealed_importance_sampling, bidirectional_bounds, importance_sampling
+from vae.evidence.verdict.checked import Judgement
 
 GAUSSIAN = {"name": "gaussian"}
 State = dict[str, Any]
@@ -357,6 +360,8 @@ def test_pieces_are_computed_once(saved: Saved, monkeypatch: pytest.MonkeyPatch)
     assert again("bb", lambda: 99.0) == 2.0
     assert again("ccc", lambda: 3.0) == 3.0
     assert len(Pieces(saved)) == 3
+    with pytest.raises(ValueError, match="two pieces are called 'bb'"):
+        again("bb", lambda: 4.0)
 
 
 # ---- stages
@@ -382,6 +387,37 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
 
 def made() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for name in ("models", "results") for path in Path(name).rglob("*") if path.is_file()}
+
+
+def test_an_evaluation_goes_on_where_rows_run_longer_from_either_start(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that go on from q and rows that go on from the prior share a stream of noise; their pieces share no name."""
+    monkeypatch.setenv("EVIDENCE_SAVE_SECONDS", "0")
+    annealing = {"chains": 10, "temperatures": 4, "leapfrog_steps": 1, "bounds_examples": 30, "extra": 30.0}
+    write_table(workspace, table(rows=200))
+    write_params(workspace, **{"evaluate.annealing": annealing, "train.max_epochs": 5})
+    anneal, calls = Scoring._anneal, list[str]()
+
+    def watched(self: Scoring, what: str, *others: Any) -> Estimate:
+        calls.append(what)
+        return anneal(self, what, *others)
+
+    monkeypatch.setattr(Scoring, "_anneal", watched)
+    monkeypatch.setattr(Judgement, "beats", lambda self, other, temperatures: torch.arange(len(self.variance)) % 2 == 0)
+    for stage in (prepare, train, evaluate):
+        stage.main()
+    assert max(Counter(calls).values()) == 2
+    expected = made()
+    for folder in leftovers(workspace):
+        remove(folder)
+    with monkeypatch.context() as patched:
+        crash_at(patched, len(calls))
+        with pytest.raises(Crash):
+            evaluate.main()
+    evaluate.main()
+    assert "parts of the evaluation done by an earlier start" in capsys.readouterr().out
+    assert made() == expected
 
 
 def test_stages_go_on_to_the_same_bytes(

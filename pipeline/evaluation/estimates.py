@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -155,8 +155,7 @@ class Scoring:
 
         wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
         sampled = scores.prior.of(subset).or_better(wide) if scores.prior else wide
-        starts = self._tuned("posterior"), self._tuned("prior")
-        checked = settle(run, n, *starts, extra=self._annealing.extra, sampled=sampled)
+        checked = settle(run, n, *self._starts, extra=self._annealing.extra, sampled=sampled)
         difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
         annealed = Annealed(
             checked=checked,
@@ -205,8 +204,7 @@ class Scoring:
             y,
             forward,
             reverse,
-            self._tuned("posterior"),
-            self._tuned("prior"),
+            *self._starts,
             extra=0.0 if in_vain else self._annealing.extra,
             sampled=self._sampled("simulated rows, prior sampling", y),
         )
@@ -238,6 +236,11 @@ class Scoring:
 
     def _log_jacobian(self, y: Tensor) -> Tensor:
         return torch.tensor(self.schema.log_jacobian(y.cpu().numpy()), dtype=torch.float64, device=y.device)
+
+    @cached_property
+    def _starts(self) -> tuple[Annealing, Annealing]:
+        """How to anneal from q and from the prior."""
+        return self._tuned("posterior"), self._tuned("prior")
 
     def _tuned(self, start: str) -> Annealing:
         annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
@@ -272,9 +275,10 @@ class Scoring:
         """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes."""
         parts = []
         with self._task(what, len(rows) * steps) as advance:
-            for k, (some, their) in enumerate(zip(rows.split(chunk), ids.split(chunk), strict=True)):
+            for some, their in zip(rows.split(chunk), ids.split(chunk), strict=True):
                 compute = partial(estimate, some, their, advance)
-                parts.append(self._piece(f"{what} {k}", advance, len(some) * steps, compute))
+                piece = f"{what} from example {int(their[0])} on"  # one stream may be of several sets of rows
+                parts.append(self._piece(piece, advance, len(some) * steps, compute))
         return join(parts)
 
     def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:

@@ -19,13 +19,17 @@ T = TypeVar("T")
 class Pieces:
     """Computes each piece once, over all starts of the stage.
 
-    Pieces are pure functions of the stage's inputs, so a name is enough to know them by.
+    Pieces are pure functions of the stage's inputs, so a name is enough to know them by, if each has its own.
+
+    Raises:
+        ValueError: If two pieces of one start have the same name.
     """
 
     def __init__(self, saved: Saved) -> None:
         self._saved = saved
         self._done: dict[str, Any] = {}
         self._new: dict[str, Any] = {}
+        self._named = set[str]()
         self._files = 0
         while (found := saved.load(self._file())) is not None:
             self._done |= found
@@ -41,6 +45,9 @@ class Pieces:
 
     def __call__(self, name: str, compute: Callable[[], T]) -> T:
         """The piece of this name: as an earlier start computed it, or computed now."""
+        if name in self._named:
+            raise ValueError(f"two pieces are called {name!r}, so that another start would take one for the other")
+        self._named.add(name)
         if name in self._done:
             return decoded(self._done[name])
         value = compute()
