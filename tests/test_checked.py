@@ -216,6 +216,39 @@ def test_sampling_judges_where_it_is_well_founded_and_not_lower(from_prior: floa
     assert (checked.level == (0 if settled else 2)).all()
 
 
+@pytest.mark.parametrize(
+    ("from_q", "at", "from_wide", "settled"),
+    [
+        (-2.0, 0.0, 0.1, True),  # q covers a part
+        (-2.0, 0.0, -2.0, False),  # runs from the prior and from a wider one differ
+        (2.0, 0.0, 0.0, False),  # q found more
+        (-0.7, 9.0, 0.0, False),  # q is where no other run is, whose mass adds to theirs
+        (-4.0, 9.0, 0.0, True),  # likewise, but with a mass that does not count
+    ],
+)
+def test_a_wider_prior_judges_where_q_covers_a_part(from_q: float, at: float, from_wide: float, settled: bool) -> None:
+    """Of rows that are reported from the prior, as q's chains are noisier there."""
+    asked = []
+
+    def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        asked.append(stream)
+        of_q = annealing.start == "posterior"
+        value = from_q if of_q else from_wide if annealing.widen > 1 else 0.0
+        ends = torch.ones(2, 3, len(rows), dtype=torch.float64)
+        ends[0] = at if of_q else 0.0
+        return replace(estimates([value] * len(rows), 0.1 if of_q else 0.01), ends=ends)
+
+    checked = settle(run, 3, FEW, replace(FEW, start="prior"), extra=200.0)
+    assert checked.at_prior.all() == (from_q < 0)
+    assert (checked.settled == settled).all()
+    if settled:
+        assert (checked.level == 1).all()
+        assert (checked.other_start.log_likelihood == from_wide).all()
+        runs = 3 * estimates([0.0], 0.1).samples * (14 + 4 * (14 + 4))  # of T = 4, 3.5 T, and 4 times as many and T more
+        assert checked.decoder_runs == runs
+        assert len(set(asked)) == len(asked)
+
+
 def test_rows_repeat_where_judges_differ_for_sure_although_within_a_nat() -> None:
     """By half a nat with errors of 0.01 they do, with errors of 0.12 they do not."""
 

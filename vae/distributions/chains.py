@@ -108,9 +108,9 @@ class Chain(LatentDistribution):
         given = [self._first, *(step(before) for step, before in zip(self._steps, layers, strict=False))]
         return self._joined([(layer - of.mean) / of.stddev for of, layer in zip(given, layers, strict=True)])
 
-    def with_normal_first(self) -> Chain:
-        """The same, but for a first layer that is normal, of the same mean and variance."""
-        first = DiagonalNormal(self._first.mean, self._first.stddev)
+    def with_normal_first(self, widen: float = 1.0) -> Chain:
+        """The same, but for a first layer that is normal, of the same mean and so many times the standard deviation."""
+        first = DiagonalNormal(self._first.mean, widen * self._first.stddev)
         return Chain(first, self._steps, self._sizes, upward=self._upward)
 
     def along_means(self, first: Tensor) -> Tensor:

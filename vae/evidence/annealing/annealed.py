@@ -121,7 +121,7 @@ def _run(
     parts = []
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)
-        path = path_of(vae, y[rows], annealing.start)
+        path = path_of(vae, y[rows], annealing.start, annealing.widen)
         noise = Noise(path, seed, stream, ids[rows], S)
         begin = path.start.transform(noise.start()) if z is None else z[rows].expand(S, -1, -1)
         parts.append(_anneal(path, path.at(path.position(begin)), annealing, noise, seed, reverse=z is not None))

@@ -52,9 +52,9 @@ class Point(NamedTuple):
         return self.log_joint - self.log_start
 
 
-def path_of(vae: LatentModel, y: Tensor, start: Start) -> Path:
+def path_of(vae: LatentModel, y: Tensor, start: Start, widen: float = 1.0) -> Path:
     """The annealed densities of rows y (N, D), in coordinates that suit the model's latents."""
-    return (Path if vae.card.hierarchy is None else PathOfNoise)(vae, y, start)
+    return (Path if vae.card.hierarchy is None else PathOfNoise)(vae, y, start, widen)
 
 
 class Path:
@@ -63,17 +63,17 @@ class Path:
     Attributes:
         q: q(z|y).
         start: The density at beta = 0: q, or the normal distribution with the prior's means and variances, which is the prior
-            itself where that is normal.
+            itself where that is normal and not widened.
     """
 
-    def __init__(self, vae: LatentModel, y: Tensor, start: Start) -> None:
+    def __init__(self, vae: LatentModel, y: Tensor, start: Start, widen: float = 1.0) -> None:
         self.q: Posterior = vae.inference(y)
         self.prior: Prior = vae.prior()
-        self.start: Posterior = self.q if start == "posterior" else self._normal_prior()
+        self.start: Posterior = self.q if start == "posterior" else self._normal_prior(widen)
         self._log_likelihood = paired(vae.generative, y)
 
-    def _normal_prior(self) -> Posterior:
-        return DiagonalNormal(self.prior.mean.expand_as(self.q.mean), self.prior.stddev.expand_as(self.q.stddev))
+    def _normal_prior(self, widen: float) -> Posterior:
+        return DiagonalNormal(self.prior.mean.expand_as(self.q.mean), widen * self.prior.stddev.expand_as(self.q.stddev))
 
     def position(self, z: Tensor) -> Tensor:
         """Of latents z (C, N, K)."""
@@ -128,10 +128,10 @@ class PathOfNoise(Path):
     start: Chain
 
     @override
-    def _normal_prior(self) -> Posterior:
-        """The prior itself, with a normal top layer of the same mean and variance."""
+    def _normal_prior(self, widen: float) -> Posterior:
+        """The prior itself, with a normal top layer of the same mean, as wide or wider."""
         assert isinstance(self.prior, Chain)
-        return self.prior.with_normal_first()
+        return self.prior.with_normal_first(widen)
 
     @override
     def position(self, z: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Annealing:
         temperatures: Number T of inverse temperatures beta, 0 and 1 among them.
         leapfrog_steps: Of each Hamiltonian transition.
         start: ``"posterior"`` begins at q(z|y), ``"prior"`` at p(z).
+        widen: Times the prior's standard deviations that the start has, if it is the prior; of a hierarchy, its top layer's.
         step_sizes: One for each range of temperatures, from `tune_step_sizes`: frozen before the chains run. None tunes them
             on rows that the model generates.
         knots: Values of beta at equal parts of the way from 0 to 1, from there too: temperatures are spaced evenly along it.
@@ -39,6 +40,7 @@ class Annealing:
     temperatures: int = 250
     leapfrog_steps: int = 2
     start: Start = "posterior"
+    widen: float = 1.0
     step_sizes: tuple[float, ...] | None = None
     knots: tuple[float, ...] | None = None
 
@@ -49,6 +51,8 @@ class Annealing:
             raise ValueError(f"leapfrog_steps must be at least 1; got {self.leapfrog_steps}")
         if self.start not in get_args(Start):
             raise ValueError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
+        if not self.widen > 0:
+            raise ValueError(f"widen must be greater than 0; got {self.widen}")
 
     @property
     def betas(self) -> list[float]:

@@ -47,7 +47,7 @@ def tune_step_sizes(
     """
     annealing = replace(annealing or Annealing(), step_sizes=None, knots=None)
     rows = cast("Tensor", vae.generate(ROWS, seed=_own_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
-    first = _knots_of_normal(path_of(vae, rows, annealing.start))
+    first = _knots_of_normal(path_of(vae, rows, annealing.start, annealing.widen))
     annealing = replace(annealing, step_sizes=(_quarter_period(annealing.leapfrog_steps),) * annealing.ranges, knots=first)
     passes = _passes(annealing)
     for number in range(passes):
@@ -60,7 +60,7 @@ def tune_step_sizes(
 
 def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> tuple[list[float], list[float]]:
     """Step sizes by range, the geometric mean of those used while they follow the acceptance rate; each step's `_spread`."""
-    path = path_of(vae, y, annealing.start)
+    path = path_of(vae, y, annealing.start, annealing.widen)
     noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
     point = path.at(path.position(path.start.transform(noise.start())))
     assert annealing.step_sizes is not None

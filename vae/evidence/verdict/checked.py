@@ -12,6 +12,11 @@ but must hardly ever do so.
 Sampling from the prior is a judge too, of rows for which it is well founded: many narrow modes stop chains, but not draws.
 It takes the place of the annealing judge of the other start unless that found a quarter of a nat more.
 
+Where q covers a part of the posterior only, its judge can never agree with runs from the prior, however right these are.
+Such a judge found less, which contradicts nothing, as all runs are too low in expectation. So a run from a wider prior, with T
+temperatures, takes its place where it found no more than the judge of the same start, and at no other place but one of so
+little mass that it does not count.
+
 Two runs that end in different places are no agreement, whatever their figures: see `apart`.
 """
 
@@ -38,7 +43,9 @@ LEVELS, FACTOR = 3, 4  # T, 4 T and 16 T temperatures
 BETWEEN_JUDGES, FROM_JUDGES = 1.0, 2.0  # nats that the runs of a settled row may differ by
 APART = 3.0  # of their standard deviations, beyond which chains of two runs end in different places
 CHANCE = 1e-6  # that Student's t has for that
-OF_SAME_START, OF_OTHER_START = 1 / 2, 2  # the judges' temperatures over those of the reported run
+OF_SAME_START, OF_OTHER_START, OF_WIDE_START = 1 / 2, 2, 1  # the judges' temperatures over those of the reported run
+WIDER = 2.0  # times the prior's standard deviations that the wide start has
+NEGLIGIBLE = 3.0  # nats below the rest, at which a place that the other runs miss adds less than 0.05 nats
 
 Run = Callable[[str, Tensor, Annealing], Estimate]  # stream of the noise, positions of rows (n,), how to anneal
 
@@ -94,7 +101,8 @@ class Checked:
     Attributes:
         estimate: The reported run.
         same_start: The judge from the same start, with half the temperatures.
-        other_start: The judge from the other start, with twice the temperatures, or sampling from the prior.
+        other_start: The judge from the other start, with twice the temperatures, or what takes its place: sampling from the
+            prior, or annealing from a wider prior.
         at_prior: Whether the reported run starts at the prior, and the judge of the other start at q, booleans (N,).
         to_change: Whether the other start did better by the annealing judges, so that starts change places next time, (N,).
         apart: Whether the annealing judges end in different places, (N,), so that each may have missed what the other found.
@@ -203,7 +211,7 @@ def settle(
     left = extra * checked.decoder_runs
     rows = _disputed(checked, torch.arange(N))
     for level in range(1, LEVELS):
-        rows = rows[: int(left / levels.cost(checked.estimate.samples, level))].sort().values
+        rows = rows[: max(0, int(left / levels.cost(checked.estimate.samples, level)))].sort().values
         better_at_prior = checked.at_prior ^ checked.to_change
         for at_prior in (False, True):
             if len(some := rows[better_at_prior[rows] == at_prior]):
@@ -231,13 +239,15 @@ class _Levels:
         from_other = self._anneal("check", rows, other, OF_OTHER_START, level)
         same, another, reported = (Judgement.of(run) for run in (check, from_other, estimate))
         to_change = another.beats(same, OF_OTHER_START / OF_SAME_START).cpu()
-        arrived = torch.ones_like(estimate.log_likelihood, dtype=torch.bool)
-        if self.sampled is not None:
-            sampled = self.sampled.of(rows)
-            found = Judgement.of(sampled)
-            replaced = sampled.well_founded & (another.log_likelihood <= found.log_likelihood + SURE)
-            arrived = ~replaced | (another.log_likelihood >= found.log_likelihood - SURE)
-            another = found.where(replaced, another)
+        another, by_draws = self._or_sampled(rows, another)
+        lower = rows[:0]
+        if at_prior:
+            below = ~same.agrees(another) & (another.log_likelihood <= same.log_likelihood + SURE) & ~by_draws
+            lower = below.nonzero()[:, 0].cpu()
+        if len(lower):
+            from_other = self._or_wide(rows, lower, level, check, from_other)
+            another = another.replaced(lower, Judgement.of(from_other.of(lower)))
+        arrived = ~by_draws | (from_other.log_likelihood >= another.log_likelihood - SURE)
         judges_apart = (apart(check, from_other) & arrived).cpu()
         settled = same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES)
         return Checked(
@@ -250,8 +260,28 @@ class _Levels:
             torch.full((len(rows),), level),
             settled & ~(apart(estimate, from_other) & arrived) & ~judges_apart.to(settled.device),
             self.posterior,
-            len(rows) * self.cost(estimate.samples, level),
+            len(rows) * self.cost(estimate.samples, level) + len(lower) * self.cost(estimate.samples, level, OF_WIDE_START),
         )
+
+    def _or_sampled(self, rows: Tensor, another: Judgement) -> tuple[Judgement, Tensor]:
+        """The judge of the other start, or sampling from the prior where that is one, and where it is (n,)."""
+        if self.sampled is None:
+            return another, torch.zeros_like(another.log_likelihood, dtype=torch.bool)
+        sampled = self.sampled.of(rows)
+        judge = Judgement.of(sampled)
+        by_draws = sampled.well_founded & (another.log_likelihood <= judge.log_likelihood + SURE)
+        return judge.where(by_draws, another), by_draws
+
+    def _or_wide(self, rows: Tensor, lower: Tensor, level: int, check: Estimate, other: Estimate) -> Estimate:
+        """The judge of the other start, or, at positions (n,) where that is lower, annealing from a wider prior.
+
+        Not where it ended in another place than both, whose mass may add to theirs.
+        """
+        wide = self._anneal("wide check", rows[lower], replace(self.prior, widen=WIDER), OF_WIDE_START, level)
+        check, partial = check.of(lower), other.of(lower)
+        little = Judgement.of(check).exceeds(Judgement.of(partial), NEGLIGIBLE)
+        explained = little | ~(apart(check, partial) & apart(wide, partial))
+        return other.replaced(lower[explained.cpu()], wide.of(explained.nonzero()[:, 0]))
 
     def _anneal(self, role: str, rows: Tensor, start: Annealing, of_temperatures: float, level: int) -> Estimate:
         """By a stream that no other run of a row has. Of "annealing" draws are shared with importance sampling."""
@@ -260,10 +290,10 @@ class _Levels:
         length = f", {FACTOR**level} times as long" if level else ""
         return self.run(f"{role}{place}{length}", rows, replace(start, temperatures=T))
 
-    def cost(self, S: int, level: int) -> int:
+    def cost(self, S: int, level: int, of_temperatures: float = 1 + OF_SAME_START + OF_OTHER_START) -> int:
         """Gradients of the generative network for a row, its judges included."""
         T = self.posterior.temperatures * FACTOR**level
-        return round(S * T * self.posterior.leapfrog_steps * (1 + OF_SAME_START + OF_OTHER_START))
+        return round(S * T * self.posterior.leapfrog_steps * of_temperatures)
 
 
 def _disputed(checked: Checked, rows: Tensor) -> Tensor:
