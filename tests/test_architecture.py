@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 
@@ -108,3 +109,13 @@ def test_no_folder_is_crowded() -> None:
 
 def test_every_exception_is_one() -> None:
     assert {(name, other) for name, other in EXCEPTED if other != "*" and other not in imports(name)} == set()
+
+
+def test_programs_that_stand_in_strings_import_what_there_is() -> None:
+    """Benchmarks and tests run some in processes of their own, where neither ruff nor mypy looks."""
+    named = {
+        (path.name, module)
+        for path in (*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py"))
+        for module in re.findall(r"\bfrom ((?:vae|pipeline)(?:\.\w+)*) import", path.read_text())
+    }
+    assert {(path, module) for path, module in named if module not in MODULES} == set()
