@@ -222,6 +222,7 @@ def test_sampling_judges_where_it_is_well_founded_and_not_lower(from_prior: floa
         (-2.0, 0.0, 0.1, True),  # q covers a part
         (-2.0, 0.0, -2.0, False),  # runs from the prior and from a wider one differ
         (2.0, 0.0, 0.0, False),  # q found more
+        (-0.7, 1.5, 0.0, True),  # q is at one end of where the others are
         (-0.7, 9.0, 0.0, False),  # q is where no other run is, whose mass adds to theirs
         (-4.0, 9.0, 0.0, True),  # likewise, but with a mass that does not count
     ],
@@ -235,7 +236,7 @@ def test_a_wider_prior_judges_where_q_covers_a_part(from_q: float, at: float, fr
         of_q = annealing.start == "posterior"
         value = from_q if of_q else from_wide if annealing.widen > 1 else 0.0
         ends = torch.ones(2, 3, len(rows), dtype=torch.float64)
-        ends[0] = at if of_q else 0.0
+        ends[0] = at if of_q else -1.6 * (stream.startswith("check from the prior, 4"))
         return replace(estimates([value] * len(rows), 0.1 if of_q else 0.01), ends=ends)
 
     checked = settle(run, 3, FEW, replace(FEW, start="prior"), extra=200.0)

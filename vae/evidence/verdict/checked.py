@@ -242,8 +242,9 @@ class _Levels:
         another, by_draws = self._or_sampled(rows, another)
         lower = rows[:0]
         if at_prior:
-            below = ~same.agrees(another) & (another.log_likelihood <= same.log_likelihood + SURE) & ~by_draws
-            lower = below.nonzero()[:, 0].cpu()
+            disagree = ~same.agrees(another) | apart(check, from_other)
+            below = another.log_likelihood <= same.log_likelihood + SURE
+            lower = (disagree & below & ~by_draws).nonzero()[:, 0].cpu()
         if len(lower):
             from_other = self._or_wide(rows, lower, level, check, from_other)
             another = another.replaced(lower, Judgement.of(from_other.of(lower)))
