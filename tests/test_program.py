@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.base.files import md5
 from pipeline.reading.columns import kept, passes
 from pipeline.stages import prepare
 from pipeline.tables.schema import SPLITS, Column, load_index, load_schema, load_split
-from pipeline.tables.statistics import CANDIDATES, Frequent, Moments, Range
+from pipeline.tables.statistics import Moments, Range
 from tests.workspace import mixed_table, write_params, write_table
 
 ROWS = 500
@@ -156,12 +155,30 @@ def test_moments_add_up(x: np.ndarray, size: int, offset: float) -> None:
         assert (limits.least, limits.greatest) == (np.nanmin(x), np.nanmax(x))
 
 
-@settings(deadline=None)
-@given(values=st.lists(st.integers(0, 60), min_size=1, max_size=300), size=st.integers(1, 300))
-def test_frequent_values_are_among_the_candidates(values: list[int], size: int) -> None:
-    parts = [np.array(values[first : first + size], dtype=float) for first in range(0, len(values), size)]
-    found, counts = reduce(add, map(Frequent.of, parts)), Counter(values)
-    assert found.total == len(values)
-    assert found.lost <= len(values) / (CANDIDATES + 1)
-    assert all(counts[int(value)] - found.lost <= count <= counts[int(value)] for value, count in found.counts.items())
-    assert {value for value, count in counts.items() if count > 0.1 * len(values)} <= set(found.above(0.1))
+@pytest.mark.parametrize("size", [ROWS, 37])
+def test_values_that_many_training_rows_share_are_told(size: int, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they lie in the table; those of a column by their number."""
+    rng = np.random.default_rng(0)
+    tied = rng.choice([0.5, 1.5, 2.5], ROWS, p=[0.6, 0.35, 0.05])
+    frame = pd.DataFrame(
+        {
+            "often": np.where(rng.random(ROWS) < 0.5, tied, rng.normal(size=ROWS)),
+            "late": [*rng.normal(size=ROWS - 150), *[7.0] * 150],
+            "never": rng.normal(size=ROWS),
+        }
+    )
+    frame = frame.mask(rng.random(frame.shape) < 0.1)
+    write_table(workspace, frame)
+    write_params(workspace)
+    monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", size)
+    prepare.main()
+    train = frame.iloc[load_index("train")]
+    counts = {name: column.value_counts() for name, column in train.items()}
+    expected = [
+        f"{count} of {train[name].count()} training rows have {value:g} in column {name!r}"
+        for name, of_column in counts.items()
+        for value, count in of_column.items()
+        if count > 0.1 * train[name].count()
+    ]
+    assert len(expected) >= 2
+    assert [note.split(":")[0] for note in load_schema().notes if "training rows have" in note] == expected

@@ -96,7 +96,7 @@ def fit_transform(x: NDArray[np.float64], transform: str, folder: Path) -> tuple
     with store(folder / "prepared") as blocks:
         program, _ = planned(surveyed([(frame, labels)], data, blocks), data, 0)
         columns = fitted_columns(program, measured(program, blocks), blocks)
-        (piece,) = transformed(program, columns, [[]], blocks)
+        (piece,) = transformed(program, columns, blocks)
     return columns[0], piece.y[: len(x), 0].astype(np.float64)
 
 

@@ -17,7 +17,8 @@ from pipeline.reading.columns.describe import check_trained, described, notes, r
 from pipeline.reading.columns.guess import Guess
 from pipeline.reading.columns.kept import Blocks, Store, store
 from pipeline.reading.columns.passes import Table, fitted, measured, planned, surveyed, transformed
-from pipeline.reading.columns.program import MANY_TIES, Measured, Prepared, Program
+from pipeline.reading.columns.program import Prepared, Program
+from pipeline.reading.columns.ties import ties
 from pipeline.reading.columns.writer import Writer
 from pipeline.reading.formats import check_files, format_of, read_blocks
 from pipeline.reading.schema_table import show
@@ -76,7 +77,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
     columns = fitted(program, found, blocks)
     check_trained(program, found)
     grouped = data.split is not None and data.split.group is not None
-    columns, prepared, repetitions = _written(program, columns, found, blocks, folder, grouped=grouped)
+    columns, repetitions = _written(program, columns, blocks, folder, grouped=grouped)
     schema = Schema(
         columns=columns,
         left_out=split_columns(data) | {name: why for name, (kind, why) in kinds.items() if kind not in KINDS},
@@ -87,25 +88,24 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         reading=Reading(
             missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
         ),
-        notes=[*notes(program, found, prepared, data), *repetitions],
+        notes=[*notes(program, found, ties(program, found, blocks), data), *repetitions],
     )
     return schema, kinds
 
 
 def _written(
-    program: Program, columns: list[Column], found: Sequence[Measured], blocks: Blocks, folder: Path, *, grouped: bool
-) -> tuple[list[Column], list[Prepared], list[str]]:
-    """Write the arrays; the columns with what came out of them, and that, and how many rows are in two splits."""
-    candidates = [of.frequent.above(MANY_TIES) for of in found]
+    program: Program, columns: list[Column], blocks: Blocks, folder: Path, *, grouped: bool
+) -> tuple[list[Column], list[str]]:
+    """Write the arrays; the columns with what came out of them, and how many rows are in two splits."""
     probabilities = program.binarize is not None and program.binarize.dynamic
     prepared: list[Prepared] = []
     rows, width = program.splits.rows, len(columns)
     with Writer(folder, blocks.folder, rows, width, probabilities=probabilities, grouped=grouped) as writer:
-        for piece in transformed(program, columns, candidates, blocks):
+        for piece in transformed(program, columns, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
     made = [described(*of) for of in zip(program.plans, columns, prepared, strict=True)]
-    return made, prepared, list(repeated(writer.digests))
+    return made, list(repeated(writer.digests))
 
 
 def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
-from pipeline.reading.columns.program import MANY_TIES, Measured, Prepared, Program
+from pipeline.reading.columns.program import Measured, Prepared, Program
 from pipeline.tables.schema import SPLITS, Column
 
 LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
@@ -69,7 +69,7 @@ def _check_range(plan: Plan, of: Prepared) -> None:
         )
 
 
-def notes(program: Program, found: Sequence[Measured], prepared: Sequence[Prepared], data: Data) -> Iterator[str]:
+def notes(program: Program, found: Sequence[Measured], ties: Iterable[str], data: Data) -> Iterator[str]:
     """What a reader of the results should know."""
     if isinstance(data.binarize, str):
         when = {"static": "once", "dynamic": "once for held-out rows, anew in each step of the training"}[data.binarize]
@@ -81,16 +81,9 @@ def notes(program: Program, found: Sequence[Measured], prepared: Sequence[Prepar
         names = [plan.name for plan in plans if plan.step == step]
         whose = "every value" if len(names) == len(plans) else f"the values of {some(names)}"
         yield f"uniform noise on [0, {step:g}) was added to {whose}, so that its log-likelihood is a bound for discrete values"
-    densities = [d for d, plan in enumerate(plans) if plan.is_density and plan.step is None]
-    if whole := [plans[d].name for d in densities if plans[d].facts.numbers.whole]:
+    if whole := [plan.name for plan in plans if plan.is_density and plan.step is None and plan.facts.numbers.whole]:
         yield f"whole numbers under a density, which is not bounded: {some(whole)}; set dequantize to 1 to compare models"
-    for d in densities:
-        for value, count in prepared[d].ties.items():
-            if count > MANY_TIES * found[d].observed:
-                yield (
-                    f"{count} of {found[d].observed} training rows have {value:g} in column {plans[d].name!r}: a density "
-                    "there is bounded only by the floor of its variance"
-                )
+    yield from ties
     for noisy, what in ((True, "nothing but the noise that was added now"), (False, "kept, as a probability is bounded")):
         pairs = zip(plans, found, strict=True)
         constant = [plan.name for plan, of in pairs if (plan.step is not None) == noisy and of.is_constant]

@@ -196,8 +196,6 @@ def _with_transform(plan: Plan, column: Column, summary: Any) -> Column:
         raise InputError(f"data.columns.{plan.name}.transform: {error}") from error
 
 
-def transformed(
-    program: Program, columns: Sequence[Column], candidates: Sequence[Sequence[float]], store: Blocks
-) -> Iterator[Piece]:
+def transformed(program: Program, columns: Sequence[Column], store: Blocks) -> Iterator[Piece]:
     """The prepared rows of each block."""
-    return over(store, "preparing blocks", partial(transform, program, columns, candidates))
+    return over(store, "preparing blocks", partial(transform, program, columns))

@@ -16,10 +16,8 @@ from pipeline.reading.columns.blocks import Block
 from pipeline.reading.columns.coding import Plan, counted, numbers, positions
 from pipeline.reading.splits import Digests, Labels, Splits
 from pipeline.tables.schema import Column
-from pipeline.tables.statistics import Array, Frequent, Moments, Range
+from pipeline.tables.statistics import Array, Moments, Range
 from pipeline.tables.transforms import Values
-
-MANY_TIES = 0.1  # share of the training rows with one value, from which a density of it needs a word
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,6 @@ class Measured:
         range: Of their x.
         least: Least x of all rows, with its noise.
         summary: Of the training rows' x with their noise, for the transformation.
-        frequent: Values of the training rows, of a density without noise.
         categories: Of the training rows.
     """
 
@@ -100,7 +97,6 @@ class Measured:
     range: Range = field(default_factory=Range)
     least: float = np.inf
     summary: Any = None
-    frequent: Frequent = field(default_factory=Frequent)
     categories: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Measured) -> Measured:
@@ -109,7 +105,6 @@ class Measured:
             range=self.range + other.range,
             least=min(self.least, other.least),
             summary=None if self.summary is None else self.summary + other.summary,
-            frequent=self.frequent + other.frequent,
             categories=self.categories + other.categories,
         )
 
@@ -140,7 +135,6 @@ def _measured(plan: Plan, rows: Rows) -> Measured:
         range=Range.of(x[rows.train]),
         least=least,
         summary=None if family.by_values or is_outside else family.summary(train),
-        frequent=Frequent.of(train) if plan.is_density and plan.step is None else Frequent(),
     )
 
 
@@ -165,7 +159,6 @@ class Prepared:
         level: Of y, or log(1 + y) of counts, of the training rows.
         x, y: Of all rows of a density.
         x_range, y_range: Likewise.
-        ties: Number of training rows with each candidate for a frequent value.
     """
 
     coded: Range
@@ -174,7 +167,6 @@ class Prepared:
     y: Moments = field(default_factory=Moments)
     x_range: Range = field(default_factory=Range)
     y_range: Range = field(default_factory=Range)
-    ties: Counter[float] = field(default_factory=Counter)
 
     def __add__(self, other: Self) -> Prepared:
         return Prepared(
@@ -184,7 +176,6 @@ class Prepared:
             y=self.y + other.y,
             x_range=self.x_range + other.x_range,
             y_range=self.y_range + other.y_range,
-            ties=self.ties + other.ties,
         )
 
 
@@ -211,13 +202,12 @@ class Piece:
     probabilities: NDArray[np.float32] | None
 
 
-def transform(program: Program, columns: Sequence[Column], candidates: Sequence[Sequence[float]], block: Block) -> Piece:
+def transform(program: Program, columns: Sequence[Column], block: Block) -> Piece:
     """The prepared rows of a block.
 
     Args:
         program: What is done to it.
         columns: As they were fitted.
-        candidates: For frequent values, of each column.
         block: The rows.
     """
     rows = Rows(program, block)
@@ -226,7 +216,7 @@ def transform(program: Program, columns: Sequence[Column], candidates: Sequence[
     for d, (plan, column) in enumerate(zip(program.plans, columns, strict=True)):
         known = column.categories
         x = raw[d] = rows.numbers(plan) if known is None else positions(plan, block, known)
-        prepared, of_column = _prepared(plan, column, rows, x, candidates[d])
+        prepared, of_column = _prepared(plan, column, rows, x)
         y[:, d] = prepared
         found.append(of_column)
     return Piece(
@@ -240,7 +230,7 @@ def transform(program: Program, columns: Sequence[Column], candidates: Sequence[
     )
 
 
-def _prepared(plan: Plan, column: Column, rows: Rows, x: Array, candidates: Sequence[float]) -> tuple[Array, Prepared]:
+def _prepared(plan: Plan, column: Column, rows: Rows, x: Array) -> tuple[Array, Prepared]:
     noisy = rows.noisy(plan, x)
     with np.errstate(all="ignore"):  # prepare refuses what comes of it
         y = column.transform.forward(noisy)
@@ -248,6 +238,5 @@ def _prepared(plan: Plan, column: Column, rows: Rows, x: Array, candidates: Sequ
     found = Prepared(Range.of(x), Moments.of(level))
     if not plan.is_density:
         return y, found
-    ties = Counter({value: int((x[rows.train] == value).sum()) for value in candidates})
     of_x, of_y = (Moments.of(noisy), Range.of(noisy)), (Moments.of(y), Range.of(y))
-    return y, replace(found, x=of_x[0], x_range=of_x[1], y=of_y[0], y_range=of_y[1], ties=ties)
+    return y, replace(found, x=of_x[0], x_range=of_x[1], y=of_y[0], y_range=of_y[1])
