@@ -121,11 +121,8 @@ def on_server(uri: str) -> dict[str, str]:
     return {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": uuid.uuid4().hex}
 
 
-def finished(folder: Path, factory: pytest.TempPathFactory, **environment: str) -> Repository:
-    """A copy of a clone in which the experiment has run and is committed; run once, for all processes that test.
-
-    Its MLflow store, whose paths would be those of another folder, is made in the copy.
-    """
+def first_run(factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the experiment has run, unseen by MLflow, and is committed: made once, for all processes that test."""
     worker = "PYTEST_XDIST_WORKER" in os.environ
     shared = factory.getbasetemp().parent if worker else factory.getbasetemp()
     with FileLock(shared / "finished.lock"):
@@ -134,6 +131,11 @@ def finished(folder: Path, factory: pytest.TempPathFactory, **environment: str) 
             made.run_all(EVIDENCE_TRACKING="off")
             made.commit("first run")
             os.replace(made.folder, shared / "finished")
-    copy = Repository(Path(shutil.copytree(shared / "finished", folder, symlinks=True)), **environment)
+    return shared / "finished"
+
+
+def finished(folder: Path, factory: pytest.TempPathFactory, **environment: str) -> Repository:
+    """A copy of the first run, shown in an MLflow store of its own, whose paths would be those of another folder."""
+    copy = Repository(Path(shutil.copytree(first_run(factory), folder, symlinks=True)), **environment)
     copy.publish()
     return copy
