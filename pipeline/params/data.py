@@ -8,8 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.section import Common, Section
 from pipeline.tables.kinds import AnyKind
-
-Transformation = Literal["none", "standardize", "log", "quantile"]
+from pipeline.tables.transforms import TRANSFORMS
 
 
 class Fractions(Section):
@@ -48,7 +47,7 @@ class ColumnOptions(Section):
     kind: AnyKind | None = None
     order: Annotated[list[str | int | float], Field(min_length=2)] | None = None
     other: bool = False
-    transform: Transformation | None = None
+    transform: Literal[tuple(TRANSFORMS)] | None = None  # type: ignore[valid-type]
     dequantize: Annotated[float, Field(gt=0)] | None = None
 
     @property
@@ -96,7 +95,7 @@ class Data(Section):
     split: SplitBy | None = None
     dequantize: float | None = Field(None, gt=0)
     binarize: float | Literal["static", "dynamic"] | None = None
-    scale: Transformation = "standardize"
+    scale: Literal[tuple(TRANSFORMS)] = "standardize"  # type: ignore[valid-type]
 
     @field_validator("shape")
     @classmethod

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import PREPARED, write_json
 from pipeline.tables.kinds import Kind
 from pipeline.tables.statistics import Array
-from pipeline.tables.transforms import Identity, Log, Quantile, Standardize
+from pipeline.tables.transforms import AnyTransform, Identity
 
 SPLITS = ("train", "valid", "test")
 PROBABILITIES = "train_probabilities.npy"
@@ -27,14 +27,14 @@ class Column(BaseModel):
     """One column: raw values x, or texts, and prepared values y; a missing value is NaN in both.
 
     Attributes:
-        name: In the raw file.
+        name: What the raw file calls it.
         kind: ``"continuous"``, a real number; ``"count"``, a whole number from 0 on; ``"binary"``, 0 or 1, or one of two
             categories; ``"categorical"`` and ``"ordinal"``, the position of the value among `categories`.
         categories: The raw values that 0, 1, ... stand for, as text; null for numbers.
         numeric: Whether the raw values are numbers.
         other: Whether the last category is for all values that no training row has.
         step: Distance between neighbouring raw values, where uniform noise of this width was added.
-        transform: Of a continuous column.
+        transform: What a continuous column goes through.
         missing: How many rows lack it, in all splits.
         centre: Mean over the observed training rows, of y (of log(1 + y) for counts).
         spread: Standard deviation likewise; 1 where it is 0.
@@ -49,7 +49,7 @@ class Column(BaseModel):
     numeric: bool = True
     other: bool = False
     step: float | None = None
-    transform: Annotated[Identity | Standardize | Log | Quantile, Field(discriminator="name")] = Identity()
+    transform: AnyTransform = Identity()
     missing: int = 0
     centre: float = 0.0
     spread: float = 1.0
@@ -99,7 +99,7 @@ class Reading(BaseModel):
     Attributes:
         missing: Values that stand for no value.
         binarize: How numbers became zeros and ones; null if they did not.
-        largest: Intensity, where zeros and ones were drawn.
+        largest: The largest intensity, where zeros and ones were drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -136,17 +136,17 @@ class Schema(BaseModel):
 
     @property
     def names(self) -> list[str]:
-        """Of the columns."""
+        """The names of the columns."""
         return [column.name for column in self.columns]
 
     @property
     def kinds(self) -> set[Kind]:
-        """That there are."""
+        """The kinds that there are."""
         return {column.kind for column in self.columns}
 
     @property
     def is_binary(self) -> bool:
-        """Whether all columns are."""
+        """Whether all columns are binary."""
         return self.kinds == {"binary"}
 
     @property
@@ -170,7 +170,7 @@ class Schema(BaseModel):
         return np.where(np.isnan(y), 0.0, terms)
 
     def log_missing(self, y: Array) -> Array:
-        """Of prepared values (N, D), log densities of the missing ones if each had one per standard deviation, per row, (N,).
+        """log p of the missing values of each row of y (N, D), if each had a density of one per standard deviation, (N,).
 
         Added to log p of what is observed: then no unit of a column decides between rows with different gaps.
         """
@@ -224,7 +224,7 @@ def load_split(split: str, folder: Path = PREPARED) -> NDArray[np.float32]:
 
 
 def load_probabilities(folder: Path = PREPARED) -> NDArray[np.float32] | None:
-    """Of the training values, that they are 1; None unless training is to draw them anew in each step."""
+    """The probabilities of ones among training values; None unless training is to draw these anew in each step."""
     path = folder / PROBABILITIES
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 

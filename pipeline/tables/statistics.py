@@ -26,7 +26,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Array) -> Self:
-        """Of the values that are not NaN."""
+        """The moments of the values that are not NaN."""
         missing = np.isnan(x)
         count = int(x.size - np.count_nonzero(missing))
         if not count:
@@ -46,7 +46,7 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Standard deviation, dividing by the number; NaN without values."""
+        """The standard deviation, dividing by the number; NaN without values."""
         return math.sqrt(self.squares / self.count) if self.count else math.nan
 
 
@@ -59,7 +59,7 @@ class Range:
 
     @classmethod
     def of(cls, x: Array) -> Self:
-        """Of the values that are not NaN."""
+        """The range of the values that are not NaN."""
         x = x[~np.isnan(x)]
         return cls(float(x.min()), float(x.max())) if len(x) else cls()
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.special import ndtri
 from typing_extensions import override
@@ -22,20 +24,20 @@ MOST_TIED = 0.05  # share of the training rows that may have the same value unde
 STEEPEST = 100.0  # it rises, in standard deviations of y over those of x
 
 
-class Values(NamedTuple):
-    """Values of blocks of rows."""
+class AllValues(NamedTuple):
+    """All values of a column, of one block of rows after the other."""
 
     parts: tuple[Array, ...]
 
-    def __add__(self, other: Values) -> Values:  # type: ignore[override]
-        return Values(self.parts + other.parts)
+    def __add__(self, other: AllValues) -> AllValues:  # type: ignore[override]
+        return AllValues(self.parts + other.parts)
 
 
 class Transform(BaseModel, ABC):
     """An increasing map x -> y of one column.
 
     Attributes:
-        name: As in ``data.columns``.
+        name: What ``data.columns`` calls it.
         least: x must be greater, if this is not None.
     """
 
@@ -160,7 +162,7 @@ class Log(Transform):
 
     @override
     def log_derivative(self, y: Array) -> Array:
-        """dy/dx = 1 / (scale x)."""
+        """log dy/dx in nats, of dy/dx = 1 / (scale x)."""
         return -(y * self.scale + self.shift) - math.log(self.scale)
 
 
@@ -186,12 +188,12 @@ class Quantile(Transform):
 
     @override
     @classmethod
-    def summary(cls, train: Array) -> Values:
-        return Values((train,))
+    def summary(cls, train: Array) -> AllValues:
+        return AllValues((train,))
 
     @override
     @classmethod
-    def of(cls, summary: Values) -> Self:
+    def of(cls, summary: AllValues) -> Self:
         train = np.concatenate(summary.parts)
         std = train.std()
         train.sort()
@@ -236,9 +238,5 @@ def _not_too_steep(x: Array, y: Array, steepest: float) -> tuple[list[float], li
     return x[kept].tolist(), y[kept].tolist()
 
 
-TRANSFORMS: dict[str, type[Identity | Standardize | Log | Quantile]] = {
-    "none": Identity,
-    "standardize": Standardize,
-    "log": Log,
-    "quantile": Quantile,
-}
+TRANSFORMS: dict[str, type[Transform]] = {"none": Identity, "standardize": Standardize, "log": Log, "quantile": Quantile}
+AnyTransform: Any = Annotated[reduce(or_, TRANSFORMS.values()), Field(discriminator="name")]

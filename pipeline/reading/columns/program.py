@@ -17,7 +17,7 @@ from pipeline.reading.columns.coding import Plan, counted, numbers, positions
 from pipeline.reading.splits import Digests, Labels, Splits
 from pipeline.tables.schema import Column
 from pipeline.tables.statistics import Array, Moments, Range
-from pipeline.tables.transforms import Values
+from pipeline.tables.transforms import AllValues
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ def _measured(plan: Plan, rows: Rows) -> Measured:
     )
 
 
-def values(program: Program, columns: Sequence[int], block: Block) -> list[Values]:
+def values(program: Program, columns: Sequence[int], block: Block) -> list[AllValues]:
     """The training rows' values x, with their noise, of some columns of a block."""
     rows = Rows(program, block)
     plans = [program.plans[column] for column in columns]
-    return [Values((_observed(rows.noisy(plan, rows.numbers(plan))[rows.train]),)) for plan in plans]
+    return [AllValues((_observed(rows.noisy(plan, rows.numbers(plan))[rows.train]),)) for plan in plans]
 
 
 def _observed(x: Array) -> Array:
