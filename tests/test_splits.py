@@ -33,8 +33,8 @@ def split(frame: pd.DataFrame, given_to: list[str] | None = None, seed: int = 0,
         part = slice(first, first + rows)
         blocks.append(block_of(frame[part], labels[part], data, number, first)[0])
     splits = split_rows([Tally.of(block) for block in blocks], data, seed, np.random.default_rng(seed))
-    found = np.concatenate([splits.labels(block) for block in blocks])
-    index = {name: np.flatnonzero(found == part) for part, name in enumerate(SPLITS)}
+    labels = np.concatenate([splits.labels(block) for block in blocks])
+    index = {name: np.flatnonzero(labels == part) for part, name in enumerate(SPLITS)}
     assert splits.rows == {name: len(part) for name, part in index.items()}
     return index
 
@@ -80,10 +80,10 @@ def test_groups_stay_together(groups: list[int], seed: int) -> None:
         frame["who"] = groups
     index = split(frame, seed=seed, split=SplitBy(group="who"))
     assert is_partition(index, len(groups))
-    of = np.array(groups)
-    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        assert not set(of[index[one]]) & set(of[index[other]])
-    largest = np.bincount(of).max()
+    whose = np.array(groups)
+    for name, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        assert not set(whose[index[name]]) & set(whose[index[other]])
+    largest = np.bincount(whose).max()
     for name, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
         assert abs(len(index[name]) - share * len(groups)) <= largest + 1e-9
 
