@@ -65,7 +65,7 @@ def generate(path: Path, rows: int) -> None:
 def child() -> None:
     """Prepare a file in this process; print what it took as JSON."""
     from pipeline.params.data import Data
-    from pipeline.reading.columns.kept import store
+    from pipeline.reading.columns.kept import kept_blocks
     from pipeline.reading.columns.passes import surveyed
     from pipeline.reading.formats import read_blocks
     from pipeline.stages.prepare import prepare
@@ -80,7 +80,7 @@ def child() -> None:
     )
     start = time.perf_counter()
     Path(folder).mkdir(parents=True)
-    with store(Path(folder), **({"limit": int(limit)} if limit else {})) as blocks:
+    with kept_blocks(Path(folder), **({"limit": int(limit)} if limit else {})) as blocks:
         schema, _ = prepare(surveyed(read_blocks(data), data, blocks), data, 0, Path(folder))
     schema.save(Path(folder))
     print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak()}))

@@ -7,9 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 from math import isqrt
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,12 @@ from pipeline.params.data import Data
 from pipeline.params.model import Mixed
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess, kinds_of
-from pipeline.reading.columns.kept import Store
+from pipeline.reading.columns.kept import KeptBlocks
 from pipeline.reading.columns.oddities import Copies, Extremes, odd_values
 from pipeline.reading.columns.passes import over, surveyed
 from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of
 from pipeline.tables.kinds import KINDS
+from pipeline.tables.statistics import summed
 
 MOST_COLUMNS = 100
 MANY_ZEROS = 0.5  # share of the rows
@@ -48,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
         }
     )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        found = inspected(data, Store(Path(folder)))
+        found = inspected(data, KeptBlocks(Path(folder)))
     show(found, data)
 
 
@@ -82,13 +81,13 @@ class Inspection:
         return {other: one for one, other in reversed(self.copies)}
 
 
-def inspected(data: Data, store: Store) -> Inspection:
+def inspected(data: Data, blocks: KeptBlocks) -> Inspection:
     """Read a file and look at its columns.
 
     Raises:
         InputError: If it cannot be read.
     """
-    table = surveyed(read_blocks(data), data, store)
+    table = surveyed(read_blocks(data), data, blocks)
     numbers = [column for column, of in enumerate(table.facts) if of.is_number and of.observed]
     copies = Copies(table.facts if format_of(data) != ARRAY else [])
 
@@ -96,9 +95,9 @@ def inspected(data: Data, store: Store) -> Inspection:
         copies.add(block)
         return [Extremes.of(block.numbers(column), table.facts[column].numbers.range) for column in numbers]
 
-    found = reduce(lambda one, other: list(map(add, one, other)), over(store, "looking for odd values", look))
+    found = summed(over(blocks, "looking for odd values", look))
     extremes = {table.facts[column].name: of for column, of in zip(numbers, found, strict=True)}
-    return Inspection(table.facts, kinds_of(table.facts, data), extremes, copies.found)
+    return Inspection(table.facts, kinds_of(table.facts, data), extremes, copies.names)
 
 
 def show(found: Inspection, data: Data) -> None:

@@ -89,8 +89,8 @@ def test_a_table_comes_back_as_it_was(workspace: Path) -> None:
     ]
     for split in SPLITS:
         expected = frame.iloc[load_index(split)].reset_index(drop=True)
-        found = load_schema().table(np.array(load_split(split)))
-        pd.testing.assert_frame_equal(found.astype(expected.dtypes), expected, atol=1e-6)
+        back = load_schema().table(np.array(load_split(split)))
+        pd.testing.assert_frame_equal(back.astype(expected.dtypes), expected, atol=1e-6)
 
 
 def test_declared_kinds_go_before_guesses(workspace: Path) -> None:

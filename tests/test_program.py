@@ -48,7 +48,7 @@ def test_bytes_do_not_depend_on_where_blocks_lie(
     write_table(workspace, big_table())
     monkeypatch.setattr("pipeline.reading.formats.reader.ROWS", 64)
     in_memory = prepared(**changes)
-    monkeypatch.setattr(prepare, "store", lambda beside: kept.store(beside, limit=3 * 64 * 80))
+    monkeypatch.setattr(prepare, "kept_blocks", lambda beside: kept.kept_blocks(beside, limit=3 * 64 * 80))
     monkeypatch.setattr(passes, "VALUES_IN_MEMORY", 1)
     assert prepared(**changes) == in_memory
     folder = workspace / "data/raw/parts"
@@ -56,9 +56,7 @@ def test_bytes_do_not_depend_on_where_blocks_lie(
     for number, first in enumerate((0, 10, 300)):
         big_table()[first : (10, 300, ROWS)[number]].to_parquet(folder / f"{number}.parquet", index=False)
     of_parts = prepared(**{"data.path": "data/raw/parts", **changes})
-    assert {name: of for name, of in of_parts.items() if name != "schema.json"} == {
-        name: of for name, of in in_memory.items() if name != "schema.json"
-    }
+    assert {**of_parts, "schema.json": ""} == {**in_memory, "schema.json": ""}
     assert not list((workspace / "data").glob("*.partial"))
 
 
@@ -130,15 +128,16 @@ def test_any_table_comes_back(drawn: tuple[pd.DataFrame, dict[str, str], str], s
         reject()
     for split in SPLITS:
         expected = numbers.iloc[load_index(split)].reset_index(drop=True)
-        found = load_schema().table(np.array(load_split(split)))
-        for name in found.columns:
+        back = load_schema().table(np.array(load_split(split)))
+        for name in back.columns:
             if kinds[name] == "categorical":
-                assert found[name].fillna("").astype(str).tolist() == expected[name].fillna("").tolist()
+                assert back[name].fillna("").astype(str).tolist() == expected[name].fillna("").tolist()
             else:
-                np.testing.assert_allclose(found[name].astype(float), expected[name], rtol=1e-6, atol=1e-3)
+                np.testing.assert_allclose(back[name].astype(float), expected[name], rtol=1e-6, atol=1e-3)
 
 
-NUMBERS = arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6) | st.just(np.nan) | st.just(3.0))
+FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False)
+NUMBERS = arrays.arrays(np.float64, st.integers(1, 60), elements=FLOATS | st.just(np.nan) | st.just(3.0))
 
 
 @settings(deadline=None)

@@ -92,9 +92,9 @@ def test_every_format_is_recognised_and_read(name: str, batch: int, tmp_path: Pa
     path = tmp_path / name
     WRITERS[name](path, VALUES)
     key = "x" if name in ("two.npz", "a.mat") else None
-    found = read(path, key=key)
-    assert np.array_equal(found.astype(np.int64), VALUES)
-    assert list(found.columns) == [str(number) for number in range(6)]
+    table = read(path, key=key)
+    assert np.array_equal(table.astype(np.int64), VALUES)
+    assert list(table.columns) == [str(number) for number in range(6)]
     assert format_of(data_of(path)) == (".npy" if name in ARRAYS else ".tsv" if name == "a.tsv" else format_of(data_of(path)))
 
 
@@ -126,8 +126,8 @@ def test_texts_come_back_as_they_were(rows: list[tuple[str, str]], separator: st
     """Quotes, separators and spaces in fields too."""
     table = pd.DataFrame(rows, columns=["first", "second"], dtype=str)
     table.to_csv(tmp_path / "a.csv", index=False, sep=separator)
-    found = read(tmp_path / "a.csv", delimiter=separator)
-    assert found.to_numpy().tolist() == [list(row) for row in rows]
+    back = read(tmp_path / "a.csv", delimiter=separator)
+    assert back.to_numpy().tolist() == [list(row) for row in rows]
 
 
 def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:

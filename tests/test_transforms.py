@@ -13,7 +13,7 @@ from scipy import integrate, stats
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import ColumnOptions, Data, Fractions
-from pipeline.reading.columns.kept import store
+from pipeline.reading.columns.kept import kept_blocks
 from pipeline.reading.columns.passes import fitted as fitted_columns
 from pipeline.reading.columns.passes import measured, planned, surveyed, transformed
 from pipeline.tables.schema import Column, Schema
@@ -77,10 +77,10 @@ def test_quantiles_become_normal() -> None:
 
 def test_quantile_slopes_are_bounded_and_repeated_values_share_a_knot() -> None:
     for train in TRAIN.values():
-        found = Quantile.fit(train)
-        assert (np.diff(found.x) > 0).all()
-        assert (np.diff(found.y) > 0).all()
-        slopes = np.diff(found.y) / np.diff(found.x)
+        quantile = Quantile.fit(train)
+        assert (np.diff(quantile.x) > 0).all()
+        assert (np.diff(quantile.y) > 0).all()
+        slopes = np.diff(quantile.y) / np.diff(quantile.x)
         assert slopes.max() <= STEEPEST / train.std() * (1 + 1e-9) or len(slopes) == 1
 
 
@@ -93,7 +93,7 @@ def fit_transform(x: NDArray[np.float64], transform: str, folder: Path) -> tuple
     )
     labels = np.concatenate([np.zeros(len(x)), [1, 1, 2, 2]]).astype(np.int8)
     frame = pd.DataFrame({"a": np.concatenate([x, x[:2], x[:2]])})
-    with store(folder / "prepared") as blocks:
+    with kept_blocks(folder / "prepared") as blocks:
         program, _ = planned(surveyed([(frame, labels)], data, blocks), data, 0)
         columns = fitted_columns(program, measured(program, blocks), blocks)
         (piece,) = transformed(program, columns, blocks)

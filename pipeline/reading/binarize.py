@@ -1,4 +1,4 @@
-"""Zeros and ones of intensities: by a threshold, or at random in proportion to them."""
+"""Zeros and ones that are drawn in proportion to intensities."""
 
 from __future__ import annotations
 
@@ -14,21 +14,16 @@ from pipeline.reading.columns.facts import Facts
 from pipeline.tables.statistics import Array
 
 
-def above(x: Array, threshold: float) -> Array:
-    """One where a value is greater than the threshold, else zero."""
-    return np.where(np.isnan(x), np.nan, x > threshold)
-
-
 @dataclass(frozen=True)
 class Binarize:
     """Draws each value as a one with probability value / largest value of all columns.
 
     Attributes:
-        seed: Of the draws, which lie apart from those of the split.
-        largest: Value of all.
-        rows: Of the table.
+        seed: What the draws follow from, apart from those of the split.
+        largest: The largest of all values.
+        rows: The number of rows of the table.
         dynamic: Whether the probabilities of the training rows are kept.
-        names: Of the columns.
+        names: The names of the columns.
     """
 
     seed: int
@@ -39,10 +34,9 @@ class Binarize:
 
     @classmethod
     def of(cls, facts: Sequence[Facts], how: str, seed: int) -> Binarize:
-        """For a table."""
-        ranges = [of.numbers_for("data.binarize").range for of in facts]
-        largest = max(of.greatest for of in ranges)
-        return cls(seed, largest if largest > 0 else 1.0, facts[0].rows, how == "dynamic", [of.name for of in facts])
+        """The draws for a table."""
+        largest = max(column.numbers_for("data.binarize").range.greatest for column in facts)
+        return cls(seed, largest if largest > 0 else 1.0, facts[0].rows, how == "dynamic", [column.name for column in facts])
 
     def drawn(self, block: Block, column: int, x: Array) -> Array:
         """Zeros and ones for the intensities x of a column of a block.
@@ -60,7 +54,7 @@ class Binarize:
         return (rng.random(len(x)) < x / self.largest).astype(np.float64)
 
     def probabilities(self, block: Block, columns: Sequence[int]) -> NDArray[np.float32] | None:
-        """Of ones (n, D), if they are kept."""
+        """The probabilities of ones (n, D), if they are kept."""
         if not self.dynamic:
             return None
         return np.stack([block.numbers(column) / self.largest for column in columns], axis=1).astype(np.float32)

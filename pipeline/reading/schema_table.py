@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.tables.schema import Column, Schema
+from pipeline.tables.schema import Schema
 
 MOST_COLUMNS = 50
 
@@ -18,7 +18,7 @@ def show(schema: Schema, why: Mapping[str, str]) -> None:
     """Print a line for each column, at most 50, and for each that is left out.
 
     Args:
-        schema: Of the data.
+        schema: What is known of the data.
         why: What each column was taken for, in words, by name.
     """
     table = Table(title="columns; data.columns in params.yaml overrides a kind", title_justify="left")
@@ -28,23 +28,16 @@ def show(schema: Schema, why: Mapping[str, str]) -> None:
     rows = sum(schema.rows.values())
     for column in schema.columns[:MOST_COLUMNS]:
         missing = f"{column.missing / rows:.1%}" if column.missing else ""
-        cells = (column.name, column.kind, why[column.name], _values(column), _prepared(column), missing)
-        table.add_row(*map(escape, cells))
+        values = "{:g} to {:g}".format(*column.range)
+        if column.categories:
+            more = f", ... ({len(column.categories)})" if len(column.categories) > 4 else ""
+            values = ", ".join(column.categories[:4]) + more
+        noise = f"noise of {column.step:g}" if column.step else ""
+        transform = column.transform.name if column.transform.name != "none" else ""
+        prepared = ", ".join(filter(None, (noise, transform)))
+        table.add_row(*map(escape, (column.name, column.kind, why[column.name], values, prepared, missing)))
     if len(schema.columns) > MOST_COLUMNS:
         table.add_row(f"and {len(schema.columns) - MOST_COLUMNS} more", "", "", "", "", "")
     for name, reason in schema.left_out.items():
         table.add_row(escape(name), "left out", escape(reason), "", "", "", style="dim")
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _values(column: Column) -> str:
-    if column.categories:
-        return ", ".join(column.categories[:4]) + (f", ... ({len(column.categories)})" if len(column.categories) > 4 else "")
-    least, largest = column.range
-    return f"{least:g} to {largest:g}"
-
-
-def _prepared(column: Column) -> str:
-    noise = f"noise of {column.step:g}" if column.step else ""
-    transform = column.transform.name if column.transform.name != "none" else ""
-    return ", ".join(filter(None, (noise, transform)))

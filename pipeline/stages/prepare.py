@@ -15,7 +15,7 @@ from pipeline.reading.columns.cluster import ADDRESS, surveyed_by
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.describe import check_trained, described, notes, repeated
 from pipeline.reading.columns.guess import Guess
-from pipeline.reading.columns.kept import Blocks, Store, store
+from pipeline.reading.columns.kept import Blocks, KeptBlocks, kept_blocks
 from pipeline.reading.columns.passes import Table, fitted, measured, planned, surveyed, transformed
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
@@ -37,15 +37,15 @@ def main() -> None:
 def _prepare(job: Job[PrepareParams]) -> None:
     data = job.params.data
     check_files(data)
-    with store(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
+    with kept_blocks(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
         schema, kinds = prepare(table, data, job.params.seed, folder)
         schema.save(folder)
     _report(data, schema, {name: why for name, (_, why) in kinds.items()})
 
 
 @contextmanager
-def _read(data: Data, blocks: Store) -> Iterator[Table]:
-    """What ``data`` names: in the store, or with the workers of a Dask cluster if the environment has its address."""
+def _read(data: Data, blocks: KeptBlocks) -> Iterator[Table]:
+    """The table that ``data`` names: kept here, or with the workers of a Dask cluster if the environment has its address."""
     if ADDRESS not in os.environ:
         yield surveyed(read_blocks(data), data, blocks)
         return
@@ -70,12 +70,12 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
     Raises:
         InputError: If the data is not as it should be.
     """
-    blocks = table.store
+    blocks = table.blocks
     program, kinds = planned(table, data, seed)
     shape = _shape(data, program.plans)
-    found = measured(program, blocks)
-    columns = fitted(program, found, blocks)
-    check_trained(program, found)
+    measurements = measured(program, blocks)
+    columns = fitted(program, measurements, blocks)
+    check_trained(program, measurements)
     grouped = data.split is not None and data.split.group is not None
     columns, repetitions = _written(program, columns, blocks, folder, grouped=grouped)
     schema = Schema(
@@ -88,7 +88,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         reading=Reading(
             missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
         ),
-        notes=[*notes(program, found, ties(program, found, blocks), data), *repetitions],
+        notes=[*notes(program, measurements, ties(program, measurements, blocks), data), *repetitions],
     )
     return schema, kinds
 
@@ -104,7 +104,7 @@ def _written(
         for piece in transformed(program, columns, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
-    made = [described(*of) for of in zip(program.plans, columns, prepared, strict=True)]
+    made = list(map(described, program.plans, columns, prepared))
     return made, list(repeated(writer.digests))
 
 

@@ -57,12 +57,12 @@ class Column(BaseModel):
 
     @property
     def is_density(self) -> bool:
-        """Whether its likelihood is a density, not a probability."""
+        """Whether the likelihood of the column is a density, not a probability."""
         return self.kind == "continuous"
 
     @property
     def is_whole(self) -> bool:
-        """Whether its raw values are whole numbers, and written so."""
+        """Whether the raw values of the column are whole numbers, and written so."""
         return not self.is_density or (self.step is not None and float(self.step).is_integer())
 
     @property
@@ -230,12 +230,12 @@ def load_probabilities(folder: Path = PREPARED) -> NDArray[np.float32] | None:
 
 
 def load_index(split: str, folder: Path = PREPARED) -> NDArray[np.int64]:
-    """For each row of a split, the number of its row in the raw file, from 0."""
+    """The numbers that the rows of a split have in the raw file, from 0."""
     return np.load(_existing(folder / f"{split}_index.npy"), allow_pickle=False)
 
 
 def load_groups(split: str, folder: Path = PREPARED) -> NDArray[np.int32] | None:
-    """For each row of a split, the number of its group, from 0; None where the rows were not split by groups."""
+    """The numbers of the groups that the rows of a split are in, from 0; None where rows were not split by groups."""
     path = folder / GROUPS.format(split)
     return np.load(path, allow_pickle=False) if path.is_file() else None
 

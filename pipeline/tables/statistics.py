@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from operator import add
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Number, mean, and sum of squared deviations from it.
+    """The number of values, their mean, and the sum of the squared deviations from it.
 
     Blocks are joined as Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
     (1979), eq. 2.1, do: no digits are lost where the mean is large beside the spread.
@@ -70,6 +73,14 @@ class Range:
     def is_constant(self) -> bool:
         """Whether the values agree to twelve digits."""
         return self.greatest - self.least <= 1e-12 * max(abs(self.least), abs(self.greatest))
+
+
+def summed(parts: Iterable[Sequence[T]]) -> list[T]:
+    """The sums of sequences, element by element, in the order that they come in."""
+    total: list[T] = []
+    for part in parts:
+        total = list(map(add, total, part)) if total else list(part)
+    return total
 
 
 def _without(x: Array, missing: NDArray[np.bool_]) -> Array:

@@ -207,8 +207,13 @@ class Quantile(Transform):
         knots = max(2, min(KNOTS, len(train) // ROWS_PER_KNOT))
         shares = (starts + counts / 2) / len(train)
         at = np.unique(np.searchsorted(shares, np.linspace(shares[0], shares[-1], knots)).clip(0, len(starts) - 1))
-        x, y = _not_too_steep(train[starts[at]], ndtri(shares[at]), STEEPEST / std)
-        return cls(x=x, y=y)
+        x, y = train[starts[at]], ndtri(shares[at])
+        kept = [0]  # the knots to which the line from the knot before does not rise too steeply; at least the outermost two
+        for k in range(1, len(x)):
+            if y[k] - y[kept[-1]] <= STEEPEST / std * (x[k] - x[kept[-1]]):
+                kept.append(k)
+        kept = kept if len(kept) > 1 else [0, len(x) - 1]
+        return cls(x=x[kept].tolist(), y=y[kept].tolist())
 
     @override
     def forward(self, x: Array) -> Array:
@@ -225,17 +230,6 @@ class Quantile(Transform):
 
 def _line(x: list[float], y: list[float]) -> BSpline:
     return make_interp_spline(x, y, k=1)
-
-
-def _not_too_steep(x: Array, y: Array, steepest: float) -> tuple[list[float], list[float]]:
-    """The knots to which the line from the knot before does not rise too steeply; always the outermost two."""
-    kept = [0]
-    for k in range(1, len(x)):
-        if y[k] - y[kept[-1]] <= steepest * (x[k] - x[kept[-1]]):
-            kept.append(k)
-    if len(kept) == 1:
-        kept.append(len(x) - 1)
-    return x[kept].tolist(), y[kept].tolist()
 
 
 TRANSFORMS: dict[str, type[Transform]] = {"none": Identity, "standardize": Standardize, "log": Log, "quantile": Quantile}

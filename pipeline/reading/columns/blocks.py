@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,29 @@ class Texts(NamedTuple):
     codes: Codes
     levels: list[str]
 
+    @classmethod
+    def of(cls, column: pd.Series, first: int, missing: Sequence[str | float]) -> tuple[Texts, Array]:
+        """The texts of a column, and what each different one is as a number, NaN where it is none."""
+        try:
+            array = pa.array(column, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            raise _of_objects(column, first) from None
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        if pa.types.is_null(array.type):
+            array = array.cast(pa.string())
+        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+            raise _of_objects(column, first)
+        encoded = array.dictionary_encode()
+        texts = pd.Series(encoded.dictionary.to_pylist(), dtype=object).str.strip()
+        values = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
+        codes = [code if isinstance(code, str) else number_text(code) for code in missing]
+        is_missing = texts.isin([*MISSING, *codes]) | np.isin(values, _numeric(missing))
+        places, levels = pd.factorize(texts.mask(is_missing))
+        numbers = np.full(len(levels), np.nan)
+        numbers[places[places >= 0]] = values[places >= 0]
+        given = encoded.indices.fill_null(len(places)).to_numpy()
+        return cls(np.append(places, -1)[given], [str(level) for level in levels]), numbers
+
 
 class Cells(NamedTuple):
     """A column in a block: the values that are numbers, NaN elsewhere, and all as texts unless the file has numbers."""
@@ -45,8 +68,8 @@ class Block:
     """Rows of a table.
 
     Attributes:
-        number: Of the block, from 0.
-        first: Number of its first row.
+        number: The block's number, from 0.
+        first: The number of its first row.
         data: The columns' numbers and texts, and what the rows are split by.
     """
 
@@ -56,7 +79,7 @@ class Block:
 
     @classmethod
     def of(cls, number: int, first: int, cells: Sequence[Cells], given: NDArray[np.int8], by: NDArray[np.uint64]) -> Block:
-        """Of columns, of the splits that are given (-1: none), and of what the rows are split by."""
+        """The block of these columns, of the splits that are given (-1: none), and of what the rows are split by."""
         arrays: dict[str, pa.Array] = {"given": pa.array(given), "by": pa.array(by)}
         for column, (numbers, texts) in enumerate(cells):
             arrays[f"{column}"] = pa.array(numbers)
@@ -66,18 +89,21 @@ class Block:
         return cls(number, first, pa.RecordBatch.from_pydict(arrays))
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """The number of rows."""
         return int(self.data.num_rows)
 
     def numbers(self, column: int) -> Array:
-        """Its numbers (n,), NaN where missing; not to be written to."""
+        """The numbers of a column (n,), NaN where missing; not to be written to."""
         return self.data[f"{column}"].to_numpy()
 
     def texts(self, column: int, *, numeric: bool) -> Texts:
-        """Its values as texts: of a ``numeric`` column its numbers', equal ones alike however they were written."""
+        """The values of a column as texts: those of a ``numeric`` one from its numbers, however they were written."""
         name = f"{column} texts"
         if numeric or name not in self.data.schema.names:
-            return _as_texts(self.numbers(column))
+            x = self.numbers(column)
+            values, codes = np.unique(x, return_inverse=True)
+            levels = [number_text(value) for value in values if not np.isnan(value)]
+            return Texts(np.where(np.isnan(x), -1, codes), levels)
         held = self.data[name]
         return Texts(held.indices.fill_null(-1).to_numpy(), held.dictionary.to_pylist())
 
@@ -92,87 +118,61 @@ class Block:
         return self.data["by"].to_numpy()
 
 
-def _as_texts(x: Array) -> Texts:
-    values, codes = np.unique(x, return_inverse=True)
-    return Texts(np.where(np.isnan(x), -1, codes), [number_text(value) for value in values if not np.isnan(value)])
+def survey(
+    column: pd.Series, first: int, missing: Sequence[str | float], binarize: float | str | None = None
+) -> tuple[Cells, Facts]:
+    """A column of a block that begins at row ``first``, and what it is.
 
-
-def survey(column: pd.Series, first: int, codes: Sequence[str | float]) -> tuple[Cells, Facts]:
-    """A column of a block that begins at row ``first``, with the missing values and ``codes`` recognised, and what it is.
+    Args:
+        column: The raw values.
+        first: The number of the first row.
+        missing: Values that stand for no value, beside those that always do.
+        binarize: Makes ones of greater numbers and zeros of others, if it is a number.
 
     Raises:
         InputError: Naming column, row and value of the first that is neither a number nor a text.
     """
-    name = str(column.name)
-    if column.dtype.kind in "mM":
-        cells, facts = _texts(name, column.astype(object).map(str, na_action="ignore"), first, codes)
-        return cells, replace(facts, dated=True)
-    if pd.api.types.is_numeric_dtype(column):
-        return _numbers(name, column.astype("float64").to_numpy(na_value=np.nan), first, codes)
-    return _texts(name, column, first, codes)
+    name, dated = str(column.name), column.dtype.kind in "mM"
+    if pd.api.types.is_numeric_dtype(column) and not dated:
+        x = column.astype("float64").to_numpy(na_value=np.nan)
+        x = np.where(np.isin(x, _numeric(missing)), np.nan, x) if missing else x
+        numbers = Numbers.of(x, first)
+        levels = None if numbers.count else frozenset[str]()
+        cells, facts = Cells(x), Facts(name, len(x), len(x) - numbers.count, numbers, typed=True, levels=levels)
+    else:
+        column = column.astype(object).map(str, na_action="ignore") if dated else column
+        cells, facts = _survey_texts(name, *Texts.of(column, first, missing), first)
+    if isinstance(binarize, float | int):
+        x = np.where(np.isnan(cells.numbers), np.nan, cells.numbers > binarize)
+        cells, facts = Cells(x, cells.texts), replace(facts, numbers=Numbers.of(x, first))
+    return cells, replace(facts, dated=dated)
 
 
-def _numbers(name: str, x: Array, first: int, codes: Sequence[str | float]) -> tuple[Cells, Facts]:
-    x = np.where(np.isin(x, _numeric(codes)), np.nan, x) if codes else x
-    numbers = Numbers.of(x, first)
-    missing = len(x) - numbers.count
-    levels = None if numbers.count else frozenset[str]()
-    return Cells(x), Facts(name, len(x), missing, numbers, typed=True, levels=levels)
-
-
-def _texts(name: str, column: pd.Series, first: int, codes: Sequence[str | float]) -> tuple[Cells, Facts]:
-    encoded = _encoded(column, first)
-    levels, numbers_of, positions = _levels(encoded.dictionary.to_pylist(), codes)
-    at = encoded.indices.fill_null(len(positions)).to_numpy()
-    found = np.append(positions, -1)[at]
-    x = np.append(numbers_of, np.nan)[found]
-    odd = np.flatnonzero((found >= 0) & np.isnan(x))
+def _survey_texts(name: str, texts: Texts, numbers: Array, first: int) -> tuple[Cells, Facts]:
+    codes, levels = texts
+    x = np.append(numbers, np.nan)[codes]
+    odd = np.flatnonzero((codes >= 0) & np.isnan(x))
+    formats = list(DATES) if levels else []
+    for part in (levels[:FIRST], levels):
+        dates = pd.Series(part, dtype=object)
+        formats = [form for form in formats if pd.to_datetime(dates, format=form, errors="coerce").notna().all()]
     facts = Facts(
         name=name,
-        rows=len(found),
-        missing=int((found < 0).sum()),
+        rows=len(codes),
+        missing=int((codes < 0).sum()),
         numbers=Numbers.of(x, first),
-        coded=bool(pd.Series(levels, dtype=object)[~np.isnan(numbers_of)].str.match(LEADING_ZERO).any()),
+        coded=bool(pd.Series(levels, dtype=object)[~np.isnan(numbers)].str.match(LEADING_ZERO).any()),
         odd=len(odd),
-        odd_examples=tuple((first + int(row), levels[found[row]]) for row in odd[:NAMED_ROWS]),
+        odd_examples=tuple((first + int(row), levels[codes[row]]) for row in odd[:NAMED_ROWS]),
         levels=frozenset(levels) if len(levels) <= MOST_TEXTS else None,
-        first=next((levels[code] for code in found[found >= 0][:1]), None),
-        formats=frozenset(form for form in DATES if levels and _fits(form, levels)),
+        first=next((levels[code] for code in codes[codes >= 0][:1]), None),
+        formats=frozenset(formats),
     )
-    return Cells(x, Texts(found, levels) if len(levels) <= MOST_TEXTS else None), facts
-
-
-def _levels(given: list[str], codes: Sequence[str | float]) -> tuple[list[str], Array, Codes]:
-    """The different texts, their numbers, NaN where they are none, and the place of each given one, -1 if missing."""
-    texts = pd.Series(given, dtype=object).str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
-    missing = texts.isin([*MISSING, *map(_code_text, codes)]) | np.isin(numbers, _numeric(codes))
-    positions, levels = pd.factorize(texts.mask(missing))
-    of = np.full(len(levels), np.nan)
-    of[positions[positions >= 0]] = numbers[positions >= 0]
-    return [str(level) for level in levels], of, positions
+    return Cells(x, texts if len(levels) <= MOST_TEXTS else None), facts
 
 
 def _numeric(codes: Sequence[str | float]) -> list[float]:
     return [float(code) for code in codes if is_number(code)]
-
-
-def _code_text(code: str | float) -> str:
-    return code if isinstance(code, str) else number_text(code)
-
-
-def _encoded(column: pd.Series, first: int) -> pa.DictionaryArray:
-    """Each different text once."""
-    try:
-        array = pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        raise _of_objects(column, first) from None
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    if pa.types.is_null(array.type):
-        array = array.cast(pa.string())
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        raise _of_objects(column, first)
-    return cast(pa.DictionaryArray, array.dictionary_encode())
 
 
 def _of_objects(column: pd.Series, first: int) -> InputError:
@@ -185,12 +185,3 @@ def _of_objects(column: pd.Series, first: int) -> InputError:
         f"column {column.name!r}, row {first + row + 1}: expected a number or a text, got {value!r}; leave the column out "
         "with data.exclude"
     )
-
-
-def _fits(form: str, texts: list[str]) -> bool:
-    """Whether all are dates of this form; the first few say it of most that are not."""
-    return _are_dates(form, texts[:FIRST]) and _are_dates(form, texts)
-
-
-def _are_dates(form: str, texts: list[str]) -> bool:
-    return bool(pd.to_datetime(pd.Series(texts, dtype=object), format=form, errors="coerce").notna().all())

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from operator import add
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.passes import Table, block_of
-from pipeline.reading.formats import reader_of, sources
-from pipeline.reading.formats.parquet import Parquet, parts_of, read_group
+from pipeline.reading.formats import raw_files, reader_of
+from pipeline.reading.formats.parquet import Parquet, read_group, row_groups
 from pipeline.reading.formats.reader import batch_rows
 from pipeline.reading.splits import Tally
 from pipeline.tables.schema import SPLITS
@@ -38,10 +37,10 @@ class Group(NamedTuple):
     """A row group of a Parquet file.
 
     Attributes:
-        path: Of the file, as all workers see it.
-        number: In the file.
-        rows: How many it has.
-        split: That its rows are for; -1 where that is not settled.
+        path: The path of the file, as all workers see it.
+        number: The number of the group in the file.
+        rows: How many rows it has.
+        split: The split that these are for; -1 where that is not settled.
     """
 
     path: Path
@@ -54,14 +53,14 @@ class ClusterBlocks:
     """Blocks that lie with the workers of a cluster.
 
     Attributes:
-        folder: For what lies beside them, on this machine.
+        folder: Where there is room for what lies beside them, on this machine.
     """
 
     def __init__(self, client: Any, blocks: Sequence[Any], folder: Path) -> None:
         self._client, self._blocks, self.folder = client, blocks, folder
 
     def __len__(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
         return len(self._blocks)
 
     def map(self, function: Callable[[Block], T]) -> Iterator[T]:
@@ -69,19 +68,11 @@ class ClusterBlocks:
         waiting: deque[Any] = deque()
         most = AHEAD * max(1, len(self._client.nthreads()))
         for block in self._blocks:
-            waiting.append(self._client.submit(_applied, function, block, pure=False))
+            waiting.append(self._client.submit(lambda held: function(held[0]), block, pure=False))
             if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _applied(function: Callable[[Block], T], found: tuple[Block, list[Facts], Tally]) -> T:
-    return function(found[0])
-
-
-def _said(found: tuple[Block, list[Facts], Tally]) -> tuple[list[Facts], Tally]:
-    return found[1], found[2]
 
 
 def surveyed_by(client: Any, data: Data, folder: Path) -> Table:
@@ -90,24 +81,21 @@ def surveyed_by(client: Any, data: Data, folder: Path) -> Table:
     Args:
         client: A ``dask.distributed.Client``; its workers have this project and see the files at the same paths.
         data: The params.
-        folder: For what lies beside the blocks.
+        folder: Where there is room for what lies beside the blocks.
 
     Raises:
         InputError: If the files are not Parquet, or as `surveyed` does.
     """
     blocks = client.compute(_blocks(data), sync=False)
-    facts: list[Facts] = []
-    tallies = []
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task("reading blocks", total=len(blocks), note="")
-        for block in blocks:
-            found, tally = client.submit(_said, block).result()
-            facts = list(map(add, facts, found)) if facts else found
-            tallies.append(tally)
-            bar.advance(task)
-    for of in facts:
-        of.check()
-    return Table(ClusterBlocks(client, blocks, folder), facts, tallies)
+
+    def surveys() -> Iterator[tuple[list[Facts], Tally]]:
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("reading blocks", total=len(blocks), note="")
+            for block in blocks:
+                yield client.submit(itemgetter(1, 2), block).result()
+                bar.advance(task)
+
+    return Table.of(ClusterBlocks(client, blocks, folder), surveys())
 
 
 def _blocks(data: Data) -> list[Any]:
@@ -115,43 +103,33 @@ def _blocks(data: Data) -> list[Any]:
     import dask.dataframe as dd
     from dask.delayed import delayed
 
-    groups = list(_groups(data))
-    frame = dd.from_map(
-        read_group, [group.path for group in groups], [group.number for group in groups], meta=_empty(groups[0])
-    )
+    groups: list[Group] = []
+    for file in raw_files(data):
+        if reader_of(file.path) is not Parquet:
+            raise InputError(
+                f"{ADDRESS}: a cluster reads Parquet only; {file.path} is not; unset it, or write the file as Parquet"
+            )
+        split = -1 if file.split is None else SPLITS.index(file.split)
+        groups += [Group(*group, split) for group in row_groups(file.path.resolve())]
+    paths, numbers = [group.path for group in groups], [group.number for group in groups]
+    frame = dd.from_map(read_group, paths, numbers, meta=read_group(paths[0], numbers[0]).iloc[:0])
     parts = frame.to_delayed(optimize_graph=False)
     ends = np.cumsum([group.rows for group in groups])
-    size, make = batch_rows(len(frame.columns)), delayed(_block)
+    size, make = batch_rows(len(frame.columns)), delayed(block_of_parts)
     blocks = []
     for number, first in enumerate(range(0, int(ends[-1]), size)):
         last = min(first + size, int(ends[-1]))
-        some = range(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(ends, last)) + 1)
-        cuts = [(max(0, first - int(ends[k] - groups[k].rows)), last - int(ends[k] - groups[k].rows)) for k in some]
-        blocks.append(make([parts[k] for k in some], cuts, [groups[k].split for k in some], data, number, first))
+        chosen = range(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(ends, last)) + 1)
+        cuts = [(max(0, first - int(ends[k] - groups[k].rows)), last - int(ends[k] - groups[k].rows)) for k in chosen]
+        blocks.append(make([parts[k] for k in chosen], cuts, [groups[k].split for k in chosen], data, number, first))
     return blocks
 
 
-def _block(
+def block_of_parts(
     parts: Sequence[pd.DataFrame], cuts: Sequence[tuple[int, int]], splits: Sequence[int], data: Data, number: int, first: int
 ) -> tuple[Block, list[Facts], Tally]:
+    """The block that begins at row ``first``, of these rows of row groups, and what a survey says of it."""
     pieces = [part.iloc[begin:end] for part, (begin, end) in zip(parts, cuts, strict=True)]
     given = np.repeat(np.array(splits, dtype=np.int8), [len(piece) for piece in pieces])
     block, facts = block_of(pd.concat(pieces, ignore_index=True), given, data, number, first)
     return block, facts, Tally.of(block)
-
-
-def _groups(data: Data) -> Iterator[Group]:
-    for source in sources(data):
-        if reader_of(source.path) is not Parquet:
-            raise InputError(
-                f"{ADDRESS}: a cluster reads Parquet only; {source.path} is not; unset it, or write the file as Parquet"
-            )
-        for path in parts_of(source.path.resolve()):
-            metadata = pq.read_metadata(path)
-            for number in range(metadata.num_row_groups):
-                split = -1 if source.split is None else SPLITS.index(source.split)
-                yield Group(path, number, metadata.row_group(number).num_rows, split)
-
-
-def _empty(group: Group) -> pd.DataFrame:
-    return read_group(group.path, group.number).iloc[:0]

@@ -26,11 +26,11 @@ class Plan:
     """What to do with a column.
 
     Attributes:
-        position: In the blocks.
-        facts: Of its values.
+        position: Its position in the blocks.
+        facts: What is known of its values.
         kind: What it is taken for.
         options: What ``data.columns`` says of it.
-        transform: Name of its transformation.
+        transform: The name of its transformation.
         noise: Its position among the columns to which noise is added; None for the others.
     """
 
@@ -43,27 +43,27 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Of the column."""
+        """The name of the column."""
         return self.facts.name
 
     @property
     def has_categories(self) -> bool:
-        """Whether x are positions of categories."""
+        """Whether the numbers x are positions of categories."""
         return self.kind in ("categorical", "ordinal") or (self.kind == "binary" and not self.facts.is_zero_one)
 
     @property
     def is_density(self) -> bool:
-        """Whether its likelihood is a density."""
+        """Whether the likelihood of the column is a density."""
         return self.kind == "continuous"
 
     @property
     def step(self) -> float | None:
-        """Width of the noise that is added."""
+        """The width of the noise that is added; None without."""
         return self.options.dequantize if self.is_density else None
 
     @property
     def family(self) -> type[Transform]:
-        """Of its transformation."""
+        """The class of its transformation."""
         return TRANSFORMS[self.transform if self.is_density else "none"]
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ def _too_many(plan: Plan) -> InputError:
 
 
 def numbers(plan: Plan, block: Block, x: Array) -> Array:
-    """Numbers x of a block, checked.
+    """The numbers x of a block, checked.
 
     Raises:
         InputError: Naming the first row whose number is none of this kind, or off the grid that is to be dequantised.
@@ -122,58 +122,55 @@ def counted(plan: Plan, block: Block, rows: Array) -> Counter[str]:
     codes, levels = block.texts(plan.position, numeric=plan.facts.is_number)
     chosen = codes[rows]
     counts = np.bincount(chosen[chosen >= 0], minlength=len(levels))
-    found = Counter({level: int(count) for level, count in zip(levels, counts, strict=True) if count})
-    if len(found) > MOST_TEXTS:
+    seen = Counter({level: int(count) for level, count in zip(levels, counts, strict=True) if count})
+    if len(seen) > MOST_TEXTS:
         raise _too_many(plan)
-    return found
+    return seen
 
 
 def categories(plan: Plan, seen: Counter[str]) -> list[str]:
-    """In their order: as declared, or of the numbers, or of the alphabet; those of the training rows.
+    """The categories in their order: as declared, or of the numbers, or of the alphabet; those of the training rows.
 
     Raises:
         InputError: If there are too few or too many for the kind, or texts have no order.
     """
-    found = sorted(seen, key=float if plan.facts.is_number else str)
-    if len(found) > MOST_TEXTS:
+    names = sorted(seen, key=float if plan.facts.is_number else str)
+    if len(names) > MOST_TEXTS:
         raise _too_many(plan)
     if plan.options.order is not None:
-        found = [_known(plan, value) for value in plan.options.order]
+        numeric = plan.facts.is_number
+        names = [
+            number_text(float(value)) if not isinstance(value, str) or (numeric and is_number(value)) else value
+            for value in plan.options.order
+        ]
     elif plan.kind == "ordinal" and not plan.facts.is_number:
         raise InputError(
             f"data.columns.{plan.name}: ordinal texts need their order, from least to greatest, as in "
-            f"{{kind: ordinal, order: [{', '.join(found)}]}}"
+            f"{{kind: ordinal, order: [{', '.join(names)}]}}"
         )
-    if plan.kind == "binary" and len(found) != 2:
+    if plan.kind == "binary" and len(names) != 2:
         raise InputError(
-            f"column {plan.name!r} is binary, but the training rows have {len(found)} different values: "
-            f"{', '.join(found[:5])}; set data.columns.{plan.name} to {{kind: binary, order: [...]}} with both, to "
+            f"column {plan.name!r} is binary, but the training rows have {len(names)} different values: "
+            f"{', '.join(names[:5])}; set data.columns.{plan.name} to {{kind: binary, order: [...]}} with both, to "
             "categorical, or leave it out"
         )
-    if len(found) < 2:
+    if len(names) < 2:
         raise InputError(
-            f"column {plan.name!r} has just one value in the training rows, {', '.join(found)}; leave it out with data.exclude"
+            f"column {plan.name!r} has just one value in the training rows, {', '.join(names)}; leave it out with data.exclude"
         )
-    return [*found, OTHER] if plan.options.other else found
-
-
-def _known(plan: Plan, value: str | float) -> str:
-    """A declared value as it stands in the column."""
-    if plan.facts.is_number and is_number(value):
-        return number_text(float(value))
-    return value if isinstance(value, str) else number_text(value)
+    return [*names, OTHER] if plan.options.other else names
 
 
 def positions(plan: Plan, block: Block, known: Sequence[str]) -> Array:
-    """Positions x of a block's values among the known categories, NaN where missing.
+    """The positions x of a block's values among the known categories, NaN where missing.
 
     Raises:
         InputError: Naming the first row with another category, unless others are declared.
     """
     codes, levels = block.texts(plan.position, numeric=plan.facts.is_number)
-    of = {text: float(position) for position, text in enumerate(known)}
-    other = of[OTHER] if plan.options.other else -1.0
-    x = np.array([*(of.get(level, other) for level in levels), np.nan])[codes]
+    places = {text: float(position) for position, text in enumerate(known)}
+    other = places[OTHER] if plan.options.other else -1.0
+    x = np.array([*(places.get(level, other) for level in levels), np.nan])[codes]
     for row in np.flatnonzero(x < 0)[:1]:
         listed = ", ".join(known[:8]) + ", ..." * (len(known) > 8)
         source = "data.columns" if plan.options.order else "the training rows"

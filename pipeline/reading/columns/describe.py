@@ -18,58 +18,52 @@ SMALLEST_STEPS = 256  # float32 must tell apart so many values in a standard dev
 DIGESTS = 2**20  # that are looked up at a time
 
 
-def some(names: Iterable[object]) -> str:
+def listed(names: Iterable[object]) -> str:
     """The first eight names."""
     texts = [str(name) for name in names]
     return f"[{', '.join(texts[:8])}{', ...' if len(texts) > 8 else ''}]"
 
 
-def check_trained(program: Program, found: Sequence[Measured]) -> None:
+def check_trained(program: Program, measured: Sequence[Measured]) -> None:
     """Refuse columns whose density would be unbounded.
 
     Raises:
         InputError: Naming them.
     """
-    pairs = zip(program.plans, found, strict=True)
-    constant = [plan.name for plan, of in pairs if plan.is_density and plan.step is None and of.is_constant]
+    pairs = zip(program.plans, measured, strict=True)
+    constant = [plan.name for plan, seen in pairs if plan.is_density and plan.step is None and seen.is_constant]
     if constant:
         raise InputError(
             f"column {constant[0]!r} is constant in the training rows"
             + (f" (so are {len(constant) - 1} more)" if len(constant) > 1 else "")
-            + f", so its density is unbounded; leave it out with data.exclude: {some(constant)}, or, if values lie on a "
+            + f", so its density is unbounded; leave it out with data.exclude: {listed(constant)}, or, if values lie on a "
             "grid, set data.dequantize to its step"
         )
 
 
-def described(plan: Plan, column: Column, of: Prepared) -> Column:
+def described(plan: Plan, column: Column, seen: Prepared) -> Column:
     """A column with what came out of it.
 
     Raises:
         InputError: If float32 cannot hold it.
     """
-    if plan.is_density:
-        _check_range(plan, of)
-    spread = of.level.std
-    found = {"centre": of.level.mean, "spread": spread or 1.0, "range": (of.coded.least, of.coded.greatest)}
-    return column.model_copy(update=found)
-
-
-def _check_range(plan: Plan, of: Prepared) -> None:
-    largest, spread = max(abs(of.y_range.least), abs(of.y_range.greatest)), of.y.std
-    if not largest < LARGEST or of.y.count < plan.facts.observed or not spread > 0:
+    largest, spread = max(abs(seen.y_range.least), abs(seen.y_range.greatest)), seen.y.std
+    if plan.is_density and not (largest < LARGEST and seen.y.count >= plan.facts.observed and spread > 0):
         raise InputError(
-            f"column {plan.name!r}: its values, from {of.x_range.least:g} to {of.x_range.greatest:g}, are too extreme to "
+            f"column {plan.name!r}: its values, from {seen.x_range.least:g} to {seen.x_range.greatest:g}, are too extreme to "
             "compute with; mend them, or give them in other units"
         )
-    step = np.inf if plan.step is None else plan.step * spread / of.x.std / 8
-    if np.spacing(np.float32(largest)) * SMALLEST_STEPS > min(spread, step):
+    step = np.inf if plan.step is None else plan.step * spread / seen.x.std / 8
+    if plan.is_density and np.spacing(np.float32(largest)) * SMALLEST_STEPS > min(spread, step):
         raise InputError(
-            f"column {plan.name!r}: its values, about {of.x.mean:g}, are too large for float32 to tell them apart "
-            f"(standard deviation {of.x.std:g}); set data.scale: standardize, or subtract a constant"
+            f"column {plan.name!r}: its values, about {seen.x.mean:g}, are too large for float32 to tell them apart "
+            f"(standard deviation {seen.x.std:g}); set data.scale: standardize, or subtract a constant"
         )
+    level = {"centre": seen.level.mean, "spread": seen.level.std or 1.0}
+    return column.model_copy(update={**level, "range": (seen.coded.least, seen.coded.greatest)})
 
 
-def notes(program: Program, found: Sequence[Measured], ties: Iterable[str], data: Data) -> Iterator[str]:
+def notes(program: Program, measured: Sequence[Measured], ties: Iterable[str], data: Data) -> Iterator[str]:
     """What a reader of the results should know."""
     if isinstance(data.binarize, str):
         when = {"static": "once", "dynamic": "once for held-out rows, anew in each step of the training"}[data.binarize]
@@ -79,23 +73,23 @@ def notes(program: Program, found: Sequence[Measured], ties: Iterable[str], data
     plans = program.plans
     for step in sorted({plan.step for plan in plans if plan.step is not None}):
         names = [plan.name for plan in plans if plan.step == step]
-        whose = "every value" if len(names) == len(plans) else f"the values of {some(names)}"
+        whose = "every value" if len(names) == len(plans) else f"the values of {listed(names)}"
         yield f"uniform noise on [0, {step:g}) was added to {whose}, so that its log-likelihood is a bound for discrete values"
     if whole := [plan.name for plan in plans if plan.is_density and plan.step is None and plan.facts.numbers.whole]:
-        yield f"whole numbers under a density, which is not bounded: {some(whole)}; set dequantize to 1 to compare models"
+        yield f"whole numbers under a density, which is not bounded: {listed(whole)}; set dequantize to 1 to compare models"
     yield from ties
     for noisy, what in ((True, "nothing but the noise that was added now"), (False, "kept, as a probability is bounded")):
-        pairs = zip(plans, found, strict=True)
-        constant = [plan.name for plan, of in pairs if (plan.step is not None) == noisy and of.is_constant]
+        pairs = zip(plans, measured, strict=True)
+        constant = [plan.name for plan, seen in pairs if (plan.step is not None) == noisy and seen.is_constant]
         if constant:
-            yield f"constant in the training rows, and {what}: {some(constant)}"
+            yield f"constant in the training rows, and {what}: {listed(constant)}"
 
 
 def repeated(digests: dict[str, Path]) -> Iterator[str]:
-    """A held-out row that was trained on is no test of a model, unless rows have few values to take.
+    """Sentences on held-out rows that were trained on, which are no test of a model, unless rows have few values to take.
 
     Args:
-        digests: For each split a file with those of its rows.
+        digests: For each split a file with the digests of its rows.
     """
     for split in SPLITS[1:]:
         held_out, counts = np.unique(np.fromfile(digests[split], np.uint64), return_counts=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ NAMED_ROWS = 6  # that an error names
 
 @dataclass(frozen=True)
 class Numbers:
-    """Those of a column in the order of its rows, without the missing ones.
+    """The numbers of a column in the order of its rows, without the missing ones.
 
     Attributes:
         count: How many there are.
@@ -27,7 +27,7 @@ class Numbers:
         distinct: The different ones in their order; None if they are more than `MOST_LEVELS`.
         ends: The first and the last; None without any.
         counts_up: Whether each is one more than that before.
-        infinite: Row of the first that is not finite, and what it is.
+        infinite: The row of the first that is not finite, and what it is.
     """
 
     count: int = 0
@@ -40,7 +40,7 @@ class Numbers:
 
     @classmethod
     def of(cls, x: Array, first: int) -> Numbers:
-        """Of a block that begins at row ``first``."""
+        """What is to be said of the numbers of a block that begins at row ``first``."""
         rows = np.flatnonzero(~np.isnan(x))
         observed = x[rows]
         if not len(observed):
@@ -49,11 +49,13 @@ class Numbers:
         whole = bool((observed == np.round(observed)).all())
         with np.errstate(invalid="ignore"):
             counts_up = bool((np.diff(observed) == 1).all())
+        # without sorting all, where the first few values tell that there are many
+        may_be_few = whole or len(observed) <= MOST_LEVELS or len(np.unique(observed[:1000])) <= MOST_LEVELS
         return cls(
             count=len(observed),
             range=Range.of(observed),
             whole=whole,
-            distinct=_few(np.unique(observed).tolist()) if whole or len(observed) <= MOST_LEVELS else _few_of(observed),
+            distinct=_few(np.unique(observed).tolist()) if may_be_few else None,
             ends=(float(observed[0]), float(observed[-1])),
             counts_up=counts_up,
             infinite=infinite[0] if infinite else None,
@@ -74,32 +76,27 @@ class Numbers:
 
 
 def _few(values: Iterable[float]) -> tuple[float, ...] | None:
-    found = tuple(sorted(values))
-    return found if len(found) <= MOST_LEVELS else None
-
-
-def _few_of(x: Array) -> tuple[float, ...] | None:
-    """Without sorting all, where the first few values tell that there are many."""
-    return None if len(np.unique(x[:1000])) > MOST_LEVELS else _few(np.unique(x).tolist())
+    ordered = tuple(sorted(values))
+    return ordered if len(ordered) <= MOST_LEVELS else None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of a raw column.
+    """What is known of a raw column.
 
     Attributes:
-        name: Of the column.
+        name: What the file calls it.
         rows: How many there are.
         missing: How many of them lack it.
         numbers: The values that are numbers.
         typed: Whether the file says that all are numbers.
         coded: Whether one begins with a zero that a number would not have: codes, of which 01 and 1 are not the same.
         odd: How many values are no numbers.
-        odd_examples: Row and text of the first of them.
+        odd_examples: The row and the text of the first of them.
         levels: The different texts; None if they are more than `MOST_TEXTS`.
         first: The first text.
         dated: Whether the file says that all are dates or durations.
-        formats: Of dates, which all texts have.
+        formats: The formats of dates that all texts have.
     """
 
     name: str
@@ -117,6 +114,7 @@ class Facts:
 
     def __add__(self, other: Facts) -> Facts:
         empty = [part for part in (self, other) if part.missing == part.rows]
+        levels = None if self.levels is None or other.levels is None else self.levels | other.levels
         return Facts(
             name=self.name,
             rows=self.rows + other.rows,
@@ -126,7 +124,7 @@ class Facts:
             coded=self.coded or other.coded,
             odd=self.odd + other.odd,
             odd_examples=(self.odd_examples + other.odd_examples)[:NAMED_ROWS],
-            levels=_united(self.levels, other.levels),
+            levels=None if levels is None or len(levels) > MOST_TEXTS else levels,
             first=self.first if self.first is not None else other.first,
             dated=self.dated or other.dated,
             formats=self.formats & other.formats if not empty else self.formats | other.formats,
@@ -134,22 +132,22 @@ class Facts:
 
     @property
     def observed(self) -> int:
-        """Number of rows that have it."""
+        """The number of rows that have a value."""
         return self.rows - self.missing
 
     @property
     def is_number(self) -> bool:
-        """Whether it is a column of numbers."""
+        """Whether the column is one of numbers."""
         return not self.dated and not self.coded and not self.odd and (self.typed or self.observed > 0)
 
     @property
     def is_date(self) -> bool:
-        """Whether it is a column of dates."""
+        """Whether the column is one of dates."""
         return self.dated or (not self.is_number and self.observed > 0 and bool(self.formats))
 
     @property
     def is_zero_one(self) -> bool:
-        """Whether it is a column of zeros and ones."""
+        """Whether the column is one of zeros and ones."""
         return self.is_number and self.numbers.distinct is not None and set(self.numbers.distinct) <= {0.0, 1.0}
 
     def check(self) -> None:
@@ -175,7 +173,7 @@ class Facts:
             )
 
     def numbers_for(self, what: str) -> Numbers:
-        """Its numbers, for the param ``what``, which needs them.
+        """The numbers of the column, for the param ``what``, which needs them.
 
         Raises:
             InputError: If it is a column of texts or dates.
@@ -184,20 +182,6 @@ class Facts:
             return self.numbers
         held = "dates or durations" if self.is_date else f"texts, such as {self.first!r}"
         raise InputError(f"{what}: needs numbers, but column {self.name!r} holds {held}; leave it out with data.exclude")
-
-
-def _united(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
-    if one is None or other is None or len(union := one | other) > MOST_TEXTS:
-        return None
-    return union
-
-
-def joined(blocks: Iterable[Sequence[Facts]]) -> list[Facts]:
-    """Facts of each column over blocks in their order."""
-    total: list[Facts] = []
-    for facts in blocks:
-        total = [one + other for one, other in zip(total, facts, strict=True)] if total else list(facts)
-    return total
 
 
 def is_number(value: str | float) -> bool:

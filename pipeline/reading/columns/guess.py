@@ -26,19 +26,24 @@ def kinds_of(facts: Sequence[Facts], data: Data) -> dict[str, Guess]:
     Raises:
         InputError: If columns hold texts where the params need numbers.
     """
-    found: dict[str, Guess] = {}
-    for of in facts:
-        if (declared := declared_of(of.name, data).declared) is not None:
-            found[of.name] = declared, "declared"
+    kinds: dict[str, Guess] = {}
+    for column in facts:
+        if (declared := declared_of(column.name, data).declared) is not None:
+            kinds[column.name] = declared, "declared"
             if isinstance(data.binarize, str) and declared not in ("binary", *get_args(LeftOut)):
-                raise InputError(f"data.columns.{of.name}: data.binarize makes columns binary, not {declared}; take one back")
-    free = [of for of in facts if of.name not in found]
+                where = f"data.columns.{column.name}"
+                raise InputError(f"{where}: data.binarize makes columns binary, not {declared}; take one back")
+    free = [column for column in facts if column.name not in kinds]
     if isinstance(data.binarize, str):
-        return found | {of.name: ("binary", "zeros and ones") for of in free}
+        return kinds | {column.name: ("binary", "zeros and ones") for column in free}
     if free and (data.dequantize is not None or data.shape is not None):
-        kind = _common(free, data)
-        return found | {of.name: (kind, "as all columns") for of in free}
-    return found | {of.name: guess(of) for of in free}
+        what = "data.shape" if data.dequantize is None else "data.dequantize"
+        numbers = [column.numbers_for(what) for column in free]
+        kind: Kind = "binary" if all(x.range.greatest <= 1 for x in numbers) else "count"
+        if data.dequantize is not None or any(x.range.least < 0 or not x.whole for x in numbers):
+            kind = "continuous"
+        return kinds | {column.name: (kind, "as all columns") for column in free}
+    return kinds | {column.name: guess(column) for column in free}
 
 
 def declared_of(name: str, data: Data) -> ColumnOptions:
@@ -46,22 +51,12 @@ def declared_of(name: str, data: Data) -> ColumnOptions:
     return data.columns.get(name) or ColumnOptions()
 
 
-def _common(facts: Sequence[Facts], data: Data) -> Kind:
-    what = "data.shape" if data.dequantize is None else "data.dequantize"
-    numbers = [of.numbers_for(what) for of in facts]
-    if data.dequantize is not None or any(of.range.least < 0 or not of.whole for of in numbers):
-        return "continuous"
-    return "binary" if all(of.range.greatest <= 1 for of in numbers) else "count"
-
-
 def guess(facts: Facts) -> Guess:
     """The kind of a column by its values, and why."""
     if facts.is_date:
         return "date", "dates"
-    return _guess_numbers(facts.numbers) if facts.is_number else _guess_texts(facts)
-
-
-def _guess_texts(facts: Facts) -> Guess:
+    if facts.is_number:
+        return _guess_numbers(facts.numbers)
     if facts.levels is None:
         return "identifier", f"very many different texts in {facts.observed} rows"
     count = len(facts.levels)

@@ -22,27 +22,27 @@ class Blocks(Protocol):
     """Blocks in their order, wherever they lie.
 
     Attributes:
-        folder: For what lies beside them.
+        folder: Where there is room for what lies beside them.
     """
 
     folder: Path
 
     def __len__(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
 
     def map(self, function: Callable[[Block], T]) -> Iterator[T]:
         """What a function makes of each block, in their order."""
 
 
-class Store:
-    """Blocks in their order.
+class KeptBlocks:
+    """Blocks in their order, kept on this machine.
 
     Attributes:
-        folder: For what lies beside them.
+        folder: Where there is room for what lies beside them.
 
     Args:
-        folder: For those that do not stay in memory.
-        limit: Bytes that stay.
+        folder: Where those go that do not stay in memory.
+        limit: How many bytes stay.
     """
 
     def __init__(self, folder: Path, limit: int = IN_MEMORY) -> None:
@@ -50,7 +50,7 @@ class Store:
         self._blocks: list[Block | tuple[int, int]] = []
 
     def __len__(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
         return len(self._blocks)
 
     def __iter__(self) -> Iterator[Block]:
@@ -82,12 +82,12 @@ class Store:
 
 
 @contextmanager
-def store(beside: Path, limit: int = IN_MEMORY) -> Iterator[Store]:
-    """An empty store, whose files lie on the disk of ``beside`` and are removed at the end."""
+def kept_blocks(beside: Path, limit: int = IN_MEMORY) -> Iterator[KeptBlocks]:
+    """No blocks yet; their files lie on the disk of ``beside`` and are removed at the end."""
     folder = beside.with_name(f"{beside.name}.blocks.partial")
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     folder.mkdir(parents=True)
     try:
-        yield Store(folder, limit)
+        yield KeptBlocks(folder, limit)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,38 +19,36 @@ FAR = 10.0  # standard deviations
 FEW_LEVELS = 20  # of columns that are compared for other names of the same
 
 
-@dataclass(frozen=True)
-class Extremes:
+class Extremes(NamedTuple):
     """How often the least and the greatest value are there, and what lies between them; adds up over blocks."""
 
     least: int = 0
     greatest: int = 0
-    between: Range = field(default_factory=Range)
-    moments: Moments = field(default_factory=Moments)
+    between: Range = Range()
+    moments: Moments = Moments()
 
     @classmethod
     def of(cls, x: Array, ends: Range) -> Extremes:
-        """Of a block of a column whose values have these ends."""
+        """What a block of a column, whose values have these ends, adds."""
         low, high = x == ends.least, x == ends.greatest
         between = x[~(low | high | np.isnan(x))]
         return cls(int(low.sum()), int(high.sum()), Range.of(between), Moments.of(between))
 
-    def __add__(self, other: Extremes) -> Extremes:
-        between, moments = self.between + other.between, self.moments + other.moments
-        return Extremes(self.least + other.least, self.greatest + other.greatest, between, moments)
+    def __add__(self, other: Extremes) -> Extremes:  # type: ignore[override]
+        return Extremes(*map(add, self, other))
 
 
-def odd_values(facts: Facts, found: Extremes) -> Iterator[str]:
+def odd_values(facts: Facts, extremes: Extremes) -> Iterator[str]:
     """What to look at in a column of numbers."""
-    ends, between = facts.numbers.range, found.between
-    if not found.moments.count:
+    ends, between, moments = facts.numbers.range, extremes.between, extremes.moments
+    if not moments.count:
         return
-    if ends.least in NEGATIVE_CODES and found.least > 1 and between.least >= 0:
-        yield f"{ends.least:g} in {found.least} rows: data.missing?"
-    elif ends.greatest in POSITIVE_CODES and found.greatest > 1 and ends.greatest > 2 * between.greatest:
-        yield f"{ends.greatest:g} in {found.greatest} rows: data.missing?"
+    if ends.least in NEGATIVE_CODES and extremes.least > 1 and between.least >= 0:
+        yield f"{ends.least:g} in {extremes.least} rows: data.missing?"
+    elif ends.greatest in POSITIVE_CODES and extremes.greatest > 1 and ends.greatest > 2 * between.greatest:
+        yield f"{ends.greatest:g} in {extremes.greatest} rows: data.missing?"
     for value in (ends.least, ends.greatest):
-        distance = abs(value - found.moments.mean) / (found.moments.std or np.inf)
+        distance = abs(value - moments.mean) / (moments.std or np.inf)
         if distance > FAR and value not in (*NEGATIVE_CODES, *POSITIVE_CODES):
             yield f"{value:g} is {distance:.0f} standard deviations out"
 
@@ -58,54 +57,53 @@ class Copies:
     """Pairs of columns of which one says what the other says, under the same or other names, as far as the blocks go.
 
     Args:
-        facts: Of all columns.
+        facts: What is known of all columns.
     """
 
     def __init__(self, facts: Sequence[Facts]) -> None:
         self._facts = facts
-        self._pairs = [pair for pair in combinations(range(len(facts)), 2) if self._may_be(*pair)]
-        self._names: dict[tuple[int, int], dict[object, object]] = {pair: {} for pair in self._pairs}
+        varied = [
+            (d, column)
+            for d, column in enumerate(facts)
+            if (column.numbers.range.least < column.numbers.range.greatest if column.is_number else _few_levels(column) > 1)
+        ]
+        self._pairs = [
+            (earlier, later)
+            for (earlier, first), (later, second) in combinations(varied, 2)
+            if first.missing == second.missing and _few_levels(first) == _few_levels(second)
+            if _few_levels(first) or (first.is_number and first.numbers == second.numbers)
+        ]
+        self._meanings: dict[tuple[int, int], dict[object, object]] = {pair: {} for pair in self._pairs}
 
     def add(self, block: Block) -> None:
         """Drop the pairs that differ in a block."""
-        columns = {column for pair in self._pairs for column in pair}
-        held = {column: self._values(block, column) for column in columns}
-        self._pairs = [pair for pair in self._pairs if self._agree(pair, *(held[column] for column in pair))]
+        values: dict[int, np.ndarray] = {}
+        for column in {column for pair in self._pairs for column in pair}:
+            facts = self._facts[column]
+            values[column] = block.numbers(column)
+            if _few_levels(facts):
+                codes, levels = block.texts(column, numeric=facts.is_number)
+                values[column] = np.array([*levels, ""], dtype=object)[codes]
+        agreeing = []
+        for pair in self._pairs:
+            earlier, later = (values[column] for column in pair)
+            if earlier.dtype != object:
+                agree = np.array_equal(earlier, later, equal_nan=True)
+            else:
+                meanings, both = self._meanings[pair], set(zip(earlier.tolist(), later.tolist(), strict=True))
+                agree = all(meanings.setdefault(key, value) == value for key, value in both)
+                agree = agree and len(set(meanings.values())) == len(meanings)
+            if agree:
+                agreeing.append(pair)
+        self._pairs = agreeing
 
     @property
-    def found(self) -> list[tuple[str, str]]:
+    def names(self) -> list[tuple[str, str]]:
         """The names of the pairs that are left."""
-        return [(self._facts[one].name, self._facts[other].name) for one, other in self._pairs]
-
-    def _may_be(self, one: int, other: int) -> bool:
-        first, second = self._facts[one], self._facts[other]
-        if first.missing != second.missing or not _varies(first):
-            return False
-        levels = _few_levels(first)
-        return levels == _few_levels(second) and (levels > 0 or (first.is_number and first.numbers == second.numbers))
-
-    def _values(self, block: Block, column: int) -> np.ndarray:
-        facts = self._facts[column]
-        if not _few_levels(facts):
-            return block.numbers(column)
-        codes, levels = block.texts(column, numeric=facts.is_number)
-        return np.array([*levels, ""], dtype=object)[codes]
-
-    def _agree(self, pair: tuple[int, int], one: np.ndarray, other: np.ndarray) -> bool:
-        if one.dtype != object:
-            return bool(np.array_equal(one, other, equal_nan=True))
-        names = self._names[pair]
-        for key, value in set(zip(one.tolist(), other.tolist(), strict=True)):
-            if names.setdefault(key, value) != value:
-                return False
-        return len(set(names.values())) == len(names)
-
-
-def _varies(facts: Facts) -> bool:
-    return facts.numbers.range.least < facts.numbers.range.greatest if facts.is_number else _few_levels(facts) > 1
+        return [(self._facts[earlier].name, self._facts[later].name) for earlier, later in self._pairs]
 
 
 def _few_levels(facts: Facts) -> int:
-    """Number of different values, if they are few; otherwise 0."""
+    """The number of different values, if they are few; otherwise 0."""
     held = facts.numbers.distinct if facts.is_number else facts.levels
     return len(held) if held is not None and len(held) <= FEW_LEVELS else 0

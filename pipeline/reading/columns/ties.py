@@ -19,7 +19,7 @@ MANY = 0.1  # share of the training rows with one value, from which a density of
 Tie = tuple[int, float]  # a column, and a value in it
 
 
-def ties(program: Program, measured: Sequence[Measured], store: Blocks) -> Iterator[str]:
+def ties(program: Program, measurements: Sequence[Measured], blocks: Blocks) -> Iterator[str]:
     """A sentence for each value of a density that many training rows have, the most frequent of a column first.
 
     What more than a tenth of the rows of a table have, more than a tenth have in one of its blocks: the first pass finds such
@@ -28,11 +28,11 @@ def ties(program: Program, measured: Sequence[Measured], store: Blocks) -> Itera
     columns = [d for d, plan in enumerate(program.plans) if plan.is_density and plan.step is None]
     if not columns:
         return
-    candidates = reduce(or_, over(store, "looking for ties", partial(frequent, program, columns)))
-    parts = over(store, "counting ties", partial(counted, program, candidates)) if candidates else ()
+    candidates = reduce(or_, over(blocks, "looking for ties", partial(frequent, program, columns)))
+    parts = over(blocks, "counting ties", partial(counted, program, candidates)) if candidates else ()
     counts: Counter[Tie] = reduce(add, parts, Counter())
     for (d, value), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
-        if count > MANY * (observed := measured[d].observed):
+        if count > MANY * (observed := measurements[d].observed):
             yield (
                 f"{count} of {observed} training rows have {value:g} in column {program.plans[d].name!r}: a density there is "
                 "bounded only by the floor of its variance"

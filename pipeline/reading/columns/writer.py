@@ -9,10 +9,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.reading.columns.program import Piece
-from pipeline.reading.splits import Digests
 from pipeline.tables.schema import GROUPS, PROBABILITIES, SPLITS
 
 
@@ -23,10 +21,10 @@ class Writer:
     their first rows.
 
     Args:
-        folder: For the arrays.
-        beside: For the digests, in files without a header.
-        rows: Of each split.
-        width: Columns.
+        folder: Where the arrays go.
+        beside: Where the digests go, in files without a header.
+        rows: The number of rows of each split.
+        width: The number of columns.
         probabilities: Whether training values come with that of a one.
         grouped: Whether rows come in groups.
     """
@@ -65,16 +63,13 @@ class Writer:
             numbers.write(piece.rows[chosen].data)
             digests.write(piece.digests[chosen].data)
             if split in self._groups:
-                self._groups[split].write(self._numbered(split, piece.by[chosen]).data)
+                known = self._numbers[split]
+                groups, first, place = np.unique(piece.by[chosen], return_index=True, return_inverse=True)
+                for k in first.argsort():
+                    known.setdefault(int(groups[k]), len(known))
+                self._groups[split].write(np.array([known[group] for group in groups.tolist()], dtype=np.int32)[place].data)
         if self._probabilities is not None and piece.probabilities is not None:
             self._probabilities.write(piece.probabilities[piece.labels == 0].data)
-
-    def _numbered(self, split: str, groups: Digests) -> NDArray[np.int32]:
-        known = self._numbers[split]
-        digests, first, place = np.unique(groups, return_index=True, return_inverse=True)
-        for k in first.argsort():
-            known.setdefault(int(digests[k]), len(known))
-        return np.array([known[digest] for digest in digests.tolist()], dtype=np.int32)[place]
 
     def _array(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> BinaryIO:
         file = self._stack.enter_context(path.open("wb"))

@@ -15,18 +15,18 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
-from pipeline.reading.formats.images import Images
+from pipeline.reading.formats.images import Pictures
 from pipeline.reading.formats.parquet import Parquet
 from pipeline.reading.formats.reader import Reader, batch_rows, head_of
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.tables.schema import SPLITS
 
-KINDS = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
+HELD = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
 # the first that recognises a file reads it
-READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Images, TabSeparated, Text)
+READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Pictures, TabSeparated, Text)
 
 
-class Source(NamedTuple):
+class RawFile(NamedTuple):
     """A file or folder, and the split that its rows are for, if that is settled."""
 
     path: Path
@@ -45,13 +45,13 @@ def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
     """
     held: list[pd.DataFrame] = []
     labels: list[NDArray[np.int8]] = []
-    for batch, split in _read_batches(data):
+    for batch, split in _batches(data):
         size, held = batch_rows(len(batch.columns)), [*held, batch]
         labels.append(np.full(len(batch), -1 if split is None else SPLITS.index(split), dtype=np.int8))
         while sum(map(len, held)) >= size:
-            table, of = _joined(held), np.concatenate(labels)
-            yield table[:size], of[:size]
-            held, labels = [table[size:]], [of[size:]]
+            table, splits = _joined(held), np.concatenate(labels)
+            yield table[:size], splits[:size]
+            held, labels = [table[size:]], [splits[size:]]
     if sum(map(len, held)):
         yield _joined(held), np.concatenate(labels)
 
@@ -61,35 +61,40 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
 
 
-def _read_batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
+def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
+    """What the readers give, checked to be of one table, and the split of each file."""
     first: list[str] = []
-    kinds: dict[str, str] = {}
-    for source in sources(data):
-        for batch in _batches(source, data):
-            names = list(batch.columns)
+    kinds: dict[str, str] = {}  # what the columns hold so far
+    for file in raw_files(data):
+        rows = 0
+        for batch in reader_of(file.path).batches(file.path, data):
+            names, rows = list(batch.columns), rows + len(batch)
             if names != (first := first or names):
-                raise InputError(f"data.files: {source.path} has other columns than the first; {_difference(names, first)}")
-            _check_kinds(batch, source.path, kinds)
-            yield batch, source.split
+                lost, added = pd.Index(first).difference(names, sort=False), pd.Index(names).difference(first, sort=False)
+                odd = [
+                    *(f"it lacks {name!r}" for name in lost),
+                    *(f"it adds {name!r}" for name in added),
+                    "their order differs",
+                ]
+                raise InputError(f"data.files: {file.path} has other columns than the first; {odd[0]}")
+            for name, column in batch.items():
+                kind, known = HELD.get(column.dtype.kind, "texts"), kinds.get(str(name))
+                if kind != known and column.notna().any():
+                    if known is not None:
+                        also = f"holds {known} in one file and {kind} in another"
+                        raise InputError(f"{file.path}: column {name!r} {also}; write it alike in all")
+                    kinds[str(name)] = kind
+            yield batch, file.split
+        if not rows:
+            raise InputError(f"data.path: {file.path} has no rows")
 
 
-def _check_kinds(batch: pd.DataFrame, path: Path, kinds: dict[str, str]) -> None:
-    """Refuse a column of numbers in one file and of texts in another; what a column holds so far is in ``kinds``."""
-    for name, column in batch.items():
-        kind, known = KINDS.get(column.dtype.kind, "texts"), kinds.get(str(name))
-        if kind == known or not column.notna().any():
-            continue
-        if known is not None:
-            raise InputError(f"{path}: column {name!r} holds {known} in one file and {kind} in another; write it alike in all")
-        kinds[str(name)] = kind
-
-
-def sources(data: Data) -> list[Source]:
+def raw_files(data: Data) -> list[RawFile]:
     """The files that ``data`` names, or the folder."""
     path = Path(data.path)
     if data.files is None:
-        return [Source(path)]
-    return [Source(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
+        return [RawFile(path)]
+    return [RawFile(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
 
 
 def check_files(data: Data) -> None:
@@ -98,9 +103,13 @@ def check_files(data: Data) -> None:
     Raises:
         InputError: If a file lies outside the repository, is missing, empty, or of an unknown format.
     """
-    for source in sources(data):
-        _check_place(source.path)
-        reader_of(source.path)
+    for path, _ in raw_files(data):
+        if is_outside(path):
+            raise InputError(
+                f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ "
+                "and run `dvc add` on it, or `dvc import-url` it from where it is"
+            )
+        reader_of(path)
 
 
 def reader_of(path: Path) -> type[Reader]:
@@ -125,33 +134,9 @@ def reader_of(path: Path) -> type[Reader]:
 
 def format_of(data: Data) -> str:
     """The suffix of samples: those of a table are a table, those of an array an array."""
-    return reader_of(sources(data)[0].path).suffix
-
-
-def _batches(source: Source, data: Data) -> Iterator[pd.DataFrame]:
-    rows = 0
-    for batch in reader_of(source.path).batches(source.path, data):
-        rows += len(batch)
-        yield batch
-    if not rows:
-        raise InputError(f"data.path: {source.path} has no rows")
+    return reader_of(raw_files(data)[0].path).suffix
 
 
 def is_outside(path: Path) -> bool:
     """Whether a path leads out of the repository."""
     return path.is_absolute() or Path(os.path.normpath(path)).parts[:1] == ("..",)
-
-
-def _check_place(path: Path) -> None:
-    if is_outside(path):
-        raise InputError(
-            f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ and "
-            "run `dvc add` on it, or `dvc import-url` it from where it is"
-        )
-
-
-def _difference(names: list[str], first: list[str]) -> str:
-    for one, other, what in ((first, names, "lacks"), (names, first, "adds")):
-        if missing := [name for name in one if name not in set(other)]:
-            return f"it {what} {missing[0]!r}"
-    return "their order differs"

@@ -18,7 +18,7 @@ from pipeline.reading.formats.reader import Reader, batch_rows, check_names, che
 if TYPE_CHECKING:
     import h5py
 
-Block = Callable[[int, int], NDArray[Any]]  # the values of the rows from one to another
+ReadRows = Callable[[int, int], NDArray[Any]]  # the values of the rows from one to another
 
 
 class AnnData(Reader):
@@ -37,7 +37,10 @@ class AnnData(Reader):
     @override
     @classmethod
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
-        h5py = _library(path)
+        try:
+            import h5py
+        except ImportError as error:
+            raise InputError(f"{path}: AnnData files need h5py; pip install h5py==3.16.0") from error
         try:
             with h5py.File(path) as file:
                 yield from _batches(path, file, data)
@@ -47,19 +50,16 @@ class AnnData(Reader):
             raise InputError(f"{path} is not a readable AnnData file: {error}; get the file again") from error
 
 
-def _library(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(f"{path}: AnnData files need h5py; pip install h5py==3.16.0") from error
-    return h5py
-
-
 def _batches(path: Path, file: h5py.File, data: Data) -> Iterator[pd.DataFrame]:
-    names = _names(path, file)
-    matrix = _matrix(path, file, data)
+    if "encoding-type" not in file.attrs or "var" not in file or "_index" not in file["var"].attrs:
+        raise InputError(f"{path} is HDF5, but not AnnData of version 0.8 or later; write it with such a one, or as Parquet")
+    names = _texts(file["var"][file["var"].attrs["_index"]])
+    check_names(path, names, ", as adata.var_names_make_unique() gives it")
+    keys = [key for key in ("X", *(f"layers/{name}" for name in file.get("layers", ()))) if key in file]
+    matrix = file["X" if data.key is None and "X" in keys else chosen(path, keys, data)]
     rows, read = _rows(path, matrix, len(names))
-    obs = _of_obs(path, file, data, names, rows)
+    splitting = [name for _, name in data.split or () if name is not None and name not in names and name in file["obs"]]
+    obs = pd.DataFrame({name: _column(path, file["obs"][name]) for name in splitting}, index=range(rows))
     size = batch_rows(len(names))
     for first in range(0, rows, size):
         last = min(first + size, rows)
@@ -67,25 +67,7 @@ def _batches(path: Path, file: h5py.File, data: Data) -> Iterator[pd.DataFrame]:
         yield pd.concat([values, obs.iloc[first:last].reset_index(drop=True)], axis=1)
 
 
-def _names(path: Path, file: h5py.File) -> list[str]:
-    """Of the genes."""
-    if "encoding-type" not in file.attrs or "var" not in file or "_index" not in file["var"].attrs:
-        raise InputError(f"{path} is HDF5, but not AnnData of version 0.8 or later; write it with such a one, or as Parquet")
-    names = _texts(file["var"][file["var"].attrs["_index"]])
-    try:
-        check_names(path, names)
-    except InputError as error:
-        raise InputError(f"{error}, as adata.var_names_make_unique() gives it") from error
-    return names
-
-
-def _matrix(path: Path, file: h5py.File, data: Data) -> Any:
-    layers = [f"layers/{name}" for name in file.get("layers", ())]
-    keys = [key for key in ("X", *layers) if key in file]
-    return file["X" if data.key is None and "X" in keys else chosen(path, keys, data)]
-
-
-def _rows(path: Path, matrix: Any, columns: int) -> tuple[int, Block]:
+def _rows(path: Path, matrix: Any, columns: int) -> tuple[int, ReadRows]:
     """How many rows there are, and what reads some of them."""
     from scipy.sparse import csc_array, csr_array
 
@@ -107,12 +89,6 @@ def _rows(path: Path, matrix: Any, columns: int) -> tuple[int, Block]:
         held = csc_array((values[:], matrix["indices"][:], matrix["indptr"][:]), shape=(rows, columns)).tocsr()
         return rows, lambda first, last: cast(NDArray[Any], held[first:last].toarray())
     return len(values), lambda first, last: cast(NDArray[Any], values[first:last])
-
-
-def _of_obs(path: Path, file: h5py.File, data: Data, names: list[str], rows: int) -> pd.DataFrame:
-    splitting = [name for _, name in data.split or () if name is not None]
-    wanted = [name for name in splitting if name not in names and name in file["obs"]]
-    return pd.DataFrame({name: _column(path, file["obs"][name]) for name in wanted}, index=range(rows))
 
 
 def _column(path: Path, column: Any) -> Any:

@@ -17,7 +17,7 @@ from pipeline.reading.formats.reader import Reader, batch_rows, frame
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-class Images(Reader):
+class Pictures(Reader):
     """PNG and JPEG files of one size, in the order of their names; pixels row by row, of each pixel its channels."""
 
     @override
@@ -32,7 +32,14 @@ class Images(Reader):
         first = _pixels(files[0])
         size = batch_rows(first.size)
         for begin in range(0, len(files), size):
-            yield frame(np.stack([_same_size(file, first, files[0]) for file in files[begin : begin + size]]))
+            batch = []
+            for file in files[begin : begin + size]:
+                pixels = _pixels(file)
+                if pixels.shape != first.shape:
+                    sizes = f"{file} is {_size(pixels)}, but {files[0]} is {_size(first)}"
+                    raise InputError(f"{sizes}; give all images the same size and colours")
+                batch.append(pixels)
+            yield frame(np.stack(batch))
 
 
 def _pictures(path: Path) -> list[Path]:
@@ -41,21 +48,12 @@ def _pictures(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
 
 
-def _same_size(path: Path, first: NDArray[np.generic], example: Path) -> NDArray[np.generic]:
-    pixels = _pixels(path)
-    if pixels.shape != first.shape:
-        raise InputError(
-            f"{path} is {_size(pixels)}, but {example} is {_size(first)}; give all images the same size and colours"
-        )
-    return pixels
-
-
 def _size(pixels: NDArray[np.generic]) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {'colour' if pixels.ndim == 3 else 'grey'}"
 
 
 def _pixels(path: Path) -> NDArray[np.generic]:
-    """(height, width), or (height, width, 3) of a colour image."""
+    """The pixels of an image, (height, width), or (height, width, 3) if it is coloured."""
     from PIL import Image
 
     try:

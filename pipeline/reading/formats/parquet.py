@@ -42,8 +42,15 @@ class Parquet(Reader):
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The file, or those of the folder."""
+    """The Parquet file at a path, or those of the folder."""
     return _parts(path) or [path]
+
+
+def row_groups(path: Path) -> Iterator[tuple[Path, int, int]]:
+    """The row groups of the file or of those in the folder: the file of each, its number there, and its rows."""
+    for part in parts_of(path):
+        metadata = pq.read_metadata(part)
+        yield from ((part, number, metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups))
 
 
 def read_group(path: Path, number: int) -> pd.DataFrame:

@@ -27,7 +27,7 @@ class Reader(ABC):
     """A format of tables.
 
     Attributes:
-        suffix: Of the samples of a model of such a table.
+        suffix: What ends the name of a file of samples, of a model of such a table.
     """
 
     suffix: ClassVar[str] = ".npy"
@@ -73,7 +73,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 class _Decompressed(io.RawIOBase):
-    """A stream whose errors are ours."""
+    """A decompressed stream whose errors are ours."""
 
     def __init__(self, path: Path, stream: pa.NativeFile) -> None:
         self._path, self._stream = path, stream
@@ -115,15 +115,15 @@ def check_size(path: Path, size: int) -> None:
         )
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse columns without a name, or with that of another."""
+def check_names(path: Path, names: Sequence[str], how: str = "") -> None:
+    """Refuse columns without a name, or with that of another, and say ``how`` to give them."""
     repeated = [repr(name) for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise InputError(f"{path}: duplicate column name {', '.join(repeated)}; every column needs its own name")
+        raise InputError(f"{path}: duplicate column name {', '.join(repeated)}; every column needs its own name{how}")
     if "" in names:
         raise InputError(
             f"{path}: column {list(names).index('') + 1} has no name; name it, or, if it is an index that pandas wrote, write "
-            "the file with index=False"
+            f"the file with index=False{how}"
         )
 
 

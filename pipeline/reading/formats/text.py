@@ -55,7 +55,7 @@ class Text(Reader):
 
 
 class TabSeparated(Text):
-    """The same, separated by tabs."""
+    """Rows of text, their fields separated by tabs."""
 
     suffix = ".tsv"
     separator = "\t"
@@ -88,7 +88,7 @@ def _check_rows(path: Path, separator: str, data: Data) -> list[str]:
 
 
 def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
-    """Line by line; what a few compressed bytes make endless is not read into memory."""
+    """The lines of a file; what a few compressed bytes make endless is not read into memory."""
     while line := file.readline(LONGEST):
         if len(line) == LONGEST:
             raise InputError(f"{path} has a line of {LONGEST:,} characters or more; give a table of rows on a line each")
@@ -96,7 +96,7 @@ def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _header(path: Path, first: list[str], separator: str, data: Data) -> list[str]:
-    """The names; refuse another separator, and a first row of data in the header's place."""
+    """The names of the columns; refuse another separator, and a first row of data in the header's place."""
     others = [other for other in SEPARATORS if other != separator and other in "".join(first)]
     if len(first) == 1 and others:
         raise InputError(
@@ -105,17 +105,9 @@ def _header(path: Path, first: list[str], separator: str, data: Data) -> list[st
     counted = [str(number) for number in range(len(first))]
     if not data.header:
         return counted
-    if first != counted and all(_is_number(name) for name in first):
+    if first != counted and pd.to_numeric(pd.Series(first, dtype=str), errors="coerce").notna().all():
         raise InputError(
             f"{path}: the first line, {','.join(first[:4])}..., has numbers for names; if it is data, set data.header: false"
         )
     check_names(path, first)
     return first
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
