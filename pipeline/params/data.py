@@ -35,7 +35,7 @@ class SplitBy(Section):
     stratify: str | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _exactly_one(self) -> Self:
         if len(given := [name for name, value in self if value is not None]) != 1:
             raise ValueError(f"must name one of column, group and stratify; got {' and '.join(given) or 'none'}")
         return self

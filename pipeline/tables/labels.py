@@ -7,14 +7,14 @@ from typing import Any
 
 
 def baseline_label(name: str, entry: Mapping[str, Any]) -> str:
-    """A baseline by its name and its entry."""
+    """What a baseline is called, by its name and its entry."""
     if name == "independent":
         return "independent columns" if "given" not in entry else "independent columns, given the same total"
     return f"mixture of {entry['components']}" if name == "mixture" else f"single {name.capitalize()}"
 
 
 def estimator_label(name: str, entry: Mapping[str, Any]) -> str:
-    """An estimator by its name and its entry."""
+    """What an estimator is called, by its name and its entry."""
     if name == "exact":
         return f"exact, by {entry['diagnostics']['method']}"
     if name == "annealed":
@@ -31,7 +31,7 @@ def condition(totals: Sequence[Sequence[int]], names: Sequence[str]) -> str | No
 
 
 def nats(given: str | None) -> str:
-    """What a figure of log p is in."""
+    """The unit of a figure of log p, and what it is given."""
     return "nats per example" if given is None else f"nats per example, given {given}"
 
 
