@@ -146,6 +146,11 @@ BAD_FILES: dict[str, tuple[str | bytes | None, dict[str, Any], str]] = {
         {},
         r"the first line, 0,0,0\.\.\., has numbers for names; if it is data, set data.header: false",
     ),
+    "no header, and no number": (
+        "1.5,NaN,3\n" + CSV.split("\n", 1)[1],
+        {},
+        r"the first line, 1\.5,NaN,3\.\.\., has numbers for names",
+    ),
     "outside": (CSV, {"data.path": "../table.csv"}, "lies outside the repository, .*; copy it into data/raw/"),
     "unknown column": (CSV, {"data.exclude": ["z"]}, r"data.exclude: no column 'z' in .*; its columns are \[a, b, c\]"),
     "no column": (CSV, {"data.exclude": ["a", "b", "c"]}, "data.exclude: leaves no column"),

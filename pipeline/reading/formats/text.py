@@ -105,7 +105,8 @@ def _header(path: Path, first: list[str], separator: str, data: Data) -> list[st
     counted = [str(number) for number in range(len(first))]
     if not data.header:
         return counted
-    if first != counted and pd.to_numeric(pd.Series(first, dtype=str), errors="coerce").notna().all():
+    as_numbers = pd.Series(first, dtype=str).str.lower().replace("nan", "0")
+    if first != counted and pd.to_numeric(as_numbers, errors="coerce").notna().all():
         raise InputError(
             f"{path}: the first line, {','.join(first[:4])}..., has numbers for names; if it is data, set data.header: false"
         )
