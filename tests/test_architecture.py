@@ -47,9 +47,6 @@ ORDER = [
 ]
 # `VAE.log_likelihood` and `vae.VAE` import what they are asked for when they are; a package shows what lies deeper in it
 EXCEPTED = {("vae.model.latent_model", "vae.evidence"), ("vae", "*"), ("vae.evidence", "*")}
-# what a fit is made of knows the model that it fits as a type
-EXCEPTED |= {(f"vae.training.{name}", "vae.training.vae") for name in ("averaging", "diagnosis", "fit", "resume")}
-EXCEPTED |= {(f"vae.training.{name}", "vae.training.fit") for name in ("diagnosis", "steps")}
 EXCEPTED |= {("pipeline.stages.job", "pipeline")}  # which says when the process began
 EXCEPTED |= {("vae.training.fast.fused_terms", "vae.training.fast.fused")}
 

@@ -18,8 +18,8 @@ from vae.evidence import latent_usage
 from vae.model.usage import ACTIVE
 from vae.training.collapse import is_collapsed, usage_lines
 from vae.training.diagnosis import PATIENCE, ROWS, usage
-from vae.training.gradients import MEASURED, GradientNorms
 from vae.training.rows.batches import Batches
+from vae.training.totals import MEASURED, GradientNorms
 
 STILL: dict[str, Any] = {
     "learning_rate": 1e-300, "accelerator": "cpu", "progress": False, "max_epochs": 1, "precision": "64-true"

@@ -17,7 +17,7 @@ from tests.anchors import rows_for, within_error
 from tests.chains import Array, LinearChain, forward, through
 from tests.test_latents import SMALL, mass
 from vae import ELBO, VAE
-from vae.distributions.noise import generator
+from vae.distributions.noise import generator, of_step
 from vae.evidence import (
     Annealing,
     annealed_importance_sampling,
@@ -365,9 +365,9 @@ def test_the_flat_objective_and_its_gradient(name: str, of: Objective) -> None:
     vae, y = made(name, (2, 1), objective=of), rows_for(NORMAL)
     objective, gradient = vae.make_objective(y)
     w = vae.pack_weights()
-    assert objective(w).item() == pytest.approx(vae.objective(vae, y, vae._noise("train", 0)).loss.mean().item())
+    assert objective(w).item() == pytest.approx(vae.objective(vae, y, of_step(0, "train", 0, 0)).loss.mean().item())
     weights = [*vae.parameters()]
-    loss = vae.objective(vae, y, vae._noise("train", 0)).loss.mean()
+    loss = vae.objective(vae, y, of_step(0, "train", 0, 0)).loss.mean()
     expected = torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, weights)])
     torch.testing.assert_close(gradient(w), expected, rtol=1e-9, atol=1e-12)
     assert objective(w + 0.1).item() != pytest.approx(objective(w).item())

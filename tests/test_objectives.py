@@ -23,6 +23,7 @@ from vae import ELBO, VAE, objectives
 from vae.distributions.noise import generator
 from vae.objectives import BetaELBO, FreeBits, StickingTheLanding
 from vae.registry import OBJECTIVES
+from vae.training.fit import Fit
 from vae.training.rows.batches import Batches
 
 by_name = pytest.mark.parametrize("options", BASIC, ids=lambda o: o["name"])
@@ -162,18 +163,17 @@ def record(vae: VAE, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list
     """The loss and the gradient of the steps to come."""
     losses: list[float] = []
     gradients: list[torch.Tensor] = []
-    of_rows = vae._losses
+    step = Fit._step
 
-    def loss(*arguments: Any) -> torch.Tensor:
-        values = of_rows(*arguments)
-        losses.append(values.mean().item())
-        return values
+    def recorded(self: Fit, loss: torch.Tensor, *others: Any) -> None:
+        losses.append(loss.mean().item())
+        step(self, loss, *others)
 
-    def gradient(optimizer: Any) -> None:
+    def gradient(self: Fit) -> None:
         gradients.append(torch.cat([p.grad.reshape(-1).clone() for p in vae.parameters() if p.grad is not None]))
 
-    monkeypatch.setattr(vae, "_losses", loss)
-    monkeypatch.setattr(vae, "on_before_optimizer_step", gradient)
+    monkeypatch.setattr(Fit, "_step", recorded)
+    monkeypatch.setattr(Fit, "tend_gradient", gradient)
     return losses, gradients
 
 

@@ -26,7 +26,7 @@ from tests.workspace import BINARY, ROOT, mixed_table, table, write_params, writ
 from vae import VAE
 from vae.model.storage import ModelFileError
 from vae.training.diagnosis import usage
-from vae.training.fit import AcceleratorError, DivergenceError
+from vae.training.settings import AcceleratorError, DivergenceError
 
 STAGES = {"prepare": prepare, "train": train, "evaluate": evaluate, "generate": generate}
 

@@ -14,8 +14,8 @@ from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.distributions.noise import draws, of_step, per_example
 from vae.objectives import Values
-from vae.training.fit import AcceleratorError, DivergenceError
 from vae.training.rows.batches import Batches
+from vae.training.settings import AcceleratorError, DivergenceError
 from vae.training.totals import TOGETHER, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}

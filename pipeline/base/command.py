@@ -51,8 +51,8 @@ def _is_disk_full(error: Exception) -> bool:
 def _library_errors() -> tuple[type[Exception], ...]:
     """The library's own errors about the user's input, if the stage has loaded the library at all."""
     found = (
-        ("vae.training.fit", "DivergenceError"),
-        ("vae.training.fit", "AcceleratorError"),
+        ("vae.training.settings", "DivergenceError"),
+        ("vae.training.settings", "AcceleratorError"),
         ("vae.model.storage", "ModelFileError"),
     )
     return tuple(getattr(sys.modules[module], name) for module, name in found if module in sys.modules)

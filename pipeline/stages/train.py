@@ -26,7 +26,7 @@ from pipeline.tracking.view import View
 from vae import VAE
 from vae.training.collapse import usage_lines
 from vae.training.diagnosis import latest_row
-from vae.training.fit import epoch_row
+from vae.training.epochs import epoch_row
 from vae.training.totals import QUANTITIES
 
 ROWS = 2**16  # at a time
@@ -128,5 +128,5 @@ def _write(vae: VAE, schema: Schema, job: Job[TrainParams]) -> None:
         f"validation ELBO {metrics['valid']['elbo']:.2f} {unit}"
     )
     print("\n".join(usage_lines(metrics["active_units"], vae.card.latent_size)))
-    if still_improving(metrics, vae.training_settings.max_epochs):
+    if still_improving(metrics, job.params.train.max_epochs):
         print(STILL_IMPROVING)

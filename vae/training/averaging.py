@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -10,9 +10,6 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import override
-
-if TYPE_CHECKING:
-    from vae.training.vae import VAE
 
 
 class Average(Callback):
@@ -29,17 +26,16 @@ class Average(Callback):
         self._step = get_ema_multi_avg_fn(decay)
         self._average: Tensor | None = None
 
+    def begin(self, weights: Tensor) -> None:
+        """Follow these weights, which stay in their place: from where they are, or on from the state that was loaded."""
+        self._vector = weights
+        self._average = (weights.clone() if self._average is None else self._average).to(weights)
+
     def update(self) -> None:
-        """After a step of the optimiser."""
+        """Take in the weights after a step of the optimiser."""
         assert self._average is not None
         with torch.no_grad():
             self._step([self._average], [self._vector], 0)
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._vector = cast("VAE", pl_module).weights.vector.detach()
-        began = self._vector.clone() if self._average is None else self._average
-        self._average = began.to(self._vector)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

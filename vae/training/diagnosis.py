@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,13 +13,11 @@ from typing_extensions import override
 
 from vae.distributions.latent import LatentDistribution
 from vae.distributions.noise import generator
+from vae.model.latent_model import LatentModel
 from vae.model.usage import ACTIVE, kl_by_dimension, mean_variance
 from vae.training.collapse import REMEDY, is_collapsed
 from vae.training.rows.mapped import Mapped
-
-if TYPE_CHECKING:
-    from vae.training.fit import Training
-    from vae.training.vae import VAE
+from vae.training.settings import Training
 
 ROWS, ROWS_OF_FLOWS = 500, 64  # at most
 PAIRS = 2  # of opposite draws, by which a flow's mean is found: its own 256 draws would take a tenth of an epoch
@@ -33,6 +31,7 @@ class Diagnosis(Callback):
     The rows are the first `ROWS` validation rows, or training rows without validation.
 
     Args:
+        vae: The model.
         y: Training rows, shape (N, D).
         validation: Rows of shape (M, D), or None.
         training: Says whether training rows are probabilities, of which zeros and ones are drawn, once.
@@ -42,8 +41,9 @@ class Diagnosis(Callback):
             mean_variance_k, the variance of E_q[z_k] over rows, where q or the prior does not factorise over dimensions.
     """
 
-    def __init__(self, y: Tensor | Mapped, validation: Tensor | Mapped | None, training: Training) -> None:
+    def __init__(self, vae: LatentModel, y: Tensor | Mapped, validation: Tensor | Mapped | None, training: Training) -> None:
         self.rows: list[dict[str, float]] = []
+        self._vae = vae
         self._split = "train" if validation is None else "valid"
         self._some = _first(y if validation is None else validation)
         if validation is None and training.binarize:
@@ -52,7 +52,7 @@ class Diagnosis(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        variance, kl = usage(cast("VAE", pl_module), self._some)
+        variance, kl = usage(self._vae, self._some)
         active = (variance > ACTIVE).sum()
         name, values = ("mean_variance", variance) if kl is None else ("kl", kl)
         columns = {f"{name}_{k}": _rounded(value) for k, value in enumerate(values.tolist(), start=1)}
@@ -85,7 +85,7 @@ def latest_row(trainer: pl.Trainer) -> dict[str, float]:
 
 
 @torch.no_grad()
-def usage(vae: VAE, y: Tensor) -> tuple[Tensor, Tensor | None]:
+def usage(vae: LatentModel, y: Tensor) -> tuple[Tensor, Tensor | None]:
     """For each dimension, (K,): variance of the posterior mean over rows y (N, D), and mean KL in nats where it is defined.
 
     The model is in eval mode meanwhile. Of a flow posterior `ROWS_OF_FLOWS` rows are taken, and their means are over a few

@@ -1,256 +1,219 @@
-"""Fitting: settings, the epoch record, the progress bar and the choice of the best epoch."""
+"""What training adds to a model while it lasts.
+
+Lightning's loop, called for each step of a small model, takes as long as the step itself. So it is given stretches of many
+batches, and `Fit.descend` takes all steps of one. Noise, learning rate and schedules are functions of the step.
+"""
 
 from __future__ import annotations
 
-import logging
-import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
-from typing_extensions import override
+from torch.nn.utils import clip_grad_norm_
 
-from vae.registry import SCHEDULES
-from vae.training import learning_rates
+from vae.distributions.noise import of_step
+from vae.model.latent_model import LatentModel
+from vae.objectives import Objective
 from vae.training.averaging import Average
 from vae.training.diagnosis import Diagnosis
+from vae.training.epochs import History
+from vae.training.fast.vector import VectorAdam, WeightVector
 from vae.training.progress import EpochProgress
 from vae.training.resume import BestEpoch, Saving, Snapshots
+from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.data import Rows
+from vae.training.rows.hiding import hide
 from vae.training.rows.mapped import Mapped
-
-if TYPE_CHECKING:
-    from vae.training.vae import VAE
-
-
-class DivergenceError(RuntimeError):
-    """Training produced a loss that is not finite."""
+from vae.training.settings import Training
+from vae.training.totals import OF_RAW_DATA, QUANTITIES, GradientNorms, Totals
+from vae.training.trainer import tidy, trainer_for
 
 
-class AcceleratorError(ValueError):
-    """The accelerator, devices or precision asked for are not available on this machine."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train; the field names are those of the ``train`` section of params.yaml.
+class Trainable(LatentModel, pl.LightningModule):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
+    """A latent model that Lightning trains.
 
     Attributes:
-        max_epochs: Passes over the training rows at most.
-        batch_size: Rows per optimiser step, over all devices.
-        learning_rate: Of Adam, at first.
-        schedule: How the learning rate goes on, a name in `vae.registry.SCHEDULES`.
-        adam_epsilon: Added to the root of the second moment; Burda et al. (2016) have 1e-4.
-        ema_decay: Of an exponential moving average of the weights, which is validated and kept in their place; None has none.
-        weight_decay: L2 penalty of Adam.
-        patience: Stop after this many epochs without a better validation bound; None never stops early.
-        gradient_clip_norm: Clip the gradient to this norm; None does not clip.
-        accelerator, devices, precision: As in Lightning's Trainer.
-        hide: Share of the rows of a step of which the model is given some values only, at random; needs a likelihood and
-            inputs that take missing values.
-        binarize: Whether training values are probabilities, of which each step draws zeros and ones anew; for likelihoods of
-            binary values.
-        memory_gib: Training or validation rows in a memory-mapped array that are larger are read from disk in shuffled pools,
-            see `vae.training.rows.mapped`; smaller ones are held in memory.
-        deterministic: Refuse operations whose result varies between runs (matters on GPUs).
-        seed: Of the order of the rows and of all noise.
-        progress: Show a progress bar.
+        objective: What training minimises.
     """
 
-    max_epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    adam_epsilon: float = 1e-8
-    ema_decay: float | None = None
-    weight_decay: float = 0.0
-    patience: int | None = None
-    gradient_clip_norm: float | None = None
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    hide: float = 0.0
-    binarize: bool = False
-    memory_gib: float = 4.0
-    deterministic: bool = True
-    seed: int = 0
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        at_least_one = ("max_epochs", "batch_size", "devices", "patience")
-        positive = ("learning_rate", "adam_epsilon", "gradient_clip_norm", "memory_gib")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}")
-        for names, allowed, rule in (
-            (at_least_one, lambda value: value >= 1, "at least 1"),
-            (positive, lambda value: value > 0, "greater than 0"),
-            (("weight_decay",), lambda value: value >= 0, "at least 0"),
-            (("hide",), lambda value: 0 <= value <= 1, "from 0 to 1"),
-            (("ema_decay",), lambda value: 0 <= value < 1, "from 0 to below 1"),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and not allowed(value):
-                    raise ValueError(f"{name} must be {rule}; got {value}")
-
-    def learning_rate_after(self, epoch: float) -> float:
-        """The learning rate after so many epochs."""
-        factor: float = getattr(learning_rates, self.schedule)(epoch / self.max_epochs)
-        return self.learning_rate * factor
+    objective: Objective
+    automatic_optimization = False
 
 
-class History(Callback):
-    """A row per epoch: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, and what else is logged, learning_rate.
-
-    Beside the objective's quantities these are train_gradient_norm and valid_active_units (train_active_units without
-    validation).
-
-    Args:
-        diagnosis: Of the same fit.
-
-    Attributes:
-        rows: The epochs so far, on every process.
-    """
-
-    def __init__(self, diagnosis: Diagnosis) -> None:
-        self._diagnosis = diagnosis
-        self.rows: list[dict[str, float]] = []
-
-    @property
-    def latents(self) -> list[dict[str, float]]:
-        """How each latent dimension was used, a row per epoch; see `vae.training.diagnosis.Diagnosis`."""
-        return self._diagnosis.rows
-
-    @override
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        row = epoch_row(trainer)
-        self.rows.append(row)
-        bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
-        if bad:
-            raise DivergenceError(
-                f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
-                "Standardise the data (data.scale), lower learning_rate, set gradient_clip_norm, or look for extreme values"
-            )
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
-
-
-def epoch_row(trainer: pl.Trainer) -> dict[str, float]:
-    """A row of the history for the epoch that ends."""
-    metrics = trainer.callback_metrics
-    values = {name.replace("/", "_"): metrics[name].item() for name in sorted(metrics)}
-    return {"epoch": trainer.current_epoch, **values, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
-
-
-def fit(
-    vae: VAE,
-    y: Tensor | Mapped,
-    validation: Tensor | Mapped | None,
-    training: Training,
-    callbacks: Sequence[Callback] = (),
-    snapshots: Snapshots | None = None,
-) -> History:
-    """Train ``vae`` in place and leave it with the weights of its best epoch by validation bound (the last, without one).
+class Fit:
+    """The state of a training: weights in one vector, optimiser and average, and the sums of what is logged.
 
     Args:
         vae: The model.
-        y: Training rows, shape (N, D); a memory-mapped array stays on disk.
-        validation: Rows of shape (M, D), or None; likewise.
         training: Settings.
-        callbacks: More Lightning callbacks.
-        snapshots: Where the state for resuming is kept; a fit that was interrupted goes on from the last, to the same bytes.
+        log_jacobian: Mean log |dy/dx| of training and validation rows, added to what is logged so that it is in nats of the
+            raw data x.
 
-    Raises:
-        DivergenceError: If a loss is not finite; the weights are then those of that epoch.
-        AcceleratorError: If the accelerator, devices or precision are not available.
+    Attributes:
+        weights: Of the model, from `optimizer` on.
     """
-    diagnosis, best = Diagnosis(y, validation, training), BestEpoch()
-    history = History(diagnosis)
-    vae.average = Average(training.ema_decay) if training.ema_decay is not None else None
-    saving = Saving(snapshots) if snapshots else None
-    state = saving.load(vae, best) if saving else None
-    if state and state["finished"]:
-        return _restored(vae, history, diagnosis, best, state)
-    vae.train()
-    with _tidy():
-        chosen = [diagnosis, history, *callbacks, best, *_optional(training, validation), *filter(None, [vae.average])]
-        trainer = _trainer(training, chosen, saving, validates=validation is not None)
+
+    weights: WeightVector
+
+    def __init__(self, vae: Trainable, training: Training, log_jacobian: tuple[float, float] = (0.0, 0.0)) -> None:
+        self._vae, self._training = vae, training
+        self._log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
+        self._totals = {"train": Totals(), "valid": Totals()}
+        self._norms = GradientNorms()
+        self._average = None if training.ema_decay is None else Average(training.ema_decay)
+
+    def run(
+        self,
+        y: Tensor | Mapped,
+        validation: Tensor | Mapped | None = None,
+        callbacks: Sequence[Callback] = (),
+        snapshots: Snapshots | None = None,
+    ) -> History:
+        """Train the model and leave it with the weights of its best epoch by validation bound (the last, without one).
+
+        Args:
+            y: Training rows, shape (N, D); a memory-mapped array stays on disk.
+            validation: Rows of shape (M, D), or None; likewise.
+            callbacks: More Lightning callbacks.
+            snapshots: Where the state for resuming is kept; a fit that was interrupted goes on from the last, to the same
+                bytes.
+
+        Raises:
+            DivergenceError: If a loss is not finite; the weights are then those of that epoch.
+            AcceleratorError: If the accelerator, devices or precision are not available.
+        """
+        vae, training, best = self._vae, self._training, BestEpoch()
+        diagnosis = Diagnosis(vae, y, validation, training)
+        history = History(diagnosis)
+        saving = Saving(snapshots) if snapshots else None
+        state = saving.load(vae, best) if saving else None
+        if state and state["finished"]:
+            _restore(vae, state, best, history, diagnosis)
+            return history
+        chosen = [diagnosis, history, *callbacks, best]
+        if validation is not None and training.patience is not None:
+            chosen.append(EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False))
+        chosen += [EpochProgress()] if training.progress else []
+        chosen += [] if self._average is None else [self._average]
         data = Rows(y, validation, training.batch_size, training.seed, vae.objective.draws)
-        try:
-            trainer.fit(vae, datamodule=data, ckpt_path="state" if state else None, weights_only=True)
-        except SystemExit as end:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from end
-        finally:
-            vae.end()
-    return history
+        with tidy():
+            trainer = trainer_for(training, chosen, saving, validates=validation is not None)
+            try:
+                trainer.fit(vae.train(), datamodule=data, ckpt_path="state" if state else None, weights_only=True)
+            except SystemExit as end:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from end
+            finally:
+                self._end()
+        return history
+
+    def optimizer(self) -> VectorAdam:
+        """Adam of the weights, where Lightning has put them by now; fused where gradients need no scaling."""
+        training, trainer = self._training, self._vae.trainer
+        self.weights = WeightVector(self._vae)
+        if self._average is not None:
+            self._average.begin(self.weights.vector.detach())
+        scaled = trainer.precision == "16-mixed"
+        self._processes, self._rank, self._place = trainer.world_size, trainer.global_rank, self.weights.vector.device
+        self._direct = self._processes == 1 and not scaled
+        self._fuses = self._direct and not str(trainer.precision).endswith("mixed")
+        return VectorAdam(
+            self.weights,
+            lr=training.learning_rate,
+            eps=training.adam_epsilon,
+            weight_decay=training.weight_decay,
+            fused=not scaled,
+        )
+
+    def descend(self, stretch: Stretch) -> None:
+        """Take the steps of a stretch; the noise is a function of the seed and the step's number."""
+        optimizer, trainer = self._vae.optimizers(), self._vae.trainer
+        assert isinstance(optimizer, LightningOptimizer)
+        first = trainer.current_epoch * stretch.steps + stretch.first
+        for group in optimizer.optimizer.param_groups:
+            group["lr"] = self._training.learning_rate_after(first / stretch.steps)
+        self.weights.bind(fuse=self._fuses)
+        for step, batch in enumerate(stretch, first):
+            self.weights.clear()
+            self._measured = self._norms.is_due(step % stretch.steps, stretch.steps)
+            self._step(self._losses(batch, step, step / stretch.steps), self._processes / batch.size, optimizer)
+        # Lightning counts its own steps only
+        trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = step + 1
+
+    def validate(self, batch: Batch, number: int) -> None:
+        """Take in a batch, with the same noise in every epoch, so that epochs are compared on equal terms."""
+        self._totals["valid"].add(self._vae(batch.rows, None, self._noise("valid", number)))
+
+    def tend_gradient(self) -> None:
+        """Measure the gradient of a step, whose scale is right by now, and clip it."""
+        if self._measured:
+            self._norms.note_gradient(torch.linalg.vector_norm(self.weights.gradient))
+        if (limit := self._training.gradient_clip_norm) is not None:
+            clip_grad_norm_(self.weights.vector, limit)
+
+    def log(self, split: str) -> None:
+        """Log the means of the epoch that ends, of training with its gradient's norm."""
+        means = dict(zip(QUANTITIES, self._totals[split].means(self._vae.trainer.strategy).tolist(), strict=True))
+        values: dict[str, Any] = {name: mean + OF_RAW_DATA[name] * self._log_jacobian[split] for name, mean in means.items()}
+        if split == "train":
+            values["gradient_norm"] = self._norms.mean()
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        self._vae.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _losses(self, batch: Batch, step: int, epoch: float) -> Tensor:
+        """Of this process's rows, (N,)."""
+        if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
+            return torch.stack([weight.sum() for weight in self._vae.parameters()]).sum(dim=0, keepdim=True) * 0.0
+        rows, whole = self._shown(batch.rows, step)
+        values = self._vae(rows, None, self._noise("train", step), epoch)
+        self._totals["train"].add(values, whole)
+        loss: Tensor = values.loss
+        return loss
+
+    def _step(self, losses: Tensor, weight: float, optimizer: LightningOptimizer) -> None:
+        """A step by the gradient of the weighted sum of losses (N,).
+
+        Lightning averages over processes, so each gives its share of the sum, and scales gradients. Where neither is needed
+        it is left out.
+        """
+        adam = optimizer.optimizer
+        assert isinstance(adam, VectorAdam)
+        if self._direct:
+            losses.backward(torch.full_like(losses, weight))
+            self.weights.finish()
+            self.tend_gradient()
+            adam.update()
+        else:
+            self._vae.manual_backward(losses.sum() * weight)
+            optimizer.step()
+        if self._average is not None:
+            self._average.update()
+
+    def _shown(self, rows: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        """The rows, some of which lose values, and those that do not: what is logged is of them."""
+        if self._training.binarize:
+            rows = torch.bernoulli(rows, generator=self._noise("binarize", step))
+        if not self._training.hide:
+            return rows, None
+        return hide(rows, self._training.hide, self._noise("hide", step))
+
+    def _noise(self, stream: str, position: int) -> torch.Generator:
+        return of_step(self._training.seed, stream, position, self._rank, device=self._place)
+
+    def _end(self) -> None:
+        if hasattr(self, "weights"):  # it may have ended before it had an optimiser
+            self.weights.release()
+        self._vae.eval()
 
 
-def _restored(vae: VAE, history: History, diagnosis: Diagnosis, best: BestEpoch, state: dict[str, Any]) -> History:
+def _restore(vae: Trainable, state: dict[str, Any], best: BestEpoch, *callbacks: Callback) -> None:
     """What a fit that had finished left: the process ended between training and what was to come after."""
     vae.load_state_dict(state["state_dict"])
-    for callback in (history, diagnosis, best):
+    for callback in (*callbacks, best):
         callback.load_state_dict(state["callbacks"][callback.state_key])
     best.restore(vae)
     vae.eval()
-    return history
-
-
-def _optional(training: Training, validation: Tensor | Mapped | None) -> Iterator[Callback]:
-    if validation is not None and training.patience is not None:
-        yield EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False)
-    if training.progress:
-        yield EpochProgress()
-
-
-def _trainer(training: Training, callbacks: list[Callback], saving: Saving | None, *, validates: bool) -> pl.Trainer:
-    try:
-        return pl.Trainer(
-            max_epochs=training.max_epochs,
-            accelerator=training.accelerator,
-            devices=training.devices,
-            precision=training.precision,  # type: ignore[arg-type]
-            deterministic=training.deterministic,
-            callbacks=[*callbacks, *filter(None, [saving])],
-            plugins=saving.bridge if saving else None,
-            enable_checkpointing=saving is not None,
-            num_sanity_val_steps=0,
-            limit_val_batches=None if validates else 0,
-            logger=False,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, ImportError, ValueError) as error:
-        raise AcceleratorError(
-            f"accelerator={training.accelerator!r}, devices={training.devices}, precision={training.precision!r} cannot be "
-            f"had on this machine: {error} Set train.accelerator to 'auto' or 'cpu', or run where there is one."
-        ) from error
-
-
-@contextmanager
-def _tidy() -> Iterator[None]:
-    """Silence Lightning's announcements and a deprecated call of its own; leave torch's global settings as they were."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    deterministic = torch.are_deterministic_algorithms_enabled()  # which the Trainer changes for the whole process
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-            yield
-    finally:
-        logger.setLevel(level)
-        torch.use_deterministic_algorithms(deterministic)

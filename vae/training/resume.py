@@ -7,19 +7,16 @@ whole state.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from vae.training.fast.vector import length
-
-if TYPE_CHECKING:
-    from vae.training.vae import VAE
 
 State = dict[str, Any]
 
@@ -101,7 +98,7 @@ class Saving(Checkpoint):
         self._snapshots = snapshots
         self.bridge = Bridge(snapshots)
 
-    def load(self, vae: VAE, best: BestEpoch) -> State | None:
+    def load(self, vae: nn.Module, best: BestEpoch) -> State | None:
         """The state to go on from, if there is one of this very model."""
         self.bridge.state = self._snapshots.load(lambda state: _check(vae, best, state))
         return self.bridge.state
@@ -113,7 +110,7 @@ class Saving(Checkpoint):
             trainer.save_checkpoint("state", weights_only=False)
 
 
-def _check(vae: VAE, best: BestEpoch, state: State) -> None:
+def _check(vae: nn.Module, best: BestEpoch, state: State) -> None:
     """Refuse a state whose tensors are not this model's.
 
     Raises:

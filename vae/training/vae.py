@@ -13,25 +13,28 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.func import functional_call
+from typing_extensions import override
 
 from vae import likelihoods
-from vae.distributions.noise import generator
-from vae.model.latent_model import LatentModel
+from vae.distributions.noise import generator, of_step
 from vae.model.layers import BatchNorm, Step, active_layers, during
 from vae.model.networks import Architecture
 from vae.objectives import DONE, ELBO, Objective, Values
 from vae.registry import OUTPUT_BIASES
+from vae.training.epochs import History
 from vae.training.fast import flat
-from vae.training.fit import History, Training, fit
+from vae.training.fast.vector import VectorAdam
+from vae.training.fit import Fit, Trainable
 from vae.training.resume import Snapshots
+from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.mapped import Mapped
-from vae.training.steps import Steps
+from vae.training.settings import Training
 
 CHECKED = 2**16  # rows at a time
 FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
 
 
-class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | torch.dtype
+class VAE(Trainable):
     """A variational autoencoder: a `LatentModel`, whose arguments it takes, that is trained with Lightning.
 
     Args:
@@ -43,9 +46,16 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         settings: ``data_dim``, ``latent_dim``, ``likelihood``, ``inputs``, ``shape``, ``prior``, ``posterior``, ``seed``; see
             `LatentModel`.
 
+    Attributes:
+        training_settings: Of the latest fit.
+        history: Of the latest fit.
+
     Raises:
         ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
+
+    history: History
+    _fit: Fit  # while it lasts
 
     def __init__(
         self,
@@ -64,7 +74,6 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         self.objective = objective or ELBO()
         self.objective.check(self)
         self.training_settings = Training()
-        self.log_jacobian: dict[str, float] = {"train": 0.0, "valid": 0.0}
 
     def fit(
         self,
@@ -87,7 +96,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
                 to what is logged, so that it is in nats of the raw data.
             callbacks: More Lightning callbacks.
             snapshots: Where the state for resuming is kept; see `vae.training.resume.Snapshots`.
-            settings: Fields of `vae.training.fit.Training`, such as ``max_epochs`` and ``learning_rate``.
+            settings: Fields of `vae.training.settings.Training`, such as ``max_epochs`` and ``learning_rate``.
 
         Returns:
             The fitted model itself; ``history`` has its epochs.
@@ -103,10 +112,12 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         self.objective = self.objective.with_samples(S)
         self.objective.check(self)
-        self.log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
-        self.begin()
         self._initialize(rows)
-        self.history: History = fit(self, rows, held_out, self.training_settings, callbacks, snapshots)
+        self._fit = Fit(self, self.training_settings, log_jacobian)
+        try:
+            self.history = self._fit.run(rows, held_out, callbacks, snapshots)
+        finally:
+            del self._fit
         return self
 
     def make_objective(
@@ -137,7 +148,8 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         def variational_objective(params: Tensor, t: int = 0) -> Tensor:
             inference, generative = self.unpack_weights(params)
             weights = {**inference, **generative, **fixed}
-            return functional_call(self, weights, (rows, objective, self._noise("train", t))).loss.mean()
+            noise = of_step(self.training_settings.seed, "train", t, 0, device=rows.device)
+            return functional_call(self, weights, (rows, objective, noise)).loss.mean()
 
         return flat.numpy_too(variational_objective, rows), flat.numpy_too(flat.gradient(variational_objective), rows)
 
@@ -163,6 +175,31 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         """The objective per row of ``y``, after so many epochs of training; in training mode a step of it."""
         with during(Step(noise), self._active) if self._active else nullcontext():
             return (objective or self.objective)(self, y, noise, epoch)
+
+    def configure_optimizers(self) -> VectorAdam:
+        """Adam of all weights."""
+        return self._fit.optimizer()
+
+    def training_step(self, stretch: Stretch, batch_idx: int) -> None:
+        """Take the steps of a stretch."""
+        self._fit.descend(stretch)
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._fit.tend_gradient()
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # in on_train_epoch_end it would come after the callbacks that read it
+            self._fit.log("train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take in a batch of validation rows."""
+        self._fit.validate(batch, batch_idx)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._fit.log("valid")
 
     # ---- helpers
 
