@@ -19,6 +19,7 @@ from pipeline.base.compute import use_threads
 from vae.distributions.noise import of_step
 from vae.model.networks import linear
 from vae.objectives import ELBO, IWAE, Objective
+from vae.training.fast.fused_terms import Decode, Encode, bernoulli, terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
 
 SETTINGS: tuple[tuple[int, int | None], ...] = ((20, None), (100, None), (512, None), (100, 5), (100, 50))
@@ -55,11 +56,11 @@ def _ours(y: Tensor, samples: int | None) -> Case:
     vae = model(objective=objective).train()
     weights = WeightVector(vae)
     weights.bind(fuse=True)
-    adam = VectorAdam(weights, fused=True)
+    adam, terms = VectorAdam(weights, fused=True), terms_of_steps(objective, weights.fused)
 
     def step() -> None:
         weights.clear()
-        loss = vae(y, None, of_step(0, "train", 0)).loss
+        loss = objective.values(terms(vae, y, objective.draws, of_step(0, "train", 0))).loss
         loss.backward(torch.full_like(loss, 1 / len(y)))
         weights.finish()
         adam.update()
@@ -79,16 +80,18 @@ def _parts() -> dict[str, Callable[[], object]]:
     adam, prior, y = VectorAdam(weights, fused=True), vae.prior(), random_rows(rows)
     z, x, gradient = torch.randn(1, rows, LATENT, requires_grad=True), torch.randn(rows, PIXELS), torch.randn(rows, 200)
     by_rows, by_columns = nn.Linear(PIXELS, 200), linear(PIXELS, 200)
-    draw = vae.inference.fused_draw("closed_form", prior)
-    assert draw is not None
+    encoder, decoder = (weights.fused[part.network] for part in (vae.inference, vae.generative))
 
-    def back(of: Tensor) -> None:
-        of.backward()
-        vae.inference.network.fused.fresh = vae.generative.network.fused.fresh = True  # as before a step
+    def back(output: Tensor) -> None:
+        output.backward()
+        encoder.fresh = decoder.fresh = True  # as before a step
 
     def encode() -> None:
-        _, z, kl = draw(y, 1, None)
+        z, kl, *_ = Encode.apply(encoder, encoder.parameter, y, torch.randn(1, rows, LATENT), True)
         back(z.sum() + kl.sum())
+
+    def decode() -> None:
+        back(Decode.apply(decoder, decoder.parameter, z, bernoulli, y).sum())
 
     def encode_by_autograd() -> None:
         q = vae.inference(y)
@@ -100,7 +103,7 @@ def _parts() -> dict[str, Callable[[], object]]:
         "the generator of its noise": lambda: of_step(0, "train", 0),
         "q(z|y), a draw and the KL, and back": encode,
         "the same, but for the network by autograd": encode_by_autograd,
-        "log p(y|z), and back": lambda: back(vae.generative.log_prob(z, y).sum()),
+        "log p(y|z), and back": decode,
         "the same, but for the network by autograd ": lambda: back(vae.generative(z).log_prob(y).sum()),
         "784 -> 200, gradient by the weight, row by row": lambda: torch.mm(gradient.T, x, out=by_rows.weight.data),
         "the same, column by column": lambda: torch.mm(x.T, gradient, out=by_columns.weight.data.T),

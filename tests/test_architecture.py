@@ -48,7 +48,6 @@ ORDER = [
 # `VAE.log_likelihood` and `vae.VAE` import what they are asked for when they are; a package shows what lies deeper in it
 EXCEPTED = {("vae.model.latent_model", "vae.evidence"), ("vae", "*"), ("vae.evidence", "*")}
 EXCEPTED |= {("pipeline.stages.job", "pipeline")}  # which says when the process began
-EXCEPTED |= {("vae.training.fast.fused_terms", "vae.training.fast.fused")}
 
 
 def modules() -> dict[str, ast.Module]:

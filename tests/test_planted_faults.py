@@ -117,7 +117,7 @@ def no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         weights = LogWeights(len(y), S, y.device)
         with torch.no_grad():
             kl = (start.log_prob(z) - vae.prior().log_prob(z)).mean(dim=0)
-            weights.add((vae.generative.log_prob(z, y) - kl).double())
+            weights.add((vae.generative(z).log_prob(y) - kl).double())
         sound = annealed_importance_sampling(vae, y, S, annealing=annealing, seed=seed, stream=stream, ids=ids)
         return replace(weights.estimate(), acceptance=sound.acceptance)
 

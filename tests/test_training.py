@@ -13,7 +13,8 @@ import torch
 from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.distributions.noise import draws, of_step, per_example
-from vae.objectives import Values
+from vae.objectives import Objective, Terms, Values
+from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.rows.batches import Batches
 from vae.training.settings import AcceleratorError, DivergenceError
 from vae.training.totals import TOGETHER, Totals
@@ -256,13 +257,17 @@ def test_binary_values_are_drawn_anew_in_every_step_with_their_probabilities(mon
     p = torch.rand(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     p[:, 0], p[:, 1] = 0, 1
     seen: list[torch.Tensor] = []
-    forward = VAE.forward
 
-    def watched(self: VAE, y: torch.Tensor, *others: Any) -> Any:
-        seen.append(y.clone())
-        return forward(self, y, *others)
+    def watched(objective: Objective, fused: Any) -> Any:
+        terms = terms_of_steps(objective, fused)
 
-    monkeypatch.setattr(VAE, "forward", watched)
+        def recorded(vae: VAE, y: torch.Tensor, *others: Any) -> Terms:
+            seen.append(y.clone())
+            return terms(vae, y, *others)
+
+        return recorded
+
+    monkeypatch.setattr("vae.training.fit.terms_of_steps", watched)
     settings = {**QUICK, "binarize": True, "batch_size": 40, "max_epochs": 500}
     vae = small_vae({"name": "bernoulli"}, D=6).fit(p, **settings)
     drawn = torch.stack(seen)

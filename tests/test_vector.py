@@ -16,6 +16,7 @@ from vae.model.networks import Architecture, Feedforward, linear
 from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding, Values
 from vae.registry import ACTIVATIONS as NAMES
 from vae.training.fast.fused import ACTIVATIONS, LARGE, Fused, tanh
+from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
 
 GAUSSIAN = {"name": "gaussian"}
@@ -87,7 +88,8 @@ def step_gradient(vae: VAE, y: torch.Tensor, *, fuse: bool) -> tuple[Values, tor
     vector = WeightVector(vae)
     vector.bind(fuse=fuse)
     vector.clear()
-    values = vae.objective(vae, y, generator(0, "x"), epoch=0.5)
+    terms = terms_of_steps(vae.objective, vector.fused)(vae, y, vae.objective.draws, generator(0, "x"))
+    values = vae.objective.values(terms, epoch=0.5)
     values.loss.mean().backward()
     vector.finish()
     found = vector.gradient.clone()
@@ -190,6 +192,7 @@ def test_weights_are_views_while_bound_and_their_own_afterwards() -> None:
     assert [weight.stride() for weight in vae.parameters()] == strides
     assert len({weight.untyped_storage().data_ptr() for weight in vae.parameters()}) == len(strides)
     assert all(weight.grad is None for weight in vae.parameters())
+    assert "forward" not in vars(vae.inference.network) | vars(vae.generative.network)
 
 
 def test_narrowing_layers_lie_column_by_column_and_compute_the_same() -> None:

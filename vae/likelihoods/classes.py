@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, pad, softplus
 from typing_extensions import override
 
 from vae.distributions.supports import BINARY, whole_numbers
-from vae.distributions.vectors import Columns, IndependentBernoulli, bernoulli_log_prob, slices, wide
+from vae.distributions.vectors import Columns, IndependentBernoulli, wide
 from vae.likelihoods import starts
 from vae.likelihoods.likelihood import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
 
@@ -19,20 +19,10 @@ class Bernoulli(Likelihood):
 
     support = BINARY
     measure = "probability"
-    differentiates = True
 
     @override
     def forward(self, f: Tensor) -> IndependentBernoulli:
         return IndependentBernoulli(f)
-
-    @override
-    def log_prob_and_gradient(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        factor = y - 1
-        parts = []
-        for some in slices(f, y):  # that are still in a core's cache when their gradient is computed
-            parts.append(bernoulli_log_prob(some, factor))
-            torch.sub(y, some.sigmoid_(), out=some)
-        return parts[0] if len(parts) == 1 else torch.cat(parts), f
 
     @override
     def _by_moments(self, y: Tensor) -> Tensor:

@@ -30,13 +30,11 @@ class Likelihood(nn.Module, ABC):
         support: The values that a column may take.
         measure: Whether p(y|z) is a density, a probability, or a probability of some values and a density of others; log p of
             one is not comparable with log p of another.
-        differentiates: Whether there is a `log_prob_and_gradient`.
         given_total: Whether p(y|z) is that of the columns given their sum, and so depends on all of them; a missing value is
             then left out by the distribution itself.
     """
 
     features: int = 1
-    differentiates: bool = False
     given_total: bool = False
     support: Support = REAL
     measure: Measure = "density"
@@ -47,13 +45,6 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def forward(self, f: Tensor) -> VectorDistribution:
         """p(y|z) from the network output ``f`` of shape (..., features * D)."""
-
-    def log_prob_and_gradient(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(y|z) (S, N) of rows y (N, D), and its gradient by network outputs f (S, N, features * D), in their place.
-
-        Training is faster with it. For likelihoods that learn no numbers of their own.
-        """
-        raise NotImplementedError(f"{type(self).__name__} leaves its gradient to autograd")
 
     @torch.no_grad()
     def initial_outputs(self, y: Tensor) -> Tensor:

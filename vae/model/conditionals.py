@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor, nn
 
 from vae import likelihoods
 from vae.distributions.latent import FullNormal, LatentDistribution
-from vae.distributions.vectors import DiagonalNormal, UnitNormal, VectorDistribution
+from vae.distributions.vectors import DiagonalNormal, VectorDistribution
 from vae.model.convolutional import Decoder, Encoder
 from vae.model.encoding import Encoding, Input
 from vae.model.networks import Architecture, Feedforward, Shape
-from vae.model.posteriors import DiagonalGaussian
 from vae.registry import LIKELIHOODS, as_built, build
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
-Draw = Callable[[Tensor, int, torch.Generator | None], tuple[DiagonalNormal, Tensor, Tensor]]
 FIRST_VALUES = 2**25  # that decide the output's bias: 256 MiB
 
 
@@ -65,26 +62,6 @@ class Inference(nn.Module):
         """q(z|y) for y of shape (..., D)."""
         q: Posterior = self.posterior(self.features(y))
         return q
-
-    def fused_draw(self, part: str, prior: Any) -> Draw | None:
-        """What computes q(z|y), draws and its ``part`` in the KL at once, where something does: see `vae.training.fast.fused`.
-
-        Args:
-            part: ``"closed_form"`` for the KL to the prior, ``"monte_carlo"`` for log q(z_s|y).
-            prior: p(z).
-        """
-        fuses = getattr(self.network, "fused", None) and isinstance(self.posterior, DiagonalGaussian)
-        if not fuses or (part == "closed_form" and not isinstance(prior, UnitNormal)):
-            return None
-        return partial(self._draw, part == "closed_form")
-
-    def _draw(
-        self, closed_form: bool, y: Tensor, S: int, generator: torch.Generator | None
-    ) -> tuple[DiagonalNormal, Tensor, Tensor]:
-        rows = self.encode(y)
-        noise = torch.randn(S, len(y), self.posterior.widest, generator=generator, dtype=rows.dtype, device=rows.device)
-        drawn: tuple[DiagonalNormal, Tensor, Tensor] = self.network.fused.encode(rows, noise, closed_form=closed_form)
-        return drawn
 
     def features(self, y: Tensor) -> Tensor:
         """What the network makes of y, of which `posterior` makes q(z|y)."""
@@ -139,15 +116,7 @@ class Generative(nn.Module):
 
     def forward(self, z: Tensor) -> VectorDistribution:
         """p(y|z) for z of shape (..., K)."""
-        return self.likelihood(self.features(z))
-
-    def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
-        """log p(y|z) for z (S, N, K) and rows y (N, D), (S, N); as one operation while it trains, where that is known."""
-        fused = getattr(self.network, "fused", None)
-        if fused is None or not (self.likelihood.differentiates and torch.is_grad_enabled()):
-            return self(z).log_prob(y)
-        log_probability: Tensor = fused.log_prob(self.reads(z), self.likelihood, y)
-        return log_probability
+        return self.likelihood(self.network(self.reads(z)))
 
     def features(self, z: Tensor) -> Tensor:
         """What the network makes of z, of which `likelihood` makes p(y|z)."""

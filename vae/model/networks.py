@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -108,12 +108,7 @@ class Feedforward(nn.Sequential):
     """Fully connected network (..., input_dim) -> (..., output_dim), linear at its output.
 
     The output has the dtype of the input also under autocast, so that densities are never computed in half precision.
-
-    Attributes:
-        fused: What computes it while it trains, see `vae.training.fast.fused`, if something does.
     """
-
-    fused: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, architecture: Architecture, input_dim: int, output_dim: int) -> None:
         widths = (input_dim, *architecture.hidden)
@@ -126,7 +121,7 @@ class Feedforward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Apply all layers."""
         rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # once, rather than in every layer
-        output = super().forward(rows) if self.fused is None else self.fused(rows)
+        output: Tensor = super().forward(rows)
         return (output if x.ndim == 2 else output.reshape(*x.shape[:-1], -1)).to(x.dtype)
 
     @property

@@ -35,31 +35,19 @@ class Terms:
     Args:
         vae, y, S: The model, rows and number of draws.
         generator: Of the draws.
-        gradient: Where that of the KL is to come from, which lets a step of the training compute q(z|y), the draws and this
-            as one operation: no gradient passes then through ``q`` itself. None lets it pass everywhere.
 
     Attributes:
-        q: q(z|y), batch shape (N,), event shape (K,).
         prior: p(z).
+        q: q(z|y), batch shape (N,), event shape (K,).
         z: The draws, shape (S, N, K).
+        log_likelihood_of_draws: log p(y|z_s), (S, N).
     """
 
-    def __init__(
-        self, vae: Networks, y: Tensor, S: int, generator: torch.Generator | None = None, gradient: KL | None = None
-    ) -> None:
-        self._vae, self._y, self.prior = vae, y, vae.prior()
-        draw = vae.inference.fused_draw(gradient, self.prior) if gradient and torch.is_grad_enabled() else None
-        if draw is None:
-            self.q = vae.inference(y)
-            self.z = self.q.rsample((S,), generator)
-        else:
-            self.q, self.z, part = draw(y, S, generator)
-            self.__dict__["closed_form" if gradient == "closed_form" else "log_posterior_of_draws"] = part
-
-    @cached_property
-    def log_likelihood_of_draws(self) -> Tensor:
-        """log p(y|z_s), (S, N)."""
-        return self._vae.generative.log_prob(self.z, self._y)
+    def __init__(self, vae: Networks, y: Tensor, S: int, generator: torch.Generator | None = None) -> None:
+        self.prior = vae.prior()
+        self.q = vae.inference(y)
+        self.z = self.q.rsample((S,), generator)
+        self.log_likelihood_of_draws = vae.generative(self.z).log_prob(y)
 
     @cached_property
     def log_posterior_of_draws(self) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -40,14 +39,9 @@ class ELBO(Objective):
             raise ValueError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
 
     @override
-    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.samples, generator, self._gradient)
+    def values(self, terms: Terms, epoch: float = DONE) -> Values:
         reconstruction, kl = terms.log_likelihood, getattr(terms, self.kl)
         return Values(self._loss(terms, epoch), reconstruction, kl)
-
-    @property
-    def _gradient(self) -> KL | None:
-        return self.kl
 
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         return getattr(terms, self.kl) - terms.log_likelihood
@@ -124,11 +118,6 @@ class FreeBits(ELBO):
             )
         super().check(vae)
 
-    @property
-    @override
-    def _gradient(self) -> None:
-        """Of single dimensions."""
-
     @override
     def _loss(self, terms: Terms, epoch: float) -> Tensor:
         groups = terms.kl_columns(self.kl).mean(dim=0).split(self.group)
@@ -148,8 +137,7 @@ class StickingTheLanding(Objective):
     """
 
     @override
-    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.samples, generator, "monte_carlo")
+    def values(self, terms: Terms, epoch: float = DONE) -> Values:
         reconstruction, kl = terms.log_likelihood, terms.monte_carlo
         log_posterior = mean(terms.q.detach().log_prob(terms.z))
         return Values(log_posterior - terms.log_prior - reconstruction, reconstruction, kl)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from vae.model.terms import Terms
 from vae.objectives.objective import DONE, Objective, Values, require
-
-if TYPE_CHECKING:
-    from vae.model.latent_model import LatentModel
 
 
 @dataclass(frozen=True)
@@ -32,15 +27,9 @@ class IWAE(Objective):
     samples: int = 5
 
     @override
-    def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
-        terms = Terms(vae, y, self.draws, generator, "monte_carlo")
+    def values(self, terms: Terms, epoch: float = DONE) -> Values:
         bound = self._bound(terms.log_likelihood_of_draws + terms.log_prior_of_draws - terms.log_posterior_of_draws)
         return Values(self._loss(terms, bound), terms.log_likelihood, terms.monte_carlo, bound)
-
-    @property
-    @override
-    def draws(self) -> int:
-        return self.samples
 
     def _bound(self, log_weights: Tensor) -> Tensor:
         """(N,) from log weights (S, N)."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self, get_args
 import torch
 from torch import Tensor
 
+from vae.model.terms import Terms
+
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
 
@@ -64,9 +66,13 @@ class Objective(ABC):
         """Latents that it draws for a row."""
         return self.samples
 
-    @abstractmethod
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
         """Evaluate on rows ``y`` of shape (N, D), with noise from ``generator``, after so many epochs of training."""
+        return self.values(Terms(vae, y, self.draws, generator), epoch)
+
+    @abstractmethod
+    def values(self, terms: Terms, epoch: float = DONE) -> Values:
+        """What it makes of the terms of rows, from `draws` draws, after so many epochs of training."""
 
     def check(self, vae: LatentModel) -> None:  # noqa: B027  # most are for all models
         """Refuse models that it is not for.

@@ -18,10 +18,12 @@ from torch.nn.utils import clip_grad_norm_
 
 from vae.distributions.noise import of_step
 from vae.model.latent_model import LatentModel
+from vae.model.layers import Step, active_layers, during
 from vae.objectives import Objective
 from vae.training.averaging import Average
 from vae.training.diagnosis import Diagnosis
 from vae.training.epochs import History
+from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
 from vae.training.progress import EpochProgress
 from vae.training.resume import BestEpoch, Saving, Snapshots
@@ -65,6 +67,7 @@ class Fit:
         self._log_jacobian = dict(zip(("train", "valid"), log_jacobian, strict=True))
         self._totals = {"train": Totals(), "valid": Totals()}
         self._norms = GradientNorms()
+        self._active = active_layers(vae)
         self._average = None if training.ema_decay is None else Average(training.ema_decay)
 
     def run(
@@ -131,22 +134,31 @@ class Fit:
 
     def descend(self, stretch: Stretch) -> None:
         """Take the steps of a stretch; the noise is a function of the seed and the step's number."""
-        optimizer, trainer = self._vae.optimizers(), self._vae.trainer
+        objective, optimizer, trainer = self._vae.objective, self._vae.optimizers(), self._vae.trainer
         assert isinstance(optimizer, LightningOptimizer)
         first = trainer.current_epoch * stretch.steps + stretch.first
         for group in optimizer.optimizer.param_groups:
             group["lr"] = self._training.learning_rate_after(first / stretch.steps)
         self.weights.bind(fuse=self._fuses)
+        terms = terms_of_steps(objective, self.weights.fused)
         for step, batch in enumerate(stretch, first):
             self.weights.clear()
             self._measured = self._norms.is_due(step % stretch.steps, stretch.steps)
-            self._step(self._losses(batch, step, step / stretch.steps), self._processes / batch.size, optimizer)
+            if len(batch.rows):
+                (rows, whole), noise = self._shown(batch.rows, step), self._noise("train", step)
+                with during(Step(noise), self._active):
+                    values = objective.values(terms(self._vae, rows, objective.draws, noise), step / stretch.steps)
+                self._totals["train"].add(values, whole)
+                loss = values.loss
+            else:  # a last batch smaller than the number of processes; the others wait for this one's gradient
+                loss = torch.stack([weight.sum() for weight in self._vae.parameters()]).sum(dim=0, keepdim=True) * 0.0
+            self._step(loss, self._processes / batch.size, optimizer)
         # Lightning counts its own steps only
         trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = step + 1
 
     def validate(self, batch: Batch, number: int) -> None:
         """Take in a batch, with the same noise in every epoch, so that epochs are compared on equal terms."""
-        self._totals["valid"].add(self._vae(batch.rows, None, self._noise("valid", number)))
+        self._totals["valid"].add(self._vae.objective(self._vae, batch.rows, self._noise("valid", number)))
 
     def tend_gradient(self) -> None:
         """Measure the gradient of a step, whose scale is right by now, and clip it."""
@@ -163,16 +175,6 @@ class Fit:
             values["gradient_norm"] = self._norms.mean()
         named = {f"{split}/{name}": value for name, value in values.items()}
         self._vae.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-
-    def _losses(self, batch: Batch, step: int, epoch: float) -> Tensor:
-        """Of this process's rows, (N,)."""
-        if not len(batch.rows):  # a last batch smaller than the number of processes; the others wait for this one's gradient
-            return torch.stack([weight.sum() for weight in self._vae.parameters()]).sum(dim=0, keepdim=True) * 0.0
-        rows, whole = self._shown(batch.rows, step)
-        values = self._vae(rows, None, self._noise("train", step), epoch)
-        self._totals["train"].add(values, whole)
-        loss: Tensor = values.loss
-        return loss
 
     def _step(self, losses: Tensor, weight: float, optimizer: LightningOptimizer) -> None:
         """A step by the gradient of the weighted sum of losses (N,).

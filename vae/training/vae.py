@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -173,7 +172,7 @@ class VAE(Trainable):
         self, y: Tensor, objective: Objective | None = None, noise: torch.Generator | None = None, epoch: float = DONE
     ) -> Values:
         """The objective per row of ``y``, after so many epochs of training; in training mode a step of it."""
-        with during(Step(noise), self._active) if self._active else nullcontext():
+        with during(Step(noise), self._active):
             return (objective or self.objective)(self, y, noise, epoch)
 
     def configure_optimizers(self) -> VectorAdam:

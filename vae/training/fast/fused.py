@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, relu, silu, softplus
 
-from vae.distributions.vectors import DiagonalNormal
-from vae.likelihoods import Likelihood
 from vae.model.layers import tanh_
 from vae.model.networks import Feedforward
-from vae.training.fast.fused_terms import Decode, Encode
 
 LARGE = 2**15  # numbers from which torch divides the work between threads
 aten = torch.ops.aten
@@ -59,10 +56,6 @@ class Layer:
         self.weight_gradient, self.bias_gradient = linear.weight.grad, linear.bias.grad
         self._into = self.weight_gradient.T if self.by_columns else self.weight_gradient
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Rows (N, ...)."""
-        return torch.addmm(self.bias, x, self.transposed)
-
     def write_gradients(self, x: Tensor, gradient: Tensor) -> None:
         """For rows x and the gradient by the outputs, both (N, ...)."""
         assert self.bias_gradient is not None
@@ -97,7 +90,7 @@ class Fused:
         linear = [layer for layer in network if isinstance(layer, nn.Linear)]
         self.layers = [Layer(layer) for layer in linear]
         self.activation = ACTIVATIONS[type(network[1])] if len(linear) > 1 else None
-        self.parameters = [of for layer in linear for of in (layer.weight, layer.bias)]
+        self.parameters = [*network.parameters()]
         self.parameter, self.fresh = self.parameters[0], True
 
     @staticmethod
@@ -108,29 +101,15 @@ class Fused:
             type(layer) in ACTIVATIONS for layer in between
         )
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Rows (N, input_dim) -> (N, output_dim), differentiably."""
-        output: Tensor = Pass.apply(x, self.parameter, self)
-        return output
-
-    def encode(self, x: Tensor, noise: Tensor, *, closed_form: bool) -> tuple[DiagonalNormal, Tensor, Tensor]:
-        """q(z|y), through which no gradient passes, draws z, and their part in the KL, which it does pass: see `Encode`."""
-        z, part, mean, stddev = Encode.apply(x, self.parameter, self, noise, closed_form)
-        return DiagonalNormal(mean, stddev), z, part
-
-    def log_prob(self, z: Tensor, likelihood: Likelihood, y: Tensor) -> Tensor:
-        """log p(y|z) of latents (S, N, K) and rows (N, D), (S, N): see `Decode`."""
-        log_probability: Tensor = Decode.apply(z, self.parameter, self, likelihood, y)
-        return log_probability
-
     def forward(self, x: Tensor) -> tuple[Tensor, Passed]:
         """Rows (N, input_dim) -> (N, output_dim), and what `backward` needs."""
         inputs, before = [x], list[Tensor]()
         for layer in self.layers[:-1]:
             assert self.activation is not None
-            before.append(layer(inputs[-1]))
+            before.append(torch.addmm(layer.bias, inputs[-1], layer.transposed))
             inputs.append(self.activation.forward(before[-1]))
-        return self.layers[-1](inputs[-1]), Passed(inputs, before)
+        last = self.layers[-1]
+        return torch.addmm(last.bias, inputs[-1], last.transposed), Passed(inputs, before)
 
     def backward(self, passed: Passed, gradient: Tensor, *, to_rows: bool) -> Tensor | None:
         """From the gradient by the output (N, output_dim) write those by weights; that by rows, if it is asked for."""
@@ -157,14 +136,16 @@ class Pass(torch.autograd.Function):
     """Through all layers and back; the gradient by the weights is written by the way, not returned."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, parameter: Tensor, network: Fused) -> Tensor:
-        """Rows (N, input_dim); the parameter is one of the network's, so that a gradient is asked for."""
-        output, ctx.passed = network.forward(x)
+    def forward(ctx: Any, network: Fused, parameter: Tensor, x: Tensor) -> Tensor:
+        """Rows (..., input_dim) -> (..., output_dim); the parameter is the network's, so that a gradient is asked for."""
+        output, ctx.passed = network.forward(x.reshape(-1, x.shape[-1]))
         ctx.network = network
-        return output
+        return output.view(*x.shape[:-1], output.shape[-1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None]:
         """By the rows, if it is asked for."""
-        return ctx.network.backward(ctx.passed, gradient, to_rows=ctx.needs_input_grad[0]), None, None
+        by_output = gradient.reshape(-1, gradient.shape[-1])
+        by_x = ctx.network.backward(ctx.passed, by_output, to_rows=ctx.needs_input_grad[2])
+        return None, None, None if by_x is None else by_x.view(*gradient.shape[:-1], by_x.shape[-1])

@@ -5,17 +5,74 @@ By autograd they would be chains of thirty small operations, which take longer t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vae.distributions.vectors import LOG_2_PI
-from vae.likelihoods import Likelihood
+from vae.distributions.vectors import LOG_2_PI, DiagonalNormal, UnitNormal, bernoulli_log_prob, slices
+from vae.likelihoods import Bernoulli, Likelihood
+from vae.model.posteriors import DiagonalGaussian
+from vae.model.terms import KL, Networks, Terms
+from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, Objective, StickingTheLanding
+from vae.training.fast.fused import Fused
 
-if TYPE_CHECKING:
-    from vae.training.fast.fused import Fused
+Density = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # see `bernoulli`
+
+
+def terms_of_steps(objective: Objective, fused: Mapping[nn.Module, Fused]) -> Callable[..., Terms]:
+    """`Terms`, or what makes the same ones faster, for steps that minimise an objective with these networks fused."""
+    return partial(FusedTerms, fused, kl_part(objective)) if fused else Terms
+
+
+def kl_part(objective: Objective) -> KL | None:
+    """The part of the KL through which alone an objective's gradient reaches q(z|y); None where there may be other ways."""
+    if type(objective) in (ELBO, BetaELBO):
+        part: KL = objective.kl  # type: ignore[attr-defined]
+        return part
+    return "monte_carlo" if type(objective) in (IWAE, PIWAE, DReG, StickingTheLanding) else None
+
+
+class FusedTerms(Terms):
+    """`Terms` whose q(z|y) with its draws, and whose log p(y|z), are one operation each where that is known.
+
+    Args:
+        fused: Networks that are.
+        part: See `kl_part`. No gradient passes through ``q`` itself, unless it is None.
+        vae, y, S, generator: As in `Terms`.
+    """
+
+    def __init__(
+        self,
+        fused: Mapping[nn.Module, Fused],
+        part: KL | None,
+        vae: Networks,
+        y: Tensor,
+        S: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.prior = vae.prior()
+        encoder, decoder = fused.get(vae.inference.network), fused.get(vae.generative.network)
+        known = isinstance(vae.inference.posterior, DiagonalGaussian)
+        known &= part == "monte_carlo" or (part == "closed_form" and isinstance(self.prior, UnitNormal))
+        if encoder is None or not known:
+            self.q = vae.inference(y)
+            self.z = self.q.rsample((S,), generator)
+        else:
+            x, closed_form = vae.inference.encode(y), part == "closed_form"
+            noise = torch.randn(S, len(y), vae.inference.posterior.widest, generator=generator, dtype=x.dtype, device=x.device)
+            self.z, kl, mean, stddev = Encode.apply(encoder, encoder.parameter, x, noise, closed_form)
+            self.q = DiagonalNormal(mean, stddev)
+            self.__dict__["closed_form" if closed_form else "log_posterior_of_draws"] = kl
+        density = DENSITIES.get(type(vae.generative.likelihood))
+        if decoder is None or density is None:
+            self.log_likelihood_of_draws = vae.generative(self.z).log_prob(y)
+        else:
+            z = vae.generative.reads(self.z)
+            self.log_likelihood_of_draws = Decode.apply(decoder, decoder.parameter, z, density, y)
 
 
 class Encode(torch.autograd.Function):
@@ -26,7 +83,7 @@ class Encode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, parameter: Tensor, network: Fused, noise: Tensor, closed_form: bool
+        ctx: Any, network: Fused, parameter: Tensor, x: Tensor, noise: Tensor, closed_form: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows (N, input_dim), noise (S, N, K) -> z (S, N, K), the part of q, and mean and stddev (N, K), which are constant.
 
@@ -57,7 +114,8 @@ class Encode(torch.autograd.Function):
         else:
             by_s.mul_(stddev).sub_(by_part.sum(dim=0)[:, None])
         gradient = torch.cat([by_mean, by_s.div_(stddev.clamp(min=1))], dim=-1)
-        return ctx.network.backward(ctx.passed, gradient, to_rows=ctx.needs_input_grad[0]), None, None, None, None
+        by_x = ctx.network.backward(ctx.passed, gradient, to_rows=ctx.needs_input_grad[2])
+        return None, None, by_x, None, None
 
 
 def _kl(mean: Tensor, stddev: Tensor) -> Tensor:
@@ -72,13 +130,13 @@ def _log_density(noise: Tensor, stddev: Tensor) -> Tensor:
 
 
 class Decode(torch.autograd.Function):
-    """log p(y|z_s), by a likelihood that `differentiates`."""
+    """log p(y|z_s), by one of the `DENSITIES`."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, parameter: Tensor, network: Fused, likelihood: Likelihood, y: Tensor) -> Tensor:
+    def forward(ctx: Any, network: Fused, parameter: Tensor, z: Tensor, density: Density, y: Tensor) -> Tensor:
         """Latents (S, N, K) and rows (N, D) -> (S, N)."""
         f, ctx.passed = network.forward(z.reshape(-1, z.shape[-1]))
-        log_prob, ctx.by_f = likelihood.log_prob_and_gradient(f.view(*z.shape[:-1], -1), y)
+        log_prob, ctx.by_f = density(f.view(*z.shape[:-1], -1), y)
         ctx.network = network
         return log_prob
 
@@ -88,5 +146,18 @@ class Decode(torch.autograd.Function):
         """By the latents, if it is asked for."""
         by_f, ctx.by_f = ctx.by_f, None  # which has many numbers
         by_f.mul_(gradient[..., None])
-        by_z = ctx.network.backward(ctx.passed, by_f.flatten(end_dim=-2), to_rows=ctx.needs_input_grad[0])
-        return None if by_z is None else by_z.view(*gradient.shape, -1), None, None, None, None
+        by_z = ctx.network.backward(ctx.passed, by_f.flatten(end_dim=-2), to_rows=ctx.needs_input_grad[2])
+        return None, None, None if by_z is None else by_z.view(*gradient.shape, -1), None, None
+
+
+def bernoulli(f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(y|z) (S, N) of rows y (N, D), and its gradient by network outputs f (S, N, D), in their place."""
+    factor = y - 1
+    parts = []
+    for logits in slices(f, y):  # that are still in a core's cache when their gradient is computed
+        parts.append(bernoulli_log_prob(logits, factor))
+        torch.sub(y, logits.sigmoid_(), out=logits)
+    return parts[0] if len(parts) == 1 else torch.cat(parts), f
+
+
+DENSITIES: Mapping[type[Likelihood], Density] = {Bernoulli: bernoulli}  # of likelihoods that learn no numbers of their own

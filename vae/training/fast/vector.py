@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.model.networks import Feedforward
-from vae.training.fast.fused import Fused
+from vae.training.fast.fused import Fused, Pass
 
 ALIGNMENT = 16  # numbers, so that each weight begins where a cache line does
 
@@ -26,6 +27,7 @@ class WeightVector:
         vector: All of them, with zeros between.
         gradient: By them.
         sizes: Numbers of the vector that each weight takes.
+        fused: What computes networks in their place.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -35,9 +37,8 @@ class WeightVector:
         self.vector = nn.Parameter(like.new_zeros(sum(self.sizes)))
         self.gradient = torch.zeros_like(self.vector)
         self._gradients = self._parts(self.gradient)
-        self._rest, self._fused = [self.gradient], list[Fused]()
-        of_module = [network for network in module.modules() if isinstance(network, Feedforward)]
-        self._networks = [network for network in of_module if Fused.applies(network)]
+        self._rest, self.fused = [self.gradient], dict[nn.Module, Fused]()
+        self._networks = [part for part in module.modules() if isinstance(part, Feedforward) and Fused.applies(part)]
         for weight, part in zip(self._weights, self._parts(self.vector.detach()), strict=True):
             part.copy_(weight.detach())
             weight.data = part
@@ -51,8 +52,14 @@ class WeightVector:
         self.vector.grad = self.gradient
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient
-        if fuse and not self._fused:
-            self._fuse()
+        if not fuse or self.fused:
+            return
+        for network in self._networks:
+            self.fused[network] = fused = Fused(network)
+            network.forward = partial(Pass.apply, fused, fused.parameter)  # type: ignore[method-assign]
+        written = {id(weight) for fused in self.fused.values() for weight in fused.parameters}
+        pairs = zip(self._weights, self._gradients, strict=True)
+        self._rest = [gradient for weight, gradient in pairs if id(weight) not in written]
 
     def clear(self) -> None:
         """Before a step: no gradients, but those that a fused network will overwrite."""
@@ -61,21 +68,13 @@ class WeightVector:
 
     def finish(self) -> None:
         """After a step's gradients have been computed."""
-        for fused in self._fused:
+        for fused in self.fused.values():
             fused.finish()
-
-    def _fuse(self) -> None:
-        for network in self._networks:
-            network.fused = fused = Fused(network)
-            self._fused.append(fused)
-        written = {id(weight) for fused in self._fused for weight in fused.parameters}
-        pairs = zip(self._weights, self._gradients, strict=True)
-        self._rest = [gradient for weight, gradient in pairs if id(weight) not in written]
 
     def release(self) -> None:
         """Give each weight memory of its own again."""
-        for network in self._networks:
-            network.fused = None
+        for network in self.fused:
+            del network.forward
         for weight in self._weights:
             weight.data, weight.grad = weight.detach().clone(), None
 
