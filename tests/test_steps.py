@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import traceback
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from tests.anchors import rows_for, small_vae
 from tests.test_resume import Memory
+from tests.workspace import ROOT
 from vae import VAE
 from vae.distributions.noise import of_step
 from vae.registry import SCHEDULES
@@ -27,6 +31,7 @@ QUICK: dict[str, Any] = {
     "batch_size": 8,
     "learning_rate": 0.02,
 }
+MOST_FRAMES = 8  # of our own, from a public call to its arithmetic
 Y, VALID = rows_for(GAUSSIAN, 50), rows_for(GAUSSIAN, 20, seed=9)
 
 
@@ -121,6 +126,33 @@ def test_the_average_is_validated_kept_and_resumed() -> None:
     noise = of_step(0, "valid", 0, 0)
     expected = whole.objective(whole, VALID, noise).bound.mean().item()
     assert max(row["valid_bound"] for row in whole.history.rows) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "layer"}], ids=["fused", "by autograd"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_few_calls_lead_from_fit_to_the_decoders_arithmetic(
+    likelihood: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Bernoulli data log p(y|z) is one operation with the network; else the network alone is, or it is autograd's."""
+    vae = VAE({"hidden": (5,), **options}, {"hidden": (5,), **options}, data_dim=7, latent_dim=2, likelihood=likelihood)
+
+    def stopping(linear: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def stopped(*tensors: torch.Tensor) -> torch.Tensor:
+            if any(tensor.shape == vae.generative.network.last.bias.shape for tensor in tensors):
+                raise ArithmeticError("here")
+            return linear(*tensors)
+
+        return stopped
+
+    for module, name in ((torch, "addmm"), (torch.nn.functional, "linear")):
+        monkeypatch.setattr(module, name, stopping(getattr(module, name)))
+    with pytest.raises(ArithmeticError, match="here") as stop:
+        vae.fit((Y[:, :1] > 0).float().expand(-1, 7), accelerator="cpu", progress=False)
+    called = [
+        frame for frame in traceback.extract_tb(stop.value.__traceback__) if Path(frame.filename).is_relative_to(ROOT / "vae")
+    ]
+    assert called[0].name == "fit"
+    assert len(called) <= MOST_FRAMES, [f"{Path(frame.filename).name}: {frame.name}" for frame in called]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
