@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.base.bar import progress_bar
 from pipeline.base.command import command
 from pipeline.base.compute import use_threads
 from pipeline.base.errors import InputError
@@ -29,7 +30,6 @@ from pipeline.reading.formats import read_blocks
 from pipeline.tables.labels import condition, nats
 from pipeline.tables.schema import Schema, load_schema
 from pipeline.tables.statistics import Array
-from vae.bar import progress_bar
 from vae.evidence import importance_sampling, log_likelihood_given_rest, reconstruction_by_column
 from vae.model.latent_model import LatentModel
 

@@ -17,7 +17,6 @@ FULLEST = 14  # modules in a folder; the commands, directly in pipeline/, are ap
 ORDER = [
     "vae",
     "vae.registry",
-    "vae.bar",
     "vae.distributions",
     "vae.likelihoods",
     "vae.model",

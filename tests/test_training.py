@@ -162,6 +162,13 @@ def test_an_interrupted_fit_leaves_nothing_behind() -> None:
     assert vae.history.rows[0]["train_elbo"] > -100
 
 
+def test_epochs_are_shown_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    fitted(progress=True)
+    assert "Epoch 2/2" in capsys.readouterr().out
+    fitted()
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_missing_accelerators_are_named() -> None:
     with pytest.raises(

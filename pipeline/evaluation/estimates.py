@@ -14,6 +14,7 @@ import torch
 from rich.progress import TaskProgressColumn
 from torch import Tensor
 
+from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
 from pipeline.evaluation.per_example import Annealed, Scores
 from pipeline.evaluation.pieces import Pieces
@@ -21,7 +22,6 @@ from pipeline.params.evaluate import Annealing as AnnealingParams
 from pipeline.params.evaluate import EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
-from vae.bar import progress_bar
 from vae.distributions.noise import DRAWS_PER_BLOCK, generator
 from vae.evidence import (
     Annealing,

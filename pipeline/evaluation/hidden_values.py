@@ -14,10 +14,10 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.base.bar import advancing
 from pipeline.params.evaluate import Imputation as Settings
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
-from vae.bar import advancing
 from vae.evidence import Imputation, impute
 from vae.evidence.estimate import Advance
 from vae.model.latent_model import LatentModel

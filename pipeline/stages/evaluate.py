@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.base.bar import advancing
 from pipeline.base.compute import use_threads
 from pipeline.base.files import write_json
 from pipeline.evaluation.baselines import Baseline, fit_baselines
@@ -26,7 +27,6 @@ from pipeline.stages.job import Job, running
 from pipeline.tables.labels import baseline_label, condition, estimator_label, nats
 from pipeline.tables.schema import Schema, load_groups, load_index, load_schema, load_split
 from pipeline.tables.statistics import Array
-from vae.bar import advancing
 from vae.evidence import PREFERENCE, log_likelihood_given_rest, reconstruction_by_column
 from vae.model.latent_model import LatentModel
 

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from pipeline.base.bar import progress_bar
 from pipeline.base.compute import use_threads
 from pipeline.base.environment import is_first_process
 from pipeline.base.files import MODELS, write_json
@@ -44,10 +45,11 @@ def main() -> None:
             y,
             validation=load_split("valid"),
             log_jacobian=(_mean_log_jacobian(schema, "train"), _mean_log_jacobian(schema, "valid")),
-            callbacks=[Live(job.view, len(y))],
+            callbacks=[Live(job.view, len(y)), EpochProgress()],
             snapshots=Snapshots(job.saved),
             seed=job.params.seed,
             binarize=probabilities is not None,
+            progress=False,
             **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},
         )
         if is_first_process():
@@ -80,6 +82,34 @@ class Live(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._view.log(epoch_row(trainer))
         self._view.log(latest_row(trainer))
+
+
+class EpochProgress(Callback):
+    """Shows how many epochs are done, the time left, and the validation bound with its best value so far."""
+
+    def __init__(self) -> None:
+        self._bar = progress_bar()
+        self._best = float("-inf")
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.disable = not trainer.is_global_zero
+        self._task = self._bar.add_task("training", total=trainer.max_epochs, note="")
+        self._bar.start()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        bound = trainer.callback_metrics["valid/bound"].item()
+        self._best = max(self._best, bound)
+        self._bar.update(self._task, advance=1, note=f"valid/bound {bound:.2f}, best {self._best:.2f}")
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._bar.stop()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._bar.stop()
 
 
 class Snapshots:

@@ -25,7 +25,6 @@ from vae.training.diagnosis import Diagnosis
 from vae.training.epochs import History
 from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
-from vae.training.progress import EpochProgress
 from vae.training.resume import BestEpoch, Saving, Snapshots
 from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.data import Rows
@@ -101,7 +100,6 @@ class Fit:
         chosen = [diagnosis, history, *callbacks, best]
         if validation is not None and training.patience is not None:
             chosen.append(EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False))
-        chosen += [EpochProgress()] if training.progress else []
         chosen += [] if self._average is None else [self._average]
         data = Rows(y, validation, training.batch_size, training.seed, vae.objective.draws)
         with tidy():

@@ -39,7 +39,7 @@ class Training:
             see `vae.training.rows.mapped`; smaller ones are held in memory.
         deterministic: Refuse operations whose result varies between runs (matters on GPUs).
         seed: Of the order of the rows and of all noise.
-        progress: Show a progress bar.
+        progress: Show Lightning's progress bar, in which a batch is a stretch of steps.
     """
 
     max_epochs: int = 100

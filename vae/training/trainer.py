@@ -36,7 +36,7 @@ def trainer_for(training: Training, callbacks: Sequence[Callback], saving: Savin
             limit_val_batches=None if validates else 0,
             logger=False,
             use_distributed_sampler=False,
-            enable_progress_bar=False,
+            enable_progress_bar=training.progress,
             enable_model_summary=False,
         )
     except (MisconfigurationException, ImportError, ValueError) as error:

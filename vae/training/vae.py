@@ -20,8 +20,8 @@ from vae.model.layers import BatchNorm, Step, active_layers, during
 from vae.model.networks import Architecture
 from vae.objectives import DONE, ELBO, Objective, Values
 from vae.registry import OUTPUT_BIASES
+from vae.training import flat
 from vae.training.epochs import History
-from vae.training.fast import flat
 from vae.training.fast.vector import VectorAdam
 from vae.training.fit import Fit, Trainable
 from vae.training.resume import Snapshots

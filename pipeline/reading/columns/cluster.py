@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
@@ -25,7 +26,6 @@ from pipeline.reading.formats.parquet import Parquet, read_group, row_groups
 from pipeline.reading.formats.reader import batch_rows
 from pipeline.reading.splits import Tally
 from pipeline.tables.schema import SPLITS
-from vae.bar import progress_bar
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"  # as Dask itself calls it
 AHEAD = 2  # blocks that each worker has waiting

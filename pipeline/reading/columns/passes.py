@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 import pandas as pd
 
+from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.binarize import Binarize
@@ -25,7 +26,6 @@ from pipeline.reading.splits import Labels, Tally, settled, split_columns, split
 from pipeline.tables.kinds import KINDS, Kind
 from pipeline.tables.schema import Column
 from pipeline.tables.statistics import Range, summed
-from vae.bar import progress_bar
 
 VALUES_IN_MEMORY = 2**24  # values of columns that are fitted to all of them, at a time
 
