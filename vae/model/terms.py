@@ -20,7 +20,7 @@ KL = Literal["monte_carlo", "closed_form"]
 
 
 class Networks(Protocol):
-    """What has terms."""
+    """The parts of a model that its terms are made of."""
 
     inference: Inference
     generative: Generative
@@ -34,7 +34,7 @@ class Terms:
 
     Args:
         vae, y, S: The model, rows and number of draws.
-        generator: Of the draws.
+        generator: Of the draws' noise.
 
     Attributes:
         prior: p(z).
@@ -96,5 +96,5 @@ class Terms:
 
 
 def mean(draws: Tensor) -> Tensor:
-    """Over draws (S, N), shape (N,)."""
+    """The mean over draws (S, N), shape (N,)."""
     return draws.squeeze(0) if len(draws) == 1 else draws.mean(dim=0)

@@ -34,7 +34,7 @@ class ELBO(Objective):
 
     @override
     def check(self, vae: LatentModel) -> None:
-        """The KL has a closed form between normal distributions only."""
+        """Refuse the closed form of a KL between other than normal distributions."""
         if self.kl == "closed_form" and not vae.has_closed_form_kl:
             raise ValueError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
 
@@ -59,7 +59,7 @@ class BetaELBO(ELBO):
         beta: Weight of the KL, once it has risen.
         schedule: ``"constant"``; ``"linear"``, rising for ``epochs`` epochs (Bowman et al. 2016); or ``"cyclic"``, in every
             ``epochs`` epochs rising for the first half and staying for the second (Fu et al. 2019).
-        epochs: Of the schedule.
+        epochs: How many the schedule takes.
     """
 
     beta: float = 1.0
@@ -73,7 +73,7 @@ class BetaELBO(ELBO):
         require_one_of("schedule", self.schedule, Schedule)
 
     def weight(self, epoch: float) -> float:
-        """beta after so many epochs, of which the current one may be a fraction."""
+        """The weight beta after so many epochs, of which the current one may be a fraction."""
         if self.schedule == "constant" or epoch == DONE:
             return self.beta
         if self.schedule == "linear":
@@ -109,7 +109,7 @@ class FreeBits(ELBO):
 
     @override
     def check(self, vae: LatentModel) -> None:
-        """The KL is a sum over latent dimensions only where they are independent under both q and the prior."""
+        """Refuse models whose KL is no sum over latent dimensions, as they are not independent under both q and the prior."""
         if not (vae.inference.posterior.factorizes and vae.prior.normal):
             raise ValueError(
                 f"free bits are of single latent dimensions, whose KL is not defined with {_pair(vae)}: set posterior to "

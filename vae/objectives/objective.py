@@ -63,7 +63,7 @@ class Objective(ABC):
 
     @property
     def draws(self) -> int:
-        """Latents that it draws for a row."""
+        """How many latents it draws for a row."""
         return self.samples
 
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
@@ -72,17 +72,17 @@ class Objective(ABC):
 
     @abstractmethod
     def values(self, terms: Terms, epoch: float = DONE) -> Values:
-        """What it makes of the terms of rows, from `draws` draws, after so many epochs of training."""
+        """Evaluate on terms of `draws` draws, after so many epochs of training."""
 
     def check(self, vae: LatentModel) -> None:  # noqa: B027  # most are for all models
-        """Refuse models that it is not for.
+        """Refuse models that the objective is not for.
 
         Raises:
             ValueError: Naming what the model has, and the remedy.
         """
 
     def with_samples(self, S: int | None) -> Self:
-        """The same with S samples; None changes nothing."""
+        """The same objective with S samples; None changes nothing."""
         return self if S is None else replace(self, samples=S)
 
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 
 class Average(Callback):
-    """The average, and its exchange for the weights while a model is validated and kept.
+    """An average of the weights, which takes their place while a model is validated and kept.
 
     After t steps it is decay * (average after t - 1) + (1 - decay) * weights; at first it is the weights that training begins
     with (Polyak and Juditsky 1992; Kingma and Ba 2015, section 7.2).

@@ -26,7 +26,7 @@ DIGITS = 5  # of the numbers that are kept
 
 
 class Diagnosis(Callback):
-    """Active units, and the KL of each latent dimension, over the same rows at each epoch's end; says once if all collapse.
+    """Records active units and the KL of each latent dimension as epochs end, of the same rows; tells once of a collapse.
 
     The rows are the first `ROWS` validation rows, or training rows without validation.
 
@@ -45,28 +45,27 @@ class Diagnosis(Callback):
         self.rows: list[dict[str, float]] = []
         self._vae = vae
         self._split = "train" if validation is None else "valid"
-        self._some = _first(y if validation is None else validation)
+        first = (y if validation is None else validation)[:ROWS]
+        self._watched = first.clone() if isinstance(first, Tensor) else torch.from_numpy(first.copy())
         if validation is None and training.binarize:
-            self._some = torch.bernoulli(self._some, generator=generator(training.seed, "diagnosis", device=self._some.device))
+            noise = generator(training.seed, "diagnosis", device=self._watched.device)
+            self._watched = torch.bernoulli(self._watched, generator=noise)
         self._collapsed, self._told = 0, False
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        variance, kl = usage(self._vae, self._some)
+        variance, kl = usage(self._vae, self._watched)
         active = (variance > ACTIVE).sum()
         name, values = ("mean_variance", variance) if kl is None else ("kl", kl)
-        columns = {f"{name}_{k}": _rounded(value) for k, value in enumerate(values.tolist(), start=1)}
+        columns = {f"{name}_{k}": float(f"{value:.{DIGITS}g}") for k, value in enumerate(values.tolist(), start=1)}
         self.rows.append({"epoch": trainer.current_epoch, **columns})
         pl_module.log(f"{self._split}/active_units", active.float(), on_epoch=True, batch_size=1, sync_dist=True)
         self._collapsed = self._collapsed + 1 if is_collapsed(int(active), len(variance)) else 0
         if self._collapsed == PATIENCE and not self._told:
             self._told = True
-            self._tell(trainer)
-
-    def _tell(self, trainer: pl.Trainer) -> None:
-        if trainer.is_global_zero:
-            said = f"hardly a latent dimension has been in use for {PATIENCE} epochs (posterior collapse)"
-            print(f"warning: {said}; {REMEDY}", file=sys.stderr, flush=True)
+            if trainer.is_global_zero:
+                said = f"hardly a latent dimension has been in use for {PATIENCE} epochs (posterior collapse)"
+                print(f"warning: {said}; {REMEDY}", file=sys.stderr, flush=True)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def latest_row(trainer: pl.Trainer) -> dict[str, float]:
 
 @torch.no_grad()
 def usage(vae: LatentModel, y: Tensor) -> tuple[Tensor, Tensor | None]:
-    """For each dimension, (K,): variance of the posterior mean over rows y (N, D), and mean KL in nats where it is defined.
+    """The variance of the posterior mean over rows y (N, D), and the mean KL in nats where it is defined, by dimension, (K,).
 
     The model is in eval mode meanwhile. Of a flow posterior `ROWS_OF_FLOWS` rows are taken, and their means are over a few
     draws that are the same for all rows: where q(z|y) is the same for all rows, so are these means.
@@ -105,11 +104,3 @@ def _mean_of_draws(q: LatentDistribution, K: int) -> Tensor:
     half = torch.randn(PAIRS, 1, K, generator=generator(0, "diagnosis"))
     noise = torch.cat([half, -half]).to(q.extent[0])
     return q.transform(noise.expand(-1, *q.batch_shape, K)).mean(dim=0)
-
-
-def _first(y: Tensor | Mapped) -> Tensor:
-    return y[:ROWS].clone() if isinstance(y, Tensor) else torch.from_numpy(y[:ROWS].copy())
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

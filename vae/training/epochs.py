@@ -14,13 +14,13 @@ from vae.training.settings import DivergenceError
 
 
 class History(Callback):
-    """A row per epoch: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, and what else is logged, learning_rate.
+    """Records an epoch in a row: epoch, {train,valid}_{bound,elbo,reconstruction,kl,loss}, what else is logged, learning_rate.
 
     Beside the objective's quantities these are train_gradient_norm and valid_active_units (train_active_units without
     validation).
 
     Args:
-        diagnosis: Of the same fit.
+        diagnosis: That of the same fit.
 
     Attributes:
         rows: The epochs so far, on every process.

@@ -56,7 +56,7 @@ class Fit:
             raw data x.
 
     Attributes:
-        weights: Of the model, from `optimizer` on.
+        weights: Those of the model, once there is an optimiser.
     """
 
     weights: WeightVector
@@ -109,7 +109,9 @@ class Fit:
             except SystemExit as end:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from end
             finally:
-                self._end()
+                if hasattr(self, "weights"):  # it may have ended before it had an optimiser
+                    self.weights.release()
+                vae.eval()
         return history
 
     def optimizer(self) -> VectorAdam:
@@ -175,7 +177,7 @@ class Fit:
         self._vae.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _step(self, losses: Tensor, weight: float, optimizer: LightningOptimizer) -> None:
-        """A step by the gradient of the weighted sum of losses (N,).
+        """Take a step by the gradient of the weighted sum of losses (N,).
 
         Lightning averages over processes, so each gives its share of the sum, and scales gradients. Where neither is needed
         it is left out.
@@ -194,7 +196,7 @@ class Fit:
             self._average.update()
 
     def _shown(self, rows: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-        """The rows, some of which lose values, and those that do not: what is logged is of them."""
+        """The rows as a step is shown them, some with values hidden, and which are whole, (N,): their means are logged."""
         if self._training.binarize:
             rows = torch.bernoulli(rows, generator=self._noise("binarize", step))
         if not self._training.hide:
@@ -204,14 +206,9 @@ class Fit:
     def _noise(self, stream: str, position: int) -> torch.Generator:
         return of_step(self._training.seed, stream, position, self._rank, device=self._place)
 
-    def _end(self) -> None:
-        if hasattr(self, "weights"):  # it may have ended before it had an optimiser
-            self.weights.release()
-        self._vae.eval()
-
 
 def _restore(vae: Trainable, state: dict[str, Any], best: BestEpoch, *callbacks: Callback) -> None:
-    """What a fit that had finished left: the process ended between training and what was to come after."""
+    """Give the model what a fit left that had finished: the process ended between training and what was to come after."""
     vae.load_state_dict(state["state_dict"])
     for callback in (*callbacks, best):
         callback.load_state_dict(state["callbacks"][callback.state_key])

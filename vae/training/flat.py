@@ -37,12 +37,12 @@ def gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     Not `torch.func.grad`: for that, each `torch.autograd.Function` looks up its own signature at every call, also in training.
     """
 
-    def of(params: Tensor, t: int = 0) -> Tensor:
+    def gradient_at(params: Tensor, t: int = 0) -> Tensor:
         at = params.detach().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(function(at, t), at)[0]
 
-    return of
+    return gradient_at
 
 
 def numpy_too(function: Callable[..., Tensor], like: Tensor) -> Callable[..., Any]:

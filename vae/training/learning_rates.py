@@ -8,17 +8,17 @@ BURDA_STAGES = 8
 
 
 def constant(done: float) -> float:
-    """1 throughout."""
+    """Keep the learning rate as it is: 1 throughout."""
     return 1.0
 
 
 def cosine(done: float) -> float:
-    """From 1 to 0 along half a cosine (Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts)."""
+    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter 2017, "SGDR", eq. 5 without restarts)."""
     return (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 def burda(done: float) -> float:
-    """Eight stages, each three times as long as the one before, that divide the rate by ten in equal ratios.
+    """Divide the rate by ten in eight stages of equal ratios, each three times as long as the one before.
 
     In Burda et al. (2016, section 5) stage i = 0, ..., 7 takes 3^i of 3,280 epochs at 1e-4 * round(10^(1 - i / 7), 1).
     """

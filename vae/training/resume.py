@@ -121,17 +121,17 @@ def _check(vae: nn.Module, best: BestEpoch, state: State) -> None:
         kept = state["callbacks"][best.state_key]["weights"]
         _same("best weight", vae.state_dict() if kept else {}, kept)
         moments, vector = state["optimizer_states"][0]["state"][0], next(vae.parameters()).new_zeros(length(vae))
-        of = {"exp_avg": vector, "exp_avg_sq": vector, "step": torch.zeros((), dtype=moments["step"].dtype)}
-        _same("optimiser state", of, moments)
+        expected = {"exp_avg": vector, "exp_avg_sq": vector, "step": torch.zeros((), dtype=moments["step"].dtype)}
+        _same("optimiser state", expected, moments)
         if not isinstance(state["finished"], bool):
             raise ValueError(f"'finished' should be true or false but is {state['finished']!r}")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks {error}") from error
 
 
-def _same(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    for name in sorted({*expected, *found}):
-        here, there = _kind(expected.get(name)), _kind(found.get(name))
+def _same(what: str, expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name in sorted({*expected, *saved}):
+        here, there = _kind(expected.get(name)), _kind(saved.get(name))
         if here != there:
             raise ValueError(f"{what} {name!r} should be {here} but is {there}")
 

@@ -68,7 +68,7 @@ class GradientNorms:
         self._count = self._count.to(norm) + finite
 
     def mean(self) -> Tensor:
-        """Over the steps that were noted, a scalar, 0 if there are none; starts anew."""
+        """The mean over the steps that were noted, a scalar, 0 if there are none; starts anew."""
         mean = self._sum / self._count.clamp(min=1)
         self._sum, self._count = torch.zeros_like(self._sum), torch.zeros_like(self._count)
         return mean

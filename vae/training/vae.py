@@ -153,11 +153,11 @@ class VAE(Trainable):
         return flat.numpy_too(variational_objective, rows), flat.numpy_too(flat.gradient(variational_objective), rows)
 
     def pack_weights(self) -> Tensor:
-        """All parameters as one flat vector: inference weights v, then generative weights w."""
+        """Pack all parameters into one flat vector: inference weights v, then generative weights w."""
         return flat.pack(self)
 
     def unpack_weights(self, params: Tensor) -> tuple[flat.Weights, flat.Weights]:
-        """A flat vector as (inference weights, generative weights), by name.
+        """Unpack a flat vector into (inference weights, generative weights), by name.
 
         Raises:
             ValueError: If the vector has the wrong length.
@@ -176,7 +176,7 @@ class VAE(Trainable):
             return (objective or self.objective)(self, y, noise, epoch)
 
     def configure_optimizers(self) -> VectorAdam:
-        """Adam of all weights."""
+        """Make the optimiser."""
         return self._fit.optimizer()
 
     def training_step(self, stretch: Stretch, batch_idx: int) -> None:
@@ -214,7 +214,7 @@ class VAE(Trainable):
         return y
 
     def _refuse_batch_norm(self) -> None:
-        """It would depend on a process's share of a batch, and its statistics are not those of averaged weights."""
+        """Refuse batch norm where it would depend on a process's share of a batch, or has no statistics of an average."""
         settings = self.training_settings
         if not any(isinstance(layer, BatchNorm) for layer in self._active):
             return
@@ -236,9 +236,9 @@ class VAE(Trainable):
         if not self.initialized and starts:
             order = torch.randperm(len(rows), generator=generator(self.training_settings.seed, "first rows"))
             chosen = order[:FIRST_ROWS]
-            some = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
+            first = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
             for start in starts:
-                start(some.to(self.device, self.dtype))
+                start(first.to(self.device, self.dtype))
         self.initialized = True
 
     def _probabilities(self, y: ArrayLike | Tensor) -> Tensor:

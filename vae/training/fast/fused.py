@@ -29,7 +29,7 @@ class Activation(NamedTuple):
 
 
 def tanh(x: Tensor) -> Tensor:
-    """In place of x; the four steps of `tanh_` pay for many numbers on a CPU."""
+    """Take tanh in place of x; the four steps of `tanh_` pay for many numbers on a CPU."""
     return tanh_(x) if x.is_cpu and x.numel() >= LARGE else x.tanh_()
 
 
@@ -57,13 +57,13 @@ class Layer:
         self._into = self.weight_gradient.T if self.by_columns else self.weight_gradient
 
     def write_gradients(self, x: Tensor, gradient: Tensor) -> None:
-        """For rows x and the gradient by the outputs, both (N, ...)."""
+        """Write those by the weights, for rows x and the gradient by the outputs, both (N, ...)."""
         assert self.bias_gradient is not None
         torch.sum(gradient, dim=0, out=self.bias_gradient)
         torch.mm(*self._factors(x, gradient), out=self._into)
 
     def add_gradients(self, x: Tensor, gradient: Tensor) -> None:
-        """To those that are there, likewise."""
+        """Add to those that are there, likewise."""
         assert self.bias_gradient is not None
         self.bias_gradient.add_(gradient.sum(dim=0))
         self._into.addmm_(*self._factors(x, gradient))
@@ -73,7 +73,7 @@ class Layer:
 
 
 class Passed(NamedTuple):
-    """What layers got, the rows (N, input_dim) at first, and what activations got."""
+    """The inputs of layers, the rows (N, input_dim) at first, and those of activations."""
 
     inputs: list[Tensor]
     before: list[Tensor]
@@ -95,14 +95,14 @@ class Fused:
 
     @staticmethod
     def applies(network: Feedforward) -> bool:
-        """Whether there is nothing else in the network."""
+        """Whether a network has no other layers."""
         linear, between = list(network)[::2], list(network)[1::2]
         return all(type(layer) is nn.Linear and layer.bias is not None for layer in linear) and all(
             type(layer) in ACTIVATIONS for layer in between
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Passed]:
-        """Rows (N, input_dim) -> (N, output_dim), and what `backward` needs."""
+        """Take rows (N, input_dim) to (N, output_dim), with what `backward` needs."""
         inputs, before = [x], list[Tensor]()
         for layer in self.layers[:-1]:
             assert self.activation is not None
@@ -112,7 +112,7 @@ class Fused:
         return torch.addmm(last.bias, inputs[-1], last.transposed), Passed(inputs, before)
 
     def backward(self, passed: Passed, gradient: Tensor, *, to_rows: bool) -> Tensor | None:
-        """From the gradient by the output (N, output_dim) write those by weights; that by rows, if it is asked for."""
+        """Write gradients by weights, given that by the output (N, output_dim); return that by rows, if it is asked for."""
         first, self.fresh = self.fresh, False
         for k in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[k]
@@ -124,7 +124,7 @@ class Fused:
         return torch.mm(gradient, self.layers[0].weight) if to_rows else None
 
     def finish(self) -> None:
-        """After a step's gradients have been computed: nothing of an earlier step may be left."""
+        """Set gradients to zero that the step did not write: nothing of an earlier step may be left."""
         if self.fresh:
             for parameter in self.parameters:
                 assert parameter.grad is not None
@@ -133,11 +133,11 @@ class Fused:
 
 
 class Pass(torch.autograd.Function):
-    """Through all layers and back; the gradient by the weights is written by the way, not returned."""
+    """A pass through all layers and back; the gradient by the weights is written by the way, not returned."""
 
     @staticmethod
     def forward(ctx: Any, network: Fused, parameter: Tensor, x: Tensor) -> Tensor:
-        """Rows (..., input_dim) -> (..., output_dim); the parameter is the network's, so that a gradient is asked for."""
+        """Take rows (..., input_dim) to (..., output_dim); with a parameter of the network a gradient is asked for."""
         output, ctx.passed = network.forward(x.reshape(-1, x.shape[-1]))
         ctx.network = network
         return output.view(*x.shape[:-1], output.shape[-1])
@@ -145,7 +145,7 @@ class Pass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor | None]:
-        """By the rows, if it is asked for."""
+        """Return the gradient by the rows, if it is asked for."""
         by_output = gradient.reshape(-1, gradient.shape[-1])
         by_x = ctx.network.backward(ctx.passed, by_output, to_rows=ctx.needs_input_grad[2])
         return None, None, None if by_x is None else by_x.view(*gradient.shape[:-1], by_x.shape[-1])

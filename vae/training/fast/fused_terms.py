@@ -85,7 +85,7 @@ class Encode(torch.autograd.Function):
     def forward(
         ctx: Any, network: Fused, parameter: Tensor, x: Tensor, noise: Tensor, closed_form: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows (N, input_dim), noise (S, N, K) -> z (S, N, K), the part of q, and mean and stddev (N, K), which are constant.
+        """Take rows (N, input_dim) and noise (S, N, K) to z (S, N, K), the part, and, as constants, mean and stddev (N, K).
 
         The part is KL(q(z|y) || N(0, I)), (N,), in closed form, or log q(z_s|y), (S, N), in which the mean cancels.
         """
@@ -101,7 +101,7 @@ class Encode(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_z: Tensor | None, by_part: Tensor | None, *constant: None) -> tuple[Tensor | None, ...]:
-        """By the rows, if it is asked for. d stddev / ds is stddev / max(stddev, 1)."""
+        """Return the gradient by the rows, if it is asked for. d stddev / ds is stddev / max(stddev, 1)."""
         mean, stddev, noise = ctx.parts
         by_z = torch.zeros_like(noise) if by_z is None else by_z
         by_mean, by_s = by_z.sum(dim=0), (by_z * noise).sum(dim=0)
@@ -119,12 +119,13 @@ class Encode(torch.autograd.Function):
 
 
 def _kl(mean: Tensor, stddev: Tensor) -> Tensor:
-    """Kingma and Welling 2014, appendix B."""
+    """KL(q(z|y) || N(0, I)), (N,) (Kingma and Welling 2014, appendix B)."""
     parts = stddev.log().addcmul_(mean, mean, value=-0.5).addcmul_(stddev, stddev, value=-0.5)
     return parts.sum(dim=-1).neg_().sub_(stddev.shape[-1] / 2)
 
 
 def _log_density(noise: Tensor, stddev: Tensor) -> Tensor:
+    """log q(z_s|y), (S, N)."""
     constant = stddev.log().sum(dim=-1).add_(stddev.shape[-1] / 2 * LOG_2_PI)
     return torch.linalg.vecdot(noise, noise).mul_(-0.5).sub_(constant)
 
@@ -134,7 +135,7 @@ class Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, network: Fused, parameter: Tensor, z: Tensor, density: Density, y: Tensor) -> Tensor:
-        """Latents (S, N, K) and rows (N, D) -> (S, N)."""
+        """Take latents (S, N, K) and rows (N, D) to log p(y|z_s), (S, N)."""
         f, ctx.passed = network.forward(z.reshape(-1, z.shape[-1]))
         log_prob, ctx.by_f = density(f.view(*z.shape[:-1], -1), y)
         ctx.network = network
@@ -143,7 +144,7 @@ class Decode(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """By the latents, if it is asked for."""
+        """Return the gradient by the latents, if it is asked for."""
         by_f, ctx.by_f = ctx.by_f, None  # which has many numbers
         by_f.mul_(gradient[..., None])
         by_z = ctx.network.backward(ctx.passed, by_f.flatten(end_dim=-2), to_rows=ctx.needs_input_grad[2])

@@ -24,8 +24,8 @@ class WeightVector:
         module: Whose parameters have one dtype and are on one device.
 
     Attributes:
-        vector: All of them, with zeros between.
-        gradient: By them.
+        vector: All parameters, with zeros between.
+        gradient: That by the vector.
         sizes: Numbers of the vector that each weight takes.
         fused: What computes networks in their place.
     """
@@ -62,12 +62,12 @@ class WeightVector:
         self._rest = [gradient for weight, gradient in pairs if id(weight) not in written]
 
     def clear(self) -> None:
-        """Before a step: no gradients, but those that a fused network will overwrite."""
+        """Set gradients to zero before a step, but for those that a fused network will overwrite."""
         for gradient in self._rest:
             gradient.zero_()
 
     def finish(self) -> None:
-        """After a step's gradients have been computed."""
+        """Complete a step's gradients, which have been computed."""
         for fused in self.fused.values():
             fused.finish()
 
@@ -79,10 +79,10 @@ class WeightVector:
             weight.data, weight.grad = weight.detach().clone(), None
 
     def _parts(self, vector: Tensor) -> list[Tensor]:
-        """Views of ``vector``, one for each weight, that lie in memory as it does."""
+        """Views of ``vector``, one for each weight, that lie in memory as a copy of it would."""
+        copies = [torch.empty_like(weight.detach(), device="meta") for weight in self._weights]
         starts = accumulate(self.sizes[:-1], initial=0)
-        parts = zip(self._weights, starts, strict=True)
-        return [vector.as_strided(weight.shape, _dense(weight).stride(), start) for weight, start in parts]
+        return [vector.as_strided(copy.shape, copy.stride(), start) for copy, start in zip(copies, starts, strict=True)]
 
 
 class VectorAdam(torch.optim.Adam):
@@ -103,7 +103,7 @@ class VectorAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def update(self) -> None:
-        """A step; the first is left to `step`, which makes the state."""
+        """Take a step; the first is left to `step`, which makes the state."""
         (group,) = self.param_groups
         (vector,) = group["params"]
         if not (state := self.state.get(vector)):
@@ -130,21 +130,16 @@ class VectorAdam(torch.optim.Adam):
         )
 
     def _parts(self, *whole: Tensor) -> list[tuple[Tensor, ...]]:
-        """Of these vectors, one for each weight; the same as in the last step, unless a state has been loaded."""
-        if len(self._whole) != len(whole) or any(of is not before for of, before in zip(whole, self._whole, strict=True)):
-            self._whole, self._split = whole, [of.detach().split(self._sizes) for of in whole]
+        """Parts of these vectors, one for each weight; the same as in the last step, unless a state has been loaded."""
+        if len(self._whole) != len(whole) or any(now is not last for now, last in zip(whole, self._whole, strict=True)):
+            self._whole, self._split = whole, [vector.detach().split(self._sizes) for vector in whole]
         return self._split
 
 
 def length(module: nn.Module) -> int:
-    """Of the vector."""
+    """The length of the vector of a module's weights."""
     return sum(map(_padded, module.parameters()))
 
 
 def _padded(weight: Tensor) -> int:
     return -(-weight.numel() // ALIGNMENT) * ALIGNMENT
-
-
-def _dense(weight: Tensor) -> Tensor:
-    """With the strides that a copy of it has."""
-    return torch.empty_like(weight.detach(), device="meta")

@@ -54,26 +54,20 @@ class Batches:
         return math.ceil(len(self.y) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self._order().split(self.batch_size):
-            yield Batch(self.y.index_select(0, self._share(rows)), len(rows))
-
-    def _order(self) -> Tensor:
-        if self.seed is None:
-            return torch.arange(len(self.y), device=self.y.device)
-        order = torch.randperm(len(self.y), generator=generator(self.seed, "order", self.epoch))
-        return order.to(self.y.device)
-
-    def _share(self, rows: Tensor) -> Tensor:
-        return rows if self.processes == 1 else rows[self.rank :: self.processes]
+        order = torch.arange(len(self.y))
+        if self.seed is not None:
+            order = torch.randperm(len(self.y), generator=generator(self.seed, "order", self.epoch))
+        for rows in order.to(self.y.device).split(self.batch_size):
+            yield Batch(self.y.index_select(0, rows[self.rank :: self.processes]), len(rows))
 
 
 class Stretch:
     """Batches that follow one another, read as they are asked for.
 
     Args:
-        batches: Of the epoch, from the first of the stretch on.
+        batches: The epoch's, from the first of the stretch on.
         first: Its number in the epoch.
-        count: Of the batches in the stretch.
+        count: Batches in the stretch.
         steps: Batches in the epoch.
     """
 

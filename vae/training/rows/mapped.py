@@ -53,8 +53,10 @@ class Pooled(Batches):
     def __iter__(self) -> Iterator[Batch]:
         left = self.like.new_empty(0, *self.mapped.shape[1:])
         for number, read in enumerate(_ahead(self._pools(), self._read)):
-            pool, order = torch.from_numpy(read).to(self.like), self._order_in(number, len(read))
-            first, following = order.tensor_split([self.batch_size - len(left)])
+            pool, order = torch.from_numpy(read).to(self.like), torch.arange(len(read))
+            if self.seed is not None:
+                order = torch.randperm(len(read), generator=generator(self.seed, "pool", self.epoch, number))
+            first, following = order.to(pool.device).tensor_split([self.batch_size - len(left)])
             left = torch.cat([left, pool[first]])
             for rows in following.split(self.batch_size) if len(following) else ():
                 yield self._part(left)
@@ -63,7 +65,7 @@ class Pooled(Batches):
             yield self._part(left)
 
     def _part(self, rows: Tensor) -> Batch:
-        return Batch(rows if self.processes == 1 else rows[self.rank :: self.processes], len(rows))
+        return Batch(rows[self.rank :: self.processes], len(rows))
 
     def _pools(self) -> Iterator[list[int]]:
         """The first rows of the chunks of each pool of the epoch."""
@@ -77,16 +79,9 @@ class Pooled(Batches):
     def _read(self, firsts: list[int]) -> Mapped:
         return np.concatenate([self.mapped[first : first + CHUNK] for first in firsts])
 
-    def _order_in(self, number: int, rows: int) -> Tensor:
-        """The order of the rows of a pool."""
-        if self.seed is None:
-            return torch.arange(rows, device=self.like.device)
-        order = torch.randperm(rows, generator=generator(self.seed, "pool", self.epoch, number))
-        return order.to(self.like.device)
-
 
 def _ahead(pools: Iterable[list[int]], read: Callable[[list[int]], Mapped]) -> Iterator[Mapped]:
-    """What is read of each pool, one pool ahead of the caller.
+    """Read the pools, each while the caller is busy with the one before.
 
     The thread must not call torch: its OpenMP threads would be a second team beside those that train, more threads than there
     are cores, whose waiting then sleeps: training steps took 3.5 times as long.
