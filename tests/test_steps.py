@@ -128,6 +128,15 @@ def test_the_average_is_validated_kept_and_resumed() -> None:
     assert max(row["valid_bound"] for row in whole.history.rows) == pytest.approx(expected)
 
 
+def test_the_average_of_a_fit_that_had_finished_is_restored() -> None:
+    """Without validation too, where it takes the weights' place in the last epoch only."""
+    memory = Memory()
+    whole, restored = (fitted(ema_decay=0.8, snapshots=memory).pack_weights() for _ in range(2))
+    assert torch.equal(restored, whole)
+    assert torch.equal(restored, fitted(ema_decay=0.8).pack_weights())
+    assert len(memory.states) == 3
+
+
 @pytest.mark.parametrize("options", [{}, {"norm": "layer"}], ids=["fused", "by autograd"])
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_few_calls_lead_from_fit_to_the_decoders_arithmetic(

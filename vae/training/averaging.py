@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import override
 
+from vae.training.resume import is_last_epoch
+
 
 class Average(Callback):
     """An average of the weights, which takes their place while a model is validated and kept.
@@ -43,12 +45,7 @@ class Average(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if any(trainer.num_val_batches):
-            self._exchange()
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not any(trainer.num_val_batches):
+        if any(trainer.num_val_batches) or is_last_epoch(trainer):
             self._exchange()
 
     def _exchange(self) -> None:

@@ -105,9 +105,14 @@ class Saving(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bridge.finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        self.bridge.finished = is_last_epoch(trainer)
         if trainer.strategy.broadcast(self.bridge.finished or self._snapshots.due()):
             trainer.save_checkpoint("state", weights_only=False)
+
+
+def is_last_epoch(trainer: pl.Trainer) -> bool:
+    """Whether a fit is over with the epoch that ends."""
+    return trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
 
 
 def _check(vae: nn.Module, best: BestEpoch, state: State) -> None:
