@@ -27,7 +27,7 @@ from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
 from vae.training.resume import BestEpoch, Saving, Snapshots
 from vae.training.rows.batches import Batch, Stretch
-from vae.training.rows.data import Rows
+from vae.training.rows.data import TrainingRows
 from vae.training.rows.hiding import hide
 from vae.training.rows.mapped import Mapped
 from vae.training.settings import Training
@@ -101,7 +101,7 @@ class Fit:
         if validation is not None and training.patience is not None:
             chosen.append(EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False))
         chosen += [] if self._average is None else [self._average]
-        data = Rows(y, validation, training.batch_size, training.seed, vae.objective.draws)
+        data = TrainingRows(y, validation, training.batch_size, training.seed, vae.objective.draws)
         with tidy():
             trainer = trainer_for(training, chosen, saving, validates=validation is not None)
             try:

@@ -13,7 +13,7 @@ STRETCH = 64  # steps between two calls by Lightning
 LARGE_BATCH = 1024  # draws for a validation batch at least, as nothing is stored for a gradient
 
 
-class Rows(pl.LightningDataModule):
+class TrainingRows(pl.LightningDataModule):
     """Training and validation rows: tensors are held on the device that trains, memory-mapped arrays stay on disk.
 
     Args:
