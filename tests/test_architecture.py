@@ -16,7 +16,8 @@ FULLEST = 14  # modules in a folder; the commands, directly in pipeline/, are ap
 # from the bottom up: a module imports from its own room and those before it
 ORDER = [
     "vae",
-    "vae.registry",
+    "vae.options",
+    "vae.settings",
     "vae.bar",
     "vae.distributions",
     "vae.likelihoods",
@@ -49,7 +50,6 @@ ORDER = [
 EXCEPTED = {("vae.model.latent_model", "vae.evidence"), ("vae", "*"), ("vae.evidence", "*")}
 # what a fit is made of knows the model that it fits as a type
 EXCEPTED |= {(f"vae.training.{name}", "vae.training.vae") for name in ("averaging", "diagnosis", "fit", "resume")}
-EXCEPTED |= {(f"vae.training.{name}", "vae.training.fit") for name in ("diagnosis", "steps")}
 EXCEPTED |= {("pipeline.stages.job", "pipeline")}  # which says when the process began
 EXCEPTED |= {("vae.training.fast.fused_terms", "vae.training.fast.fused")}
 

@@ -22,7 +22,7 @@ from tests.oracles import Array
 from vae import likelihoods
 from vae.evidence.density import all_pairs, paired
 from vae.likelihoods import Likelihood
-from vae.registry import LIKELIHOODS as REGISTRY
+from vae.options.registry import LIKELIHOODS as REGISTRY
 
 TOLERANCE = 1e-5  # of a probability, and in nats
 LARGEST_COUNT = 2**24  # from which float32 has no odd numbers

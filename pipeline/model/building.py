@@ -15,8 +15,9 @@ from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import SPLITS, Column, Schema, load_index, load_split
 from vae import VAE, objectives
 from vae.likelihoods import Likelihood
-from vae.registry import LIKELIHOODS, OBJECTIVES
-from vae.registry import build as build_named
+from vae.options.declaration import build as build_named
+from vae.options.registry import LIKELIHOODS
+from vae.settings import OBJECTIVES
 
 FITTING: dict[Kind, str] = {
     "continuous": "gaussian_per_dimension or student_t",

@@ -27,15 +27,10 @@ class Flow(nn.Module):
         transforms: Couplings one after the other, whose halves take turns.
         hidden: Widths of the network of each.
         context: Numbers that the map depends on.
-
-    Raises:
-        ValueError: If there is no transform, or no hidden layer.
     """
 
     def __init__(self, latent_dim: int, transforms: int, hidden: Sequence[int], context: int = 0) -> None:
         super().__init__()
-        if transforms < 1 or not hidden or min(hidden) < 1:
-            raise ValueError(f"a flow needs transforms and hidden widths of at least 1; got {transforms} and {list(hidden)}")
         with torch.device("cpu"):  # zuko's masks cannot be made without values
             self.flow = zuko.flows.NSF(
                 latent_dim, context, bins=BINS, transforms=transforms, hidden_features=tuple(hidden), passes=2

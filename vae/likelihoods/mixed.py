@@ -39,7 +39,8 @@ class Mixed(Likelihood):
             raise ValueError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
         if any(options["name"] == "mixed" for options in columns):
             raise ValueError("mixed has no mixed columns; name a likelihood of one column for each")
-        groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in _distinct(columns)]
+        distinct = [options for d, options in enumerate(columns) if options not in columns[:d]]
+        groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in distinct]
         self.parts = nn.ModuleList(build(options, len(members)) for options, members in groups)
         self.widths = [part.outputs(len(members)) for part, (_, members) in zip(self._likelihoods, groups, strict=True)]
         for number, (_, members) in enumerate(groups):
@@ -130,7 +131,3 @@ def _observed(p: VectorDistribution, likelihood: Likelihood, y: Tensor) -> Tenso
         return p.log_prob_columns(y)
     missing = y.isnan()
     return p.log_prob_columns(y.masked_fill(missing, likelihood.support.inner)).masked_fill(missing, 0.0)
-
-
-def _distinct(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [options for d, options in enumerate(columns) if options not in columns[:d]]

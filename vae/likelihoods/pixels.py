@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
@@ -12,7 +14,8 @@ from vae.distributions.draws import draw, uniform
 from vae.distributions.supports import CLOSED_UNIT, whole_numbers
 from vae.distributions.vectors import Columns, wide
 from vae.likelihoods import starts
-from vae.likelihoods.likelihood import Likelihood, Positive, of_columns, require_levels
+from vae.likelihoods.likelihood import Likelihood, Positive, of_columns
+from vae.options.registry import PixelBins
 
 NEAR_ZERO = 0.02  # logits whose series, cut off, is exact in float64
 LEAST_SIZE = 1e-30  # of a logit, whose density is uniform
@@ -25,20 +28,16 @@ class DiscretizedLogistic(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        levels: The values are 0, ..., levels - 1; f_w(z) is in units of ``levels``, centred.
-        min_scale: Floor of the scale, which is learned for each column, in the same units.
-
-    Raises:
-        ValueError: If there are fewer than two levels, or the floor is not positive.
+        options: `PixelBins`. f_w(z) is in units of ``levels``, centred; so is the scale, which is learned for each column.
     """
 
     measure = "probability"
 
-    def __init__(self, data_dim: int, levels: int = 256, min_scale: float = 1e-3) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_levels("levels", levels)
-        self.levels, self.support = levels, whole_numbers(levels)
-        self.scale = Positive("min_scale", data_dim, min_scale)
+        bins = PixelBins(**options)
+        self.levels, self.support = bins.levels, whole_numbers(bins.levels)
+        self.scale = Positive(data_dim, bins.min_scale)
 
     @override
     def forward(self, f: Tensor) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from vae.distributions.supports import COUNT
 from vae.distributions.vectors import Shape, wide
 from vae.likelihoods import starts
 from vae.likelihoods.counts import log_factorial
-from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, require_positive
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood
+from vae.options.registry import TypicalTotal
 
 LARGEST_LOG_TOTAL = math.log(1e8)  # of all concentrations: beyond, the counts are multinomial but for 1e-8 of their variance
 
@@ -32,10 +34,10 @@ class DirichletMultinomial(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        library: A typical total, which new rows have.
+        options: `TypicalTotal`.
 
     Raises:
-        ValueError: If there is but one column, or ``library`` is not positive.
+        ValueError: If there is but one column.
     """
 
     support = COUNT
@@ -43,15 +45,14 @@ class DirichletMultinomial(Likelihood):
     given_total = True
     library: Tensor
 
-    def __init__(self, data_dim: int, library: float) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_positive("library", library)
         if data_dim < 2:
             raise ValueError(
                 "library makes p(y|z) that of counts given their total, which says all of a single column: give two or more "
                 f"columns the same library, or leave it out; got {data_dim}"
             )
-        self.register_buffer("library", torch.tensor(float(library)))
+        self.register_buffer("library", torch.tensor(TypicalTotal(**options).library))
 
     @override
     def forward(self, f: Tensor) -> GivenTotal:

@@ -15,9 +15,11 @@ from vae.distributions.latent import FullNormal, LatentDistribution
 from vae.distributions.vectors import DiagonalNormal, UnitNormal, VectorDistribution
 from vae.model.convolutional import Decoder, Encoder
 from vae.model.encoding import Encoding, Input
-from vae.model.networks import Architecture, Feedforward, Shape
+from vae.model.networks import Feedforward
 from vae.model.posteriors import DiagonalGaussian
-from vae.registry import LIKELIHOODS, as_built, build
+from vae.options.architecture import Architecture, Shape
+from vae.options.declaration import build
+from vae.options.registry import LIKELIHOODS, as_built
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
 Draw = Callable[[Tensor, int, torch.Generator | None], tuple[DiagonalNormal, Tensor, Tensor]]
@@ -108,7 +110,7 @@ class Generative(nn.Module):
         architecture: Of the network.
         latent_dim: Latent dimensions that the network gets: the first ones, where there are more.
         data_dim: Number of columns D.
-        likelihood: Name and options of p(y|z), an entry of `vae.registry.LIKELIHOODS`.
+        likelihood: Name and options of p(y|z), an entry of `vae.options.registry.LIKELIHOODS`.
         shape: Of the image that a row is, for a convolutional architecture.
     """
 

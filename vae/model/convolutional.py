@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from typing_extensions import override
 
-from vae.model.networks import Architecture, Feedforward, Shape, between
+from vae.model.networks import Feedforward, between
+from vae.options.architecture import Architecture, Shape
 
 
 class Encoder(nn.Module):

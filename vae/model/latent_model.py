@@ -15,9 +15,10 @@ from vae.distributions.noise import generator
 from vae.model import hierarchies, posteriors, priors, storage
 from vae.model.conditionals import Generative, Inference
 from vae.model.encoding import Input
-from vae.model.networks import Architecture
 from vae.model.terms import Terms
-from vae.registry import HIERARCHIES, POSTERIORS, PRIORS, build, lookup, require_layers
+from vae.options.architecture import Architecture
+from vae.options.declaration import build, lookup
+from vae.options.registry import HIERARCHIES, POSTERIOR, POSTERIORS, PRIOR, PRIORS, require_layers
 
 
 class Generated(NamedTuple):
@@ -36,15 +37,15 @@ class LatentModel(nn.Module):
         inference_architecture: Layers of the inference network, likewise.
         data_dim: Number of data columns D.
         latent_dim: Number of latent dimensions K; of each of two or more layers where there is a hierarchy, from the data on.
-        likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
+        likelihood: A name in `vae.options.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
             ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
         inputs: How each column goes into the inference network, see `vae.model.encoding.Input`; as it is by default.
         shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
-        prior: A name in `vae.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
-        posterior: A name in `vae.registry.POSTERIORS`, likewise: the family of q(z|y).
-        hierarchy: Of two or more layers of latents, a mapping of ``name`` in `vae.registry.HIERARCHIES`, ``hidden`` and
-            ``activation``: see `vae.model.hierarchies`. A latent z is then all layers' one after the other, and ``prior`` the
-            top's.
+        prior: A name in `vae.options.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
+        posterior: A name in `vae.options.registry.POSTERIORS`, likewise: the family of q(z|y).
+        hierarchy: Of two or more layers of latents, a mapping of ``name`` in `vae.options.registry.HIERARCHIES`, ``hidden``
+            and ``activation``: see `vae.model.hierarchies`. A latent z is then all layers' one after the other, and ``prior``
+            the top's.
         seed: Seed of the initial weights.
 
     Attributes:
@@ -66,8 +67,8 @@ class LatentModel(nn.Module):
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         shape: tuple[int, int, int] | None = None,
-        prior: str | Mapping[str, Any] = "standard_normal",
-        posterior: str | Mapping[str, Any] = "diagonal_gaussian",
+        prior: str | Mapping[str, Any] = PRIOR,
+        posterior: str | Mapping[str, Any] = POSTERIOR,
         hierarchy: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vae.model.encoding import Input
-from vae.model.networks import Architecture
+from vae.options.architecture import Architecture
+from vae.options.registry import POSTERIOR, PRIOR
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 _REMEDY = "train again (`dvc repro -f train`) or restore both files (`dvc checkout models`)"
@@ -41,8 +42,8 @@ class Card(BaseModel):
     inference: Architecture
     inputs: list[Input] | None = None
     shape: tuple[int, int, int] | None = None
-    prior: dict[str, Any] = {"name": "standard_normal"}
-    posterior: dict[str, Any] = {"name": "diagonal_gaussian"}
+    prior: dict[str, Any] = {"name": PRIOR}
+    posterior: dict[str, Any] = {"name": POSTERIOR}
     hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda of: of is None)  # files without one stay as they were
 
     @property
@@ -93,17 +94,18 @@ def load(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
             raise ModelFileError(f"{folder / name} is missing; {_REMEDY}")
     try:
         card = Card.model_validate_json((folder / CARD).read_bytes())
-    except (ValidationError, ValueError) as error:
-        raise damaged_card(folder, ValueError(_first_line(error))) from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}" for details in error.errors())
+        raise damaged_card(folder, "; ".join(problems)) from error
     try:
         return card, load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ModelFileError(f"{folder / WEIGHTS} is damaged or truncated: {error}; {_REMEDY}") from error
 
 
-def damaged_card(folder: str | Path, error: Exception) -> ModelFileError:
+def damaged_card(folder: str | Path, problem: object) -> ModelFileError:
     """The error for a card that names no model that can be built."""
-    return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {error}; {_REMEDY}")
+    return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {problem}; {_REMEDY}")
 
 
 def check(folder: str | Path, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -127,9 +129,3 @@ def _describe(tensor: Tensor | None) -> str:
 
 def _partial(folder: Path, name: str) -> Path:
     return folder / f".{name}.partial"
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-    return str(error)

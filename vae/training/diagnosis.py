@@ -18,7 +18,7 @@ from vae.training.collapse import REMEDY, is_collapsed
 from vae.training.rows.mapped import Mapped
 
 if TYPE_CHECKING:
-    from vae.training.fit import Training
+    from vae.settings import Training
     from vae.training.vae import VAE
 
 ROWS, ROWS_OF_FLOWS = 500, 64  # at most

@@ -24,7 +24,7 @@ from vae.training.rows.hiding import hide
 from vae.training.totals import OF_RAW_DATA, QUANTITIES, Totals
 
 if TYPE_CHECKING:
-    from vae.training.fit import Training
+    from vae.settings import Training
 
 
 class Steps(pl.LightningModule):

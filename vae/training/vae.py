@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,11 +18,11 @@ from vae import likelihoods
 from vae.distributions.noise import generator
 from vae.model.latent_model import LatentModel
 from vae.model.layers import BatchNorm, Step, active_layers, during
-from vae.model.networks import Architecture
 from vae.objectives import DONE, ELBO, Objective, Values
-from vae.registry import OUTPUT_BIASES
+from vae.options.architecture import Architecture
+from vae.settings import OUTPUT_BIAS, OutputBias, Training
 from vae.training.fast import flat
-from vae.training.fit import History, Training, fit
+from vae.training.fit import History, fit
 from vae.training.resume import Snapshots
 from vae.training.rows.mapped import Mapped
 from vae.training.steps import Steps
@@ -53,12 +53,12 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
         inference_architecture: Architecture | Mapping[str, Any],
         *,
         objective: Objective | None = None,
-        output_bias: str = "data",
+        output_bias: OutputBias = OUTPUT_BIAS,
         **settings: Any,
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
-        if output_bias not in OUTPUT_BIASES:
-            raise ValueError(f"output_bias must be one of {', '.join(OUTPUT_BIASES)}; got {output_bias!r}")
+        if output_bias not in get_args(OutputBias):
+            raise ValueError(f"output_bias must be one of {', '.join(get_args(OutputBias))}; got {output_bias!r}")
         self.output_bias = output_bias
         self._active = active_layers(self)
         self.objective = objective or ELBO()
@@ -87,7 +87,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
                 to what is logged, so that it is in nats of the raw data.
             callbacks: More Lightning callbacks.
             snapshots: Where the state for resuming is kept; see `vae.training.resume.Snapshots`.
-            settings: Fields of `vae.training.fit.Training`, such as ``max_epochs`` and ``learning_rate``.
+            settings: Fields of `vae.settings.Training`, such as ``max_epochs`` and ``learning_rate``.
 
         Returns:
             The fitted model itself; ``history`` has its epochs.
