@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.anchors import LIKELIHOODS, TOGETHER, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, Architecture
+from vae.errors import ModelFileError
 from vae.model.latent_model import Generated
 from vae.model.posteriors import DiagonalGaussian
-from vae.model.storage import ModelFileError
 
 by_name = pytest.mark.parametrize("options", LIKELIHOODS + TOGETHER, ids=lambda o: o["name"])
 

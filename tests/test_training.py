@@ -13,8 +13,8 @@ import torch
 from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.distributions.noise import draws, of_step, per_example
+from vae.errors import AcceleratorError, DivergenceError
 from vae.objectives import Values
-from vae.training.fit import AcceleratorError, DivergenceError
 from vae.training.rows.batches import Batches
 from vae.training.totals import TOGETHER, Totals
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.params.train import TrainParams
 from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import SPLITS, Column, Schema, load_index, load_split
 from vae import VAE, objectives
+from vae.errors import AcceleratorError, DivergenceError, OptionError
 from vae.likelihoods import Likelihood
 from vae.options.declaration import build as build_named
 from vae.options.registry import LIKELIHOODS
@@ -45,6 +47,21 @@ def build(params: TrainParams, schema: Schema, source: str = "the data") -> VAE:
     return vae
 
 
+@contextmanager
+def in_words_of_params() -> Iterator[None]:
+    """Say of what a fit raises by which keys of params.yaml it can be mended.
+
+    Raises:
+        InputError: For what the user can mend.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        raise InputError(f"{error}: see data.scale, train.learning_rate and train.gradient_clip_norm") from error
+    except AcceleratorError as error:
+        raise InputError(f"{error} In params.yaml that is train.accelerator") from error
+
+
 def _model(params: TrainParams, schema: Schema, *, gaps: bool) -> VAE:
     model = params.model
     named = likelihood(model, schema, gaps=gaps)
@@ -64,7 +81,7 @@ def _model(params: TrainParams, schema: Schema, *, gaps: bool) -> VAE:
             output_bias=model.output_bias,
             seed=params.seed,
         )
-    except ValueError as error:  # parts that do not go together
+    except OptionError as error:
         raise InputError(f"model and train.objective: {error}") from error
 
 

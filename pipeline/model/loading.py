@@ -11,6 +11,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
+from vae.errors import ModelFileError
 from vae.likelihoods import Likelihood
 from vae.model.encoding import Input
 from vae.model.latent_model import LatentModel
@@ -20,10 +21,12 @@ def load_model(schema: Schema, folder: Path = MODELS) -> LatentModel:
     """The model in a folder, for data of this schema.
 
     Raises:
-        InputError: If it was trained on data of another schema.
-        ModelFileError: If its files are missing or damaged.
+        InputError: If its files are missing or damaged, or it was trained on data of another schema.
     """
-    vae = LatentModel.load(folder)
+    try:
+        vae = LatentModel.load(folder)
+    except ModelFileError as error:
+        raise InputError(f"{error}, by `dvc repro -f train` or `dvc checkout models`") from error
     columns = ["real" if column.is_density else "discrete" for column in schema.columns]
     of = vae.generative.likelihood.of
     modelled = ["discrete" if of(d).measure == "probability" else "real" for d in range(vae.card.data_dim)]

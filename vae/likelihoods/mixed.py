@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from vae.distributions.vectors import Shape, VectorDistribution
+from vae.errors import OptionError
 from vae.likelihoods.likelihood import Likelihood
 
 Build = Callable[[Mapping[str, Any], int], Likelihood]
@@ -28,7 +29,7 @@ class Mixed(Likelihood):
         build: Makes a likelihood from such options, for so many columns.
 
     Raises:
-        ValueError: If there are not D columns, or one is to be mixed itself.
+        OptionError: If there are not D columns, or one is to be mixed itself.
     """
 
     order: Tensor
@@ -36,9 +37,9 @@ class Mixed(Likelihood):
     def __init__(self, data_dim: int, columns: Sequence[Mapping[str, Any]], build: Build) -> None:
         super().__init__(data_dim)
         if len(columns) != data_dim:
-            raise ValueError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
+            raise OptionError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
         if any(options["name"] == "mixed" for options in columns):
-            raise ValueError("mixed has no mixed columns; name a likelihood of one column for each")
+            raise OptionError("mixed has no mixed columns; name a likelihood of one column for each")
         distinct = [options for d, options in enumerate(columns) if options not in columns[:d]]
         groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in distinct]
         self.parts = nn.ModuleList(build(options, len(members)) for options, members in groups)

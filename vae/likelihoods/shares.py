@@ -14,6 +14,7 @@ from typing_extensions import override
 from vae.distributions.draws import gamma, rounded, uniform
 from vae.distributions.supports import COUNT
 from vae.distributions.vectors import Shape, wide
+from vae.errors import OptionError
 from vae.likelihoods import starts
 from vae.likelihoods.counts import log_factorial
 from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood
@@ -37,7 +38,7 @@ class DirichletMultinomial(Likelihood):
         options: `TypicalTotal`.
 
     Raises:
-        ValueError: If there is but one column.
+        OptionError: If there is but one column.
     """
 
     support = COUNT
@@ -48,7 +49,7 @@ class DirichletMultinomial(Likelihood):
     def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
         if data_dim < 2:
-            raise ValueError(
+            raise OptionError(
                 "library makes p(y|z) that of counts given their total, which says all of a single column: give two or more "
                 f"columns the same library, or leave it out; got {data_dim}"
             )

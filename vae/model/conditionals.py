@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vae import likelihoods
 from vae.distributions.latent import FullNormal, LatentDistribution
 from vae.distributions.vectors import DiagonalNormal, UnitNormal, VectorDistribution
+from vae.errors import OptionError
 from vae.model.convolutional import Decoder, Encoder
 from vae.model.encoding import Encoding, Input
 from vae.model.networks import Feedforward
@@ -40,7 +41,7 @@ class Inference(nn.Module):
         width: Numbers that the network gets of a row.
 
     Raises:
-        ValueError: If there are not D inputs, or the architecture is not for such data.
+        OptionError: If there are not D inputs, or the architecture is not for such data.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Inference(nn.Module):
     ) -> None:
         super().__init__()
         if inputs is not None and len(inputs) != data_dim:
-            raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
+            raise OptionError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
         self.encoding = None if inputs is None else Encoding(inputs)
         self.width = data_dim if self.encoding is None else self.encoding.width
         self.posterior = posterior
@@ -128,7 +129,9 @@ class Generative(nn.Module):
         self.network: Any
         if architecture.channels:
             if isinstance(self.likelihood, likelihoods.Mixed):
-                raise ValueError("channels need all columns to have the same likelihood and no missing values, not mixed ones")
+                raise OptionError(
+                    "channels need all columns to have the same likelihood, and no missing values; got mixed ones"
+                )
             self.network = Decoder(architecture, latent_dim, image_shape(shape, data_dim), self.likelihood.features)
         else:
             self.network = Feedforward(architecture, latent_dim, self.likelihood.outputs(data_dim))
@@ -175,10 +178,10 @@ def image_shape(shape: Shape | None, width: int) -> Shape:
     """Height, width and channels of images of so many numbers.
 
     Raises:
-        ValueError: If they are not that of such images.
+        OptionError: If they are not that of such images.
     """
     if shape is None or math.prod(shape) != width:
-        raise ValueError(
+        raise OptionError(
             f"channels are for images whose numbers all go into the network as they are: shape (height, width, channels) must "
             f"have {width} numbers; got {shape}"
         )
@@ -189,7 +192,7 @@ def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihood
     """The likelihood of D columns from its name and options; ``mixed`` has such options for each column.
 
     Raises:
-        ValueError: If a name is unknown, or an option out of its range.
+        OptionError: If a name is unknown, or an option out of its range.
     """
     if likelihood["name"] == "mixed":
         return likelihoods.Mixed(data_dim, likelihood["columns"], build_likelihood)

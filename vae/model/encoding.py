@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from vae.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Input:
@@ -23,7 +25,7 @@ class Input:
         missing: Whether its values may be missing (NaN): then an indicator goes in too, and 0 in place of the value.
 
     Raises:
-        ValueError: If the scale is not positive, or there is just one class.
+        OptionError: If the scale is not positive, or there is just one class.
     """
 
     shift: float = 0.0
@@ -34,9 +36,9 @@ class Input:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"scale must be greater than 0; got {self.scale}")
+            raise OptionError(f"scale must be greater than 0; got {self.scale}")
         if self.classes == 1 or self.classes < 0:
-            raise ValueError(f"classes must be 0 or at least 2; got {self.classes}")
+            raise OptionError(f"classes must be 0 or at least 2; got {self.classes}")
 
     @classmethod
     def of(cls, column: Input | Mapping[str, Any]) -> Input:

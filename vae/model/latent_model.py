@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vae.distributions.noise import generator
+from vae.errors import OptionError
 from vae.model import hierarchies, posteriors, priors, storage
 from vae.model.conditionals import Generative, Inference
 from vae.model.encoding import Input
@@ -54,7 +55,7 @@ class LatentModel(nn.Module):
         prior: () -> p(z).
 
     Raises:
-        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
+        OptionError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class LatentModel(nn.Module):
         card = self.card
         for name, value in [("data_dim", data_dim), *(("latent_dim", size) for size in card.layers)]:
             if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+                raise OptionError(f"{name} must be at least 1; got {value}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             descent, of_features = _descent_and_posterior(card)
@@ -221,12 +222,12 @@ def _descent_and_posterior(card: storage.Card) -> tuple[hierarchies.Descent | No
     if card.hierarchy is None:
         return None, build("posterior", POSTERIORS, posteriors, card.posterior, card.latent_dim)
     if card.posterior["name"] != "diagonal_gaussian":
-        raise ValueError(
+        raise OptionError(
             "each layer of a hierarchy is normal given its neighbour: set posterior to 'diagonal_gaussian', or latent_dim to "
             f"one number and hierarchy to null; got posterior {card.posterior['name']!r}"
         )
     if card.prior["name"] == "vamp":
-        raise ValueError(
+        raise OptionError(
             "prior 'vamp' is a mixture of the posteriors of its pseudo-inputs, which over a hierarchy's top are not normal: "
             "set prior to 'standard_normal', 'gaussian_mixture' or 'flow', or hierarchy to null"
         )

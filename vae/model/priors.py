@@ -15,6 +15,7 @@ from vae.distributions.flows import Flow, Transported
 from vae.distributions.latent import NormalMixture
 from vae.distributions.noise import generator
 from vae.distributions.vectors import DiagonalNormal, UnitNormal
+from vae.errors import OptionError
 from vae.model.layers import active_layers, during
 from vae.model.posteriors import DiagonalGaussian, as_stddev
 from vae.options.registry import Components, Couplings, PseudoInputs
@@ -80,7 +81,7 @@ class VampPrior(nn.Module):
         options: `PseudoInputs`.
 
     Raises:
-        ValueError: If q is no diagonal normal distribution.
+        OptionError: If q is no diagonal normal distribution.
     """
 
     normal, smooth = False, True
@@ -89,7 +90,7 @@ class VampPrior(nn.Module):
         super().__init__()
         components = PseudoInputs(**options).components
         if not isinstance(inference.posterior, DiagonalGaussian):
-            raise ValueError(
+            raise OptionError(
                 "prior 'vamp' is a mixture of the posteriors of its pseudo-inputs, which needs posterior 'diagonal_gaussian': "
                 f"with {type(inference.posterior).__name__} each latent would be scored under all of them at too great a cost"
             )

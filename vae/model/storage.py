@@ -16,16 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vae.errors import ModelFileError
 from vae.model.encoding import Input
 from vae.options.architecture import Architecture
 from vae.options.registry import POSTERIOR, PRIOR
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-_REMEDY = "train again (`dvc repro -f train`) or restore both files (`dvc checkout models`)"
-
-
-class ModelFileError(ValueError):
-    """A model's files are missing, damaged, or do not belong together."""
+_REMEDY = "train again or restore both files"
 
 
 class Card(BaseModel):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from vae.errors import OptionError
 from vae.model.terms import Terms, mean
 from vae.objectives.objective import DONE, Objective, Values
 from vae.options.registry import KL
@@ -29,7 +30,7 @@ class ELBO(BoundOptions, Objective):
     def check(self, vae: LatentModel) -> None:
         """The KL has a closed form between normal distributions only."""
         if self.kl == "closed_form" and not vae.has_closed_form_kl:
-            raise ValueError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
+            raise OptionError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
 
     @override
     def __call__(self, vae: LatentModel, y: Tensor, generator: torch.Generator | None = None, epoch: float = DONE) -> Values:
@@ -89,7 +90,7 @@ class FreeBits(FreeNats, ELBO):
     def check(self, vae: LatentModel) -> None:
         """The KL is a sum over latent dimensions only where they are independent under both q and the prior."""
         if not (vae.inference.posterior.factorizes and vae.prior.normal):
-            raise ValueError(
+            raise OptionError(
                 f"free bits are of single latent dimensions, whose KL is not defined with {_pair(vae)}: set posterior to "
                 "'diagonal_gaussian', prior to 'standard_normal' and hierarchy to null, or take another objective such as "
                 "'beta_elbo'"

@@ -52,7 +52,7 @@ class Objective(Draws, ABC):
         samples: Monte Carlo samples S per example.
 
     Raises:
-        ValueError: If an option is out of its range; the message names it.
+        OptionError: If an option is out of its range; the message names it.
     """
 
     @property
@@ -68,7 +68,7 @@ class Objective(Draws, ABC):
         """Refuse models that it is not for.
 
         Raises:
-            ValueError: Naming what the model has, and the remedy.
+            OptionError: Naming what the model has, and the remedy.
         """
 
     def with_samples(self, S: int | None) -> Self:

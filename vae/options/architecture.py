@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from vae.errors import OptionError
 from vae.options.declaration import BelowOne, Entry, Widths, declared
 
 Shape = tuple[int, int, int]  # height, width and channels of an image
@@ -43,7 +44,7 @@ class Architecture:
         residual: Whether a fully connected layer adds to what it gets, where it is as wide as the hidden layer before it.
 
     Raises:
-        ValueError: If an option is out of its range, or has no layer to act on.
+        OptionError: If an option is out of its range, or has no layer to act on.
     """
 
     hidden: Widths = (128,)
@@ -59,18 +60,20 @@ class Architecture:
         object.__setattr__(self, "channels", tuple(self.channels))
         widths = list(self.hidden)
         if self.residual_blocks and not self.channels:
-            raise ValueError(
+            raise OptionError(
                 f"residual_blocks follow convolutions: set channels, or residual_blocks to 0; got {self.residual_blocks}"
             )
         if (self.dropout or self.norm != "none") and not (widths or self.channels):
-            raise ValueError("norm and dropout stand between layers: set hidden or channels, or leave them out; got hidden []")
+            raise OptionError(
+                "norm and dropout stand between layers: set hidden or channels, or leave them out; got hidden []"
+            )
         if self.norm == "layer" and 1 in widths:
-            raise ValueError(
+            raise OptionError(
                 "norm 'layer' makes a lone number 0: set hidden to widths of 2 or more, or norm to 'batch'; got hidden "
                 f"{widths}"
             )
         if self.residual and not any(before == after for before, after in pairwise(widths)):
-            raise ValueError(
+            raise OptionError(
                 "residual is for neighbouring hidden layers of equal width, as in [200, 200]: make two equal, or set residual "
                 f"to false; got hidden {widths}"
             )

@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticKnownError
 
+from vae.errors import OptionError
+
 AtLeastZero = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -37,17 +39,22 @@ Widths = Annotated[Sequence[OneOrMore], Listed]
 def declared(options: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen dataclass, which is checked as it is constructed.
 
-    A value of another type, or out of its range, is a ValueError whose message names the option, the rule and what came.
+    A value of another type, or out of its range, is an `OptionError` whose message names the option, the rule and what came.
+
+    Raises:
+        TypeError: If constructed with an option that it has not.
     """
     checked: Any = dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))(options)
     construct, names = checked.__init__, [field.name for field in fields(checked)]
 
     @wraps(construct)
     def __init__(self: Any, *args: Any, **values: Any) -> None:
+        if unknown := sorted(values.keys() - names):
+            raise TypeError(f"{unknown[0]} is no option of {options.__name__}, which has {', '.join(names) or 'none'}")
         try:
             construct(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
         except ValidationError as error:
-            raise ValueError("; ".join(_sentence(details) for details in error.errors())) from None
+            raise OptionError("; ".join(_sentence(details) for details in error.errors())) from None
 
     checked.__init__ = __init__
     made: type[T] = checked
@@ -61,8 +68,6 @@ def _sentence(error: ErrorDetails) -> str:
     name = ".".join(map(str, error["loc"]))
     if error["type"] in ("missing", "missing_argument"):
         return f"{name} must be given"
-    if error["type"] == "unexpected_keyword_argument":
-        return f"{name} is no option here; got {error['input']!r}"
     rule = re.sub(r"^\w+ should", "must", error["msg"]).replace(" after validation", "")
     rule = rule.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     if error["type"] == "literal_error":
@@ -97,10 +102,10 @@ def lookup(family: str, entries: Mapping[str, Any], name: str) -> Any:
     """The entry called ``name``.
 
     Raises:
-        ValueError: If there is none; the message lists the names there are.
+        OptionError: If there is none; the message lists the names there are.
     """
     if name not in entries:
-        raise ValueError(f"{family} must be one of {', '.join(sorted(entries))}; got {name!r}")
+        raise OptionError(f"{family} must be one of {', '.join(sorted(entries))}; got {name!r}")
     return entries[name]
 
 
@@ -108,7 +113,7 @@ def build(family: str, entries: Mapping[str, Entry], module: ModuleType, named: 
     """The class called ``named["name"]``, constructed with its other options.
 
     Raises:
-        ValueError: If there is no such class, or an option is out of its range.
+        OptionError: If there is no such class, or an option is out of its range.
     """
     options = dict(named)
     return lookup(family, entries, options.pop("name")).build(module, *args, **options)

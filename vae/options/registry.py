@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from vae.errors import OptionError
 from vae.options.architecture import ACTIVATIONS
 from vae.options.declaration import AboveZero, Entry, Listed, OneOrMore, TwoOrMore, Widths, declared
 
@@ -190,20 +191,20 @@ def require_layers(latent_dim: int | Sequence[int], hierarchy: Mapping[str, Any]
     """Refuse layers of latents without networks between them, networks without layers, and not as many as there are pairs.
 
     Raises:
-        ValueError: Naming what came and the remedy.
+        OptionError: Naming what came and the remedy.
     """
     if isinstance(latent_dim, Sequence) == (hierarchy is None):
-        raise ValueError(
+        raise OptionError(
             "latent_dim lists the dimensions of two or more layers where there is a hierarchy, such as [100, 50] and {name: "
             f"bottom_up, hidden: [[100, 100]]}}, and is one number where there is none; got {latent_dim} and {hierarchy}"
         )
     if not isinstance(latent_dim, Sequence) or hierarchy is None:
         return
     if len(latent_dim) < 2:
-        raise ValueError(f"latent_dim must be one number, or a list of those of two or more layers; got {list(latent_dim)}")
+        raise OptionError(f"latent_dim must be one number, or a list of those of two or more layers; got {list(latent_dim)}")
     hidden = hierarchy.get("hidden", [])
     if len(hidden) != len(latent_dim) - 1:
-        raise ValueError(
+        raise OptionError(
             f"hierarchy.hidden must list the widths between each two neighbours of the {len(latent_dim)} layers, as "
             f"{[[100, 100]] * (len(latent_dim) - 1)} does; got {hidden}"
         )

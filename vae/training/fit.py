@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
+from vae.errors import AcceleratorError, DivergenceError
 from vae.settings import Training
 from vae.training.averaging import Average
 from vae.training.diagnosis import Diagnosis
@@ -26,14 +27,6 @@ from vae.training.rows.mapped import Mapped
 
 if TYPE_CHECKING:
     from vae.training.vae import VAE
-
-
-class DivergenceError(RuntimeError):
-    """Training produced a loss that is not finite."""
-
-
-class AcceleratorError(ValueError):
-    """The accelerator, devices or precision asked for are not available on this machine."""
 
 
 class History(Callback):
@@ -66,7 +59,7 @@ class History(Callback):
         if bad:
             raise DivergenceError(
                 f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
-                "Standardise the data (data.scale), lower learning_rate, set gradient_clip_norm, or look for extreme values"
+                "Standardise the data, lower learning_rate, set gradient_clip_norm, or look for extreme values"
             )
 
     @override
@@ -166,7 +159,7 @@ def _trainer(training: Training, callbacks: list[Callback], saving: Saving | Non
     except (MisconfigurationException, ImportError, ValueError) as error:
         raise AcceleratorError(
             f"accelerator={training.accelerator!r}, devices={training.devices}, precision={training.precision!r} cannot be "
-            f"had on this machine: {error} Set train.accelerator to 'auto' or 'cpu', or run where there is one."
+            f"had on this machine: {error} Set accelerator to 'auto' or 'cpu', or run where there is one."
         ) from error
 
 

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from vae import likelihoods
 from vae.distributions.noise import generator
+from vae.errors import OptionError
 from vae.model.latent_model import LatentModel
 from vae.model.layers import BatchNorm, Step, active_layers, during
 from vae.objectives import DONE, ELBO, Objective, Values
@@ -44,7 +45,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
             `LatentModel`.
 
     Raises:
-        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
+        OptionError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class VAE(LatentModel, Steps):  # type: ignore[misc]  # whose dtype is a str | t
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
         if output_bias not in get_args(OutputBias):
-            raise ValueError(f"output_bias must be one of {', '.join(get_args(OutputBias))}; got {output_bias!r}")
+            raise OptionError(f"output_bias must be one of {', '.join(get_args(OutputBias))}; got {output_bias!r}")
         self.output_bias = output_bias
         self._active = active_layers(self)
         self.objective = objective or ELBO()
