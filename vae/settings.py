@@ -78,7 +78,7 @@ OBJECTIVES: dict[str, Entry] = {
 
 
 def constant(done: float) -> float:
-    """1 throughout."""
+    """The first learning rate throughout."""
     return 1.0
 
 

@@ -131,14 +131,14 @@ def likelihood(model: Model, schema: Schema, *, gaps: bool) -> dict[str, Any]:
     if unknown := sorted(set(named) - set(schema.names)):
         raise InputError(f"model.likelihood.columns: no column {unknown[0]!r}; the columns are {', '.join(schema.names)}")
     chosen = (named.get(column.name) or options[column.kind] for column in schema.columns)
-    return {"name": "mixed", "columns": [_of_column(of, column) for of, column in zip(chosen, schema.columns, strict=True)]}
+    return {"name": "mixed", "columns": [_of_column(*pair) for pair in zip(chosen, schema.columns, strict=True)]}
 
 
 def _of_column(options: Mapping[str, Any], column: Column) -> dict[str, Any]:
-    """With the number of levels, or of trials, that the column has where params leave it open."""
+    """A likelihood's options, with the number of levels, or of trials, that the column has where params leave it open."""
     levels = len(column.categories) if column.categories else int(column.range[1]) + 1
-    found = {"levels": max(2, levels), "trials": max(1, levels - 1)}
-    return {name: found.get(name) if value is None else value for name, value in options.items()}
+    counted = {"levels": max(2, levels), "trials": max(1, levels - 1)}
+    return {name: counted.get(name) if value is None else value for name, value in options.items()}
 
 
 def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: TrainParams, source: str) -> None:

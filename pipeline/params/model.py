@@ -25,7 +25,7 @@ class Network(section(Architecture, required=["hidden"])):  # type: ignore[misc]
 OfColumn = choice(LIKELIHOODS)
 
 
-class Mixed(Section):
+class ByKind(Section):
     """``model.likelihood`` of columns of several kinds: the likelihood of each kind, and of single columns by name."""
 
     name: Literal["mixed"]
@@ -44,7 +44,7 @@ class Model(Section):
         Annotated[OneOrMore, Tag("number")] | Annotated[list[OneOrMore], Tag("layers")],
         Discriminator(lambda value: "layers" if isinstance(value, list) else "number"),
     ]
-    likelihood: choice(LIKELIHOODS, Mixed)  # type: ignore[valid-type]
+    likelihood: choice(LIKELIHOODS, ByKind)  # type: ignore[valid-type]
     prior: choice(PRIORS) = Field({"name": PRIOR}, validate_default=True)  # type: ignore[valid-type]
     posterior: choice(POSTERIORS) = Field({"name": POSTERIOR}, validate_default=True)  # type: ignore[valid-type]
     hierarchy: choice(HIERARCHIES) | None = None  # type: ignore[valid-type]

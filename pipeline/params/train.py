@@ -16,7 +16,7 @@ SETTINGS = section(
 
 
 class Train(SETTINGS):  # type: ignore[misc, valid-type]
-    """``train``: how it is fitted."""
+    """``train``: how the model is fitted."""
 
 
 class TrainParams(Common):

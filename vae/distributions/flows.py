@@ -110,8 +110,8 @@ class Transported(LatentDistribution):
         noise = torch.cat([half, -half]).to(self._location)
         noise = noise.reshape(-1, *[1] * (self._location.ndim - 1), self.event_shape[0])
         total, squares = torch.zeros_like(self._location), torch.zeros_like(self._location)
-        for some in noise.split(MOMENTS_AT_ONCE):
-            image = self._map(some.expand(-1, *self._location.shape), to_noise=False)[0]
+        for draws in noise.split(MOMENTS_AT_ONCE):
+            image = self._map(draws.expand(-1, *self._location.shape), to_noise=False)[0]
             total, squares = total + image.sum(dim=0), squares + image.square().sum(dim=0)
         mean = total / MOMENT_DRAWS
         variance = squares / MOMENT_DRAWS - mean.square()

@@ -89,7 +89,7 @@ class Ordinal(Likelihood):
 
     @property
     def thresholds(self) -> Tensor:
-        """Shape (D, levels - 1), rising."""
+        """The thresholds of each column, rising, shape (D, levels - 1)."""
         steps = wide(self.steps)
         return torch.cat([steps[:, :1], softplus(steps[:, 1:])], dim=-1).cumsum(dim=-1)
 
@@ -113,12 +113,12 @@ class Levels(TorchCategorical):
 
     @property
     def mean(self) -> Tensor:
-        """Sum of P(j) j."""
+        """The mean level, the sum of P(j) j."""
         return (self.probs * self._levels).sum(dim=-1)
 
     @property
     def variance(self) -> Tensor:
-        """Sum of P(j) j^2 - mean^2."""
+        """The variance of the level, the sum of P(j) j^2 minus mean^2."""
         return (self.probs * self._levels.square()).sum(dim=-1) - self.mean.square()
 
     @property

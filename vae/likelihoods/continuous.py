@@ -70,7 +70,7 @@ class ScaledT(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """NaN up to one degree of freedom."""
+        """The location, or NaN up to one degree of freedom."""
         return self.loc.masked_fill(self.degrees <= 1, torch.nan)
 
     @property
@@ -157,12 +157,12 @@ class GammaOfMean(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """e^f."""
+        """The mean e^f."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """mean^2 / a."""
+        """The variance mean^2 / a."""
         return self.mean.square() / self.concentration
 
 
@@ -227,29 +227,29 @@ class Inflated(Distribution):
 
     @override
     def log_prob(self, value: Tensor) -> Tensor:
-        zero, one, share = self.logits.unbind(dim=-1)
+        zero, unity, share = self.logits.unbind(dim=-1)
         inside = (value > 0) & (value < 1)
         density = share + self.between.log_prob(value.where(inside, 0.5))
-        return density.where(inside, zero.where(value <= 0, one))
+        return density.where(inside, zero.where(value <= 0, unity))
 
     @property
     def mean(self) -> Tensor:
-        """P(1) + P(between) E[between]."""
-        _, one, share = self.logits.exp().unbind(dim=-1)
-        return one + share * self.between.mean
+        """The mean P(1) + P(between) E[between]."""
+        _, unity, share = self.logits.exp().unbind(dim=-1)
+        return unity + share * self.between.mean
 
     @property
     def variance(self) -> Tensor:
-        """E[y^2] - E[y]^2."""
-        _, one, share = self.logits.exp().unbind(dim=-1)
-        return one + share * (self.between.variance + self.between.mean.square()) - self.mean.square()
+        """The variance E[y^2] - E[y]^2."""
+        _, unity, share = self.logits.exp().unbind(dim=-1)
+        return unity + share * (self.between.variance + self.between.mean.square()) - self.mean.square()
 
 
 @draw.register
 def _(p: Inflated, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    zero, one, _ = p.logits.exp().unbind(dim=-1)
+    zero, unity, _ = p.logits.exp().unbind(dim=-1)
     which, between = uniform(zero, shape, generator), draw(p.between, shape, generator)
-    return between.where(which >= zero + one, (which >= zero).to(between.dtype))
+    return between.where(which >= zero + unity, (which >= zero).to(between.dtype))
 
 
 def _beta(a: Tensor, b: Tensor) -> TorchBeta:

@@ -125,12 +125,12 @@ class LogRate(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The rate."""
+        """The mean, which is the rate."""
         return self.f.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The rate."""
+        """The variance, which is the rate."""
         return self.f.exp()
 
 
@@ -158,12 +158,12 @@ class GammaPoisson(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean, shape (..., D)."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """mean + mean^2 / r."""
+        """The variance mean + mean^2 / r."""
         return self.mean + self.mean.square() / self.concentration
 
 
@@ -184,12 +184,12 @@ class ZeroInflated(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """P(not inflated) E[counts]."""
+        """The mean P(not inflated) E[counts]."""
         return (-self.zero).sigmoid() * self.counts.mean
 
     @property
     def variance(self) -> Tensor:
-        """E[y^2] - E[y]^2."""
+        """The variance E[y^2] - E[y]^2."""
         return (-self.zero).sigmoid() * (self.counts.variance + self.counts.mean.square()) - self.mean.square()
 
 

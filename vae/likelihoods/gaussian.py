@@ -56,7 +56,7 @@ class LearnedGaussian(Likelihood):
 
     @property
     def variance(self) -> Tensor:
-        """sigma_y^2, of shape (1,) or (D,)."""
+        """The variance sigma_y^2, of shape (1,) or (D,)."""
         return self.min_variance + self.log_excess.exp()
 
     @override

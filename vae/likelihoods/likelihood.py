@@ -69,7 +69,7 @@ class Likelihood(nn.Module, ABC):
         """Outputs (features * D,); anything for a column without values, and maybe infinite."""
 
     def outputs(self, data_dim: int) -> int:
-        """Network outputs needed in all."""
+        """The number of network outputs needed for all columns."""
         return self.features * data_dim
 
     def allows(self, y: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Positive(nn.Module):
         self.floor, self.raw = floor, nn.Parameter(torch.full((data_dim,), UNIT_SOFTPLUS))
 
     def forward(self) -> Tensor:
-        """Shape (D,), `wide`."""
+        """The numbers, shape (D,), `wide`."""
         return above(self.floor, wide(self.raw))
 
 

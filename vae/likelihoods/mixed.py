@@ -106,18 +106,18 @@ class MixedColumns:
         return self.log_prob_columns(value).sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
-        """Of each column, shape (..., D); 0 where the value is missing."""
+        """Log p of each column, shape (..., D); 0 where the value is missing."""
         pairs = zip(self._parts, self._likelihood.parted(value), strict=True)
         return self._likelihood.joined([_observed(p, part, y) for p, (part, y) in pairs])
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
         return self._likelihood.joined([p.mean for p in self._parts])
 
     @property
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
         return self._likelihood.joined([p.variance for p in self._parts])
 
     @torch.no_grad()

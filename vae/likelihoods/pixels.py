@@ -70,19 +70,19 @@ class BinnedLogistic(Distribution):
 
     @property
     def probs(self) -> Tensor:
-        """Of all levels, shape (..., D, levels)."""
+        """The probabilities of all levels, shape (..., D, levels)."""
         levels = torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype)
         parts = BinnedLogistic(self.loc[..., None], self.scale[..., None], self.levels)
         return parts.log_prob(levels.expand(*self.loc.shape, self.levels)).exp()
 
     @property
     def mean(self) -> Tensor:
-        """Sum of P(j) j."""
+        """The mean level, the sum of P(j) j."""
         return self.probs @ torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype)
 
     @property
     def variance(self) -> Tensor:
-        """Sum of P(j) j^2 - mean^2."""
+        """The variance of the level, the sum of P(j) j^2 minus mean^2."""
         return self.probs @ torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype).square() - self.mean**2
 
 
@@ -131,14 +131,14 @@ class TiltedUniform(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """1 / (1 - e^-f) - 1 / f."""
+        """The mean 1 / (1 - e^-f) - 1 / f."""
         f = self.f
         far = (1 / -(-self._size).expm1() - 1 / self._size - 0.5) * f.sign()
         return 0.5 + (f / 12 - f**3 / 720).where(self._near_zero, far)
 
     @property
     def variance(self) -> Tensor:
-        """1 / f^2 - 1 / (4 sinh^2(f / 2))."""
+        """The variance 1 / f^2 - 1 / (4 sinh^2(f / 2))."""
         size = self._size
         far = 1 / size.square() - 1 / (4 * (size / 2).sinh().square())
         return (1 / 12 - self.f.square() / 240 + self.f**4 / 6048).where(self._near_zero, far)

@@ -93,7 +93,7 @@ class GivenTotal(Distribution):
         return _of_total(counts.sum(dim=-1), concentrations.sum(dim=-1)) + of_columns.sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
-        """Of each column given those before it and the total, (..., D), whose sum is `log_prob`; the last one's is 0.
+        """Log p of each column given those before it and the total, (..., D), whose sum is `log_prob`; the last one's is 0.
 
         Each is beta-binomial: what is left of the total is shared between the column and those after it.
         """
@@ -111,13 +111,13 @@ class GivenTotal(Distribution):
     @property
     @override
     def mean(self) -> Tensor:
-        """n a / A, shape (..., D)."""
+        """The mean counts n a / A, shape (..., D)."""
         return (self.total * self._shares).to(self._dtype)
 
     @property
     @override
     def variance(self) -> Tensor:
-        """n p (1 - p) (n + A) / (1 + A) with p = a / A, shape (..., D)."""
+        """The variances n p (1 - p) (n + A) / (1 + A) with p = a / A, shape (..., D)."""
         n, p, A = self.total, self._shares, self.concentrations.sum(dim=-1, keepdim=True)
         return (n * p * (1 - p) * (n + A) / (1 + A)).to(self._dtype)
 
@@ -146,5 +146,5 @@ def _of_total(n: Tensor, A: Tensor) -> Tensor:
 
 
 def _tails(x: Tensor) -> Tensor:
-    """Sums over a column and those after it."""
+    """The sums over each column and those after it."""
     return x.flip(-1).cumsum(dim=-1).flip(-1)

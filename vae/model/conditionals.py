@@ -100,7 +100,7 @@ class Inference(nn.Module):
 
     def may_miss(self, y: Tensor) -> Tensor:
         """Whether each column of y (..., D) may be missing, shape (D,)."""
-        columns = [False] * y.shape[-1] if self.encoding is None else [of.missing for of in self.encoding.inputs]
+        columns = [False] * y.shape[-1] if self.encoding is None else [column.missing for column in self.encoding.inputs]
         return torch.tensor(columns, device=y.device)
 
 
@@ -169,9 +169,9 @@ class Generative(nn.Module):
 
         As Burda et al. (2016) did for Bernoulli data. All pixels of a channel together, where the network is convolutional.
         """
-        some = y[: max(1, FIRST_VALUES // y.shape[1])].cpu().double()
+        first = y[: max(1, FIRST_VALUES // y.shape[1])].cpu().double()
         bias = self.network.last.bias
-        bias.copy_(self.likelihood.initial_outputs(self.network.pooled(some)))
+        bias.copy_(self.likelihood.initial_outputs(self.network.pooled(first)))
 
 
 def image_shape(shape: Shape | None, width: int) -> Shape:

@@ -68,7 +68,7 @@ class Decoder(nn.Module):
         self.input = Feedforward(architecture, input_dim, self.maps[0] * height * width)
         outputs = (*self.maps[1:], features * shape[2])
         biased = [architecture.biased] * (len(outputs) - 1) + [True]
-        steps = [self._step(architecture, *of) for of in zip(self.maps, outputs, biased, strict=True)]
+        steps = [self._step(architecture, *sizes) for sizes in zip(self.maps, outputs, biased, strict=True)]
         self.before, self.convolutions = (nn.ModuleList(layers) for layers in zip(*steps, strict=True))
 
     def _step(self, architecture: Architecture, before: int, after: int, biased: bool) -> tuple[nn.Module, nn.Module]:
@@ -106,6 +106,6 @@ class Residual(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w)."""
+        """Maps of the shape of x, (N, C, h, w)."""
         output: Tensor = x + self.layers(x)
         return output

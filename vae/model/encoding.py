@@ -56,18 +56,18 @@ class Encoding(nn.Module):
     def __init__(self, inputs: Sequence[Input]) -> None:
         super().__init__()
         self.inputs = inputs
-        number = [d for d, of in enumerate(self.inputs) if not of.classes]
-        self._classes = [(d, of.classes) for d, of in enumerate(self.inputs) if of.classes]
+        number = [d for d, column in enumerate(self.inputs) if not column.classes]
+        self._classes = [(d, column.classes) for d, column in enumerate(self.inputs) if column.classes]
         self._buffer("number", number, torch.long)
-        self._buffer("missing", [d for d, of in enumerate(self.inputs) if of.missing], torch.long)
+        self._buffer("missing", [d for d, column in enumerate(self.inputs) if column.missing], torch.long)
         self._buffer("log", [self.inputs[d].log for d in number], torch.bool)
         self._buffer("shift", [self.inputs[d].shift for d in number], torch.float64)
         self._buffer("scale", [self.inputs[d].scale for d in number], torch.float64)
 
     @property
     def width(self) -> int:
-        """Number of features."""
-        return sum(of.classes or 1 for of in self.inputs) + len(self.get_buffer("missing"))
+        """The number of features."""
+        return sum(column.classes or 1 for column in self.inputs) + len(self.get_buffer("missing"))
 
     def forward(self, y: Tensor) -> Tensor:
         """The features of rows, whose missing values are NaN."""

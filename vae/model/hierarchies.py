@@ -34,7 +34,7 @@ class Link(nn.Module):
         self.network = Feedforward(architecture, before, 2 * after)
 
     def forward(self, z: Tensor) -> DiagonalNormal:
-        """Of the other layer, given ``z``."""
+        """The distribution of the other layer, given ``z``."""
         mean, s = self.network(z).chunk(2, dim=-1)
         return DiagonalNormal(mean, softplus(s))
 
@@ -98,7 +98,7 @@ class BottomUp(nn.Module):
         self.head = DiagonalGaussian(self.sizes[0])
         self.features = self.head.features
         up = zip(descent.between, self.sizes, self.sizes[1:], strict=False)
-        self.ascent = nn.ModuleList(Link(*of) for of in up)
+        self.ascent = nn.ModuleList(Link(*sizes) for sizes in up)
 
     def forward(self, f: Tensor) -> Chain:
         """q(z|y) from the network output ``f``."""
@@ -129,21 +129,18 @@ class Ladder(nn.Module):
         passed = [(*network.hidden, 2 * size)[0] for network, size in zip(descent.between, self.sizes[1:], strict=True)]
         outputs = [head.features + up for head, up in zip(self.heads, (*passed, 0), strict=True)]
         self.features = outputs[0]
-        self.ascent = nn.ModuleList(_rise(*of) for of in zip(descent.between, passed, outputs[1:], strict=True))
+        up = zip(descent.between, passed, outputs[1:], strict=True)
+        self.ascent = nn.ModuleList(_rise(network, *sizes) for network, *sizes in up)
 
     def forward(self, f: Tensor) -> Chain:
         """q(z|y) from the network output ``f``."""
-        *evidence, top = self._evidence(f)
-        pairs = zip(self._descent[0], reversed(evidence), strict=True)
-        return Chain(top, [Conditional(link, of) for link, of in pairs], self.sizes, upward=False)
-
-    def _evidence(self, f: Tensor) -> list[DiagonalNormal]:
-        """What y says of each layer, from z_1 on."""
-        found, up = [], f
+        told, up = [], f  # by y of each layer, from z_1 on
         for head, network in zip(self.heads, (nn.Identity(), *self.ascent), strict=True):
             own, up = torch.tensor_split(network(up), [head.features], dim=-1)
-            found.append(head(own))
-        return found
+            told.append(head(own))
+        *evidence, top = told
+        pairs = zip(self._descent[0], reversed(evidence), strict=True)
+        return Chain(top, [Conditional(*pair) for pair in pairs], self.sizes, upward=False)
 
 
 def _rise(architecture: Architecture, inputs: int, outputs: int) -> nn.Module:

@@ -82,7 +82,7 @@ class LatentModel(nn.Module):
             likelihood=_named(likelihood),
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
-            inputs=None if inputs is None else [Input.of(of) for of in inputs],
+            inputs=None if inputs is None else [Input.of(column) for column in inputs],
             shape=shape,
             prior=_named(prior),
             posterior=_named(posterior),
@@ -195,7 +195,7 @@ class LatentModel(nn.Module):
                 expected = cls(**card.arguments()).to(dtype).state_dict()
         except (KeyError, TypeError, ValueError) as error:
             raise storage.damaged_card(folder, error) from error
-        storage.check(folder, expected=expected, found=weights)
+        storage.check(folder, expected=expected, weights=weights)
         vae = cls(**card.arguments()).to(dtype)
         vae.load_state_dict(weights)
         vae.initialized = True
@@ -203,18 +203,18 @@ class LatentModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that the weights are on."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of the rows that `as_rows` gives."""
+        """The dtype of the weights, and of the rows that `as_rows` gives."""
         return next(self.parameters()).dtype
 
 
-def _named(of: str | Mapping[str, Any]) -> dict[str, Any]:
+def _named(part: str | Mapping[str, Any]) -> dict[str, Any]:
     """A name alone stands for a mapping with all options left open."""
-    return {"name": of} if isinstance(of, str) else dict(of)
+    return {"name": part} if isinstance(part, str) else dict(part)
 
 
 def _descent_and_posterior(card: storage.Card) -> tuple[hierarchies.Descent | None, nn.Module]:

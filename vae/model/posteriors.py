@@ -33,14 +33,14 @@ class StandardDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        """Any shape."""
+        """Standard deviations of the shape of s."""
         stddev = s.clamp(max=0).exp_().add_(s.relu())
         ctx.save_for_backward(stddev)
         return stddev
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The shape of s."""
+        """The gradient by s."""
         (stddev,) = ctx.saved_tensors
         return gradient * stddev.clamp(max=1)
 

@@ -41,7 +41,7 @@ class Card(BaseModel):
     shape: tuple[int, int, int] | None = None
     prior: dict[str, Any] = {"name": PRIOR}
     posterior: dict[str, Any] = {"name": POSTERIOR}
-    hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda of: of is None)  # files without one stay as they were
+    hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda value: value is None)  # as older files have it
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -105,14 +105,14 @@ def damaged_card(folder: str | Path, problem: object) -> ModelFileError:
     return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {problem}; {_REMEDY}")
 
 
-def check(folder: str | Path, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check(folder: str | Path, *, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Refuse weights whose names, shapes or dtypes are not the model's.
 
     Raises:
         ModelFileError: Naming the first tensor that differs.
     """
-    for name in sorted({*expected, *found}):
-        here, there = _describe(expected.get(name)), _describe(found.get(name))
+    for name in sorted({*expected, *weights}):
+        here, there = _describe(expected.get(name)), _describe(weights.get(name))
         if here != there:
             raise ModelFileError(
                 f"{Path(folder) / WEIGHTS} is not of the model in {CARD}: tensor {name!r} should be {here} but is {there}; "

@@ -100,7 +100,7 @@ class FreeBits(FreeNats, ELBO):
     @property
     @override
     def _gradient(self) -> None:
-        """Of single dimensions."""
+        """None, as the KL is that of single dimensions."""
 
     @override
     def _loss(self, terms: Terms, epoch: float) -> Tensor:

@@ -40,7 +40,7 @@ class IWAE(ImportanceDraws, Objective):
         return self.samples
 
     def _bound(self, log_weights: Tensor) -> Tensor:
-        """(N,) from log weights (S, N)."""
+        """The bound of each row, (N,), from log weights (S, N)."""
         return log_weights.logsumexp(dim=0) - math.log(self.samples)
 
     def _loss(self, terms: Terms, bound: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def _sentence(error: ErrorDetails) -> str:
 
 @declared
 class NoOptions:
-    """Of what has none."""
+    """The options of what has none."""
 
 
 class Entry(NamedTuple):

@@ -73,7 +73,7 @@ class TypicalTotal:
 
 @declared
 class MaybeTotal:
-    """With a library, the likelihood is dirichlet_multinomial of this library."""
+    """A typical total of a row, or None; with one, the likelihood is dirichlet_multinomial of this library."""
 
     library: AboveZero | None = None
 
