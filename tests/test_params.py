@@ -8,16 +8,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.params.whole import check_params, load_params
 from tests.workspace import ROOT, params_with
 from vae import likelihoods, objectives
+from vae.errors import OptionError
 from vae.model import hierarchies, posteriors, priors
 from vae.options.declaration import Entry
-from vae.options.registry import HIERARCHIES, LIKELIHOODS, POSTERIORS, PRIORS
-from vae.settings import OBJECTIVES
+from vae.options.registry import HIERARCHIES, LIKELIHOODS, POSTERIORS, PRIORS, Between
+from vae.settings import OBJECTIVES, Training
 
 FAMILIES = [
     (LIKELIHOODS, likelihoods),
@@ -151,6 +153,16 @@ def test_each_option_is_declared_once(entries: dict[str, Entry], module: ModuleT
     for entry in entries.values():
         made, options = getattr(module, entry.class_name), {field.name for field in fields(entry.options)}
         assert issubclass(made, entry.options) or not options & inspect.signature(made).parameters.keys()
+
+
+def test_what_an_option_may_be_is_told_where_it_is_declared() -> None:
+    assert Training(np.int64(3), learning_rate=np.float32(0.5)) == Training(max_epochs=3, learning_rate=0.5)
+    with pytest.raises(OptionError, match="max_epochs must be a valid integer; got '3'"):
+        Training(max_epochs="3")
+    with pytest.raises(OptionError, match="hidden must be given"):
+        Between(activation="tanh")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="width is no option of Between, which has hidden, activation"):
+        Between(width=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

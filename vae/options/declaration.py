@@ -9,6 +9,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
+import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticKnownError
@@ -40,6 +41,7 @@ def declared(options: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen dataclass, which is checked as it is constructed.
 
     A value of another type, or out of its range, is an `OptionError` whose message names the option, the rule and what came.
+    NumPy's numbers stand for Python's.
 
     Raises:
         TypeError: If constructed with an option that it has not.
@@ -51,8 +53,10 @@ def declared(options: type[T]) -> type[T]:
     def __init__(self: Any, *args: Any, **values: Any) -> None:
         if unknown := sorted(values.keys() - names):
             raise TypeError(f"{unknown[0]} is no option of {options.__name__}, which has {', '.join(names) or 'none'}")
+        given = {**dict(zip(names, args, strict=False)), **values}
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
         try:
-            construct(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
+            construct(self, *args[len(names) :], **plain)
         except ValidationError as error:
             raise OptionError("; ".join(_sentence(details) for details in error.errors())) from None
 
