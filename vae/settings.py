@@ -102,7 +102,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine"
 
 @declared
 class Training:
-    """How to train. But for ``binarize``, ``seed`` and ``progress`` these are options of params.yaml, too.
+    """How to train.
 
     Attributes:
         max_epochs: Passes over the training rows at most.

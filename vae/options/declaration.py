@@ -90,7 +90,7 @@ class Entry(NamedTuple):
     Attributes:
         class_name: The class or function that is called, by its name in its module.
         options: The declaration of the options that it takes beside its dimensions.
-        left_open: Those which params.yaml may leave to the data.
+        left_open: Those that whoever describes a model may leave to the data.
     """
 
     class_name: str

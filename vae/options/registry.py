@@ -52,14 +52,14 @@ class ShapeFloor:
 
 @declared
 class ClassCount:
-    """The values are 0, ..., levels - 1; in params, null for those of the data."""
+    """The number of levels: the values are 0, ..., levels - 1."""
 
     levels: TwoOrMore
 
 
 @declared
 class TrialCount:
-    """The largest value; in params, null for that of the data."""
+    """The number of trials, which is the largest value."""
 
     trials: OneOrMore
 
