@@ -18,7 +18,7 @@ from rich.table import Table
 from pipeline.base.command import command
 from pipeline.base.files import to_yaml
 from pipeline.params.data import Data
-from pipeline.params.model import Mixed
+from pipeline.params.model import ByKind
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess, kinds_of
 from pipeline.reading.columns.kept import KeptBlocks
@@ -160,7 +160,7 @@ def _likelihood(of: Facts, found: Inspection) -> str:
 
 def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:
     kind = found.kinds[of.name][0]
-    default = Mixed.model_validate({"name": "mixed"}).model_dump()[kind]["name"]
+    default = ByKind.model_validate({"name": "mixed"}).model_dump()[kind]["name"]
     if not of.is_number or kind not in ("continuous", "count"):
         return default, None
     ends, extremes = of.numbers.range, found.extremes[of.name]
@@ -187,7 +187,7 @@ def snippet(found: Inspection, data: Data) -> dict[str, Any]:
     kept = {name: of for name, of in chosen.items() if name not in found.left_out}
     transforms = {name: {"transform": transform} for name, (_, transform) in kept.items() if transform}
     section |= {"columns": transforms, "shape": None, "units": "units of the data", "dequantize": None, "binarize": None}
-    defaults = Mixed.model_validate({"name": "mixed"}).model_dump()
+    defaults = ByKind.model_validate({"name": "mixed"}).model_dump()
     columns = {name: {"name": of} for name, (of, _) in kept.items() if of != defaults[found.kinds[name][0]]["name"]}
     likelihood = {"name": "mixed", **({"columns": columns} if columns else {})}
     return {"data": section, "model": {"likelihood": likelihood}}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vae import VAE, likelihoods
 from vae.objectives import Objective
-from vae.registry import LIKELIHOODS as REGISTRY
+from vae.options.registry import LIKELIHOODS as REGISTRY
 
 # A correct estimate is off by more than this many standard errors with probability 6e-5 (two-sided). With fixed seeds a test
 # that passes once passes always, so this is the chance that a harmless change of the noise turns one test red.

@@ -16,7 +16,9 @@ FULLEST = 14  # modules in a folder; the commands, directly in pipeline/, are ap
 # from the bottom up: a module imports from its own room and those before it
 ORDER = [
     "vae",
-    "vae.registry",
+    "vae.errors",
+    "vae.options",
+    "vae.settings",
     "vae.distributions",
     "vae.likelihoods",
     "vae.model",

@@ -20,7 +20,7 @@ from tests.anchors import within_error
 from tests.workspace import write_params
 from vae import VAE
 from vae.evidence import Annealing, annealed_importance_sampling, importance_sampling, prior_sampling
-from vae.model.networks import Shape
+from vae.options.architecture import Shape
 
 SHAPES: list[Shape] = [(1, 1, 1), (2, 3, 1), (5, 7, 3), (8, 8, 1), (9, 4, 3)]
 LAYERS = {"channels": [3, 4], "hidden": [6], "activation": "silu"}
@@ -129,7 +129,7 @@ def test_other_data_than_images_is_refused(changes: dict[str, Any], message: str
     arguments = {"data_dim": 6, "latent_dim": 2, "likelihood": "bernoulli", "shape": (2, 3, 1), **changes}
     with pytest.raises(ValueError, match=message):
         VAE(LAYERS, LAYERS, **arguments)
-    with pytest.raises(ValueError, match="residual_blocks must be 0, or more where there are channels"):
+    with pytest.raises(ValueError, match="residual_blocks follow convolutions: set channels, or residual_blocks to 0"):
         VAE({"residual_blocks": 1}, {}, data_dim=6, latent_dim=2)
 
 

@@ -86,7 +86,8 @@ EDITS = {
     "vae/evidence/verdict/rules.py": {"evaluate"},
     "vae/likelihoods/counts.py": {"train", "evaluate", "generate"},
     "vae/objectives/elbo.py": {"train"},
-    "vae/registry.py": {"train", "evaluate", "generate"},
+    "vae/options/registry.py": {"train", "evaluate", "generate"},
+    "vae/settings.py": {"train"},
     "vae/training/fit.py": {"train"},
 }
 

@@ -132,7 +132,7 @@ def test_a_collapse_is_told_once(killed_after: int | None, capsys: pytest.Captur
     vae = collapsed().fit(rows_for(NORMAL), validation=rows_for(NORMAL), **settings)
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        f"hardly a latent dimension has been in use for {PATIENCE} epochs (posterior collapse); try train.objective beta_elbo"
+        f"hardly a latent dimension has been in use for {PATIENCE} epochs (posterior collapse); try objective beta_elbo"
         in line
     )
     assert [row["valid_active_units"] for row in vae.history.rows] == [0] * EPOCHS
@@ -152,7 +152,7 @@ def test_latents_that_are_used_are_not_told_of(capsys: pytest.CaptureFixture[str
         (0, 1, True, "0 of 1 latent dimensions in use: posterior collapse"),
         (0, 16, True, "posterior collapse"),
         (1, 16, True, "1 of 16 latent dimensions in use: posterior collapse"),
-        (1, 2, False, "1 of 2 latent dimensions in use: no error.*model.latent_dim could be smaller"),
+        (1, 2, False, "1 of 2 latent dimensions in use: no error.*latent_dim could be smaller"),
         (11, 16, False, "no error"),
         (16, 16, False, "16 of 16 latent dimensions in use$"),
     ],

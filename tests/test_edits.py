@@ -53,7 +53,7 @@ EDITS: dict[str, tuple[dict[str, Edit], set[str]]] = {
     "a likelihood more": (
         {
             "vae/likelihoods/toy.py": with_line("class Toy: ..."),
-            "vae/registry.py": with_line('LIKELIHOODS["toy"] = Entry("Toy")'),
+            "vae/options/registry.py": with_line('LIKELIHOODS["toy"] = Entry("Toy")'),
         },
         {"train", "evaluate", "generate"},
     ),

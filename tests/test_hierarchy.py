@@ -32,7 +32,7 @@ from vae.evidence import (
 )
 from vae.evidence.density import all_pairs, paired
 from vae.objectives import IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding
-from vae.registry import HIERARCHIES
+from vae.options.registry import HIERARCHIES
 
 NORMAL = {"name": "gaussian"}
 TOPS = ("standard_normal", "gaussian_mixture", "flow")
@@ -422,7 +422,7 @@ HIERARCHY = {"name": "bottom_up", "hidden": [[5]]}
         ({"hierarchy": {"name": "bottom_up"}}, "hierarchy.hidden must list .* got \\[\\]"),
         ({"hierarchy": {**HIERARCHY, "name": "top"}}, "hierarchy must be one of bottom_up, ladder; got 'top'"),
         ({"hierarchy": {**HIERARCHY, "activation": "sin"}}, "activation must be one of .*; got 'sin'"),
-        ({"hierarchy": {**HIERARCHY, "hidden": [[0]]}}, r"hidden widths must be at least 1; got \[0\]"),
+        ({"hierarchy": {**HIERARCHY, "hidden": [[0]]}}, r"hidden.0.0 must be at least 1; got 0"),
         (
             {"posterior": "flow"},
             "set posterior to 'diagonal_gaussian', or latent_dim to one number and .* got posterior 'flow'",

@@ -29,7 +29,8 @@ from vae.evidence import (
     prior_sampling,
 )
 from vae.objectives import FreeBits, StickingTheLanding
-from vae.registry import OBJECTIVES, POSTERIORS, PRIORS
+from vae.options.registry import POSTERIORS, PRIORS
+from vae.settings import OBJECTIVES
 
 NORMAL = {"name": "gaussian"}
 SMALL: dict[str, dict[str, Any]] = {
@@ -354,7 +355,7 @@ def test_full_covariance_reaches_the_exact_posterior() -> None:
         (lambda: made("flow", objective=ELBO(kl="closed_form")), "prior 'flow': set kl to 'monte_carlo'"),
         (lambda: made(posterior="flow", objective=FreeBits()), "free bits are of single latent dimensions"),
         (lambda: plain({"name": "gaussian_mixture", "components": 0}), "components must be at least 1; got 0"),
-        (lambda: plain({"name": "flow", "hidden": []}), "a flow needs transforms"),
+        (lambda: plain({"name": "flow", "hidden": []}), "hidden must have at least 1 item"),
     ],
 )
 def test_what_does_not_go_together_is_refused(build: Any, message: str) -> None:

@@ -18,8 +18,8 @@ from vae.distributions import vectors
 from vae.distributions.supports import BINARY
 from vae.likelihoods.continuous import Inflated
 from vae.likelihoods.likelihood import Measure
-from vae.registry import LIKELIHOODS as REGISTRY
-from vae.registry import lookup
+from vae.options.declaration import lookup
+from vae.options.registry import LIKELIHOODS as REGISTRY
 
 by_name = pytest.mark.parametrize("options", LIKELIHOODS, ids=lambda o: o["name"])
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.anchors import LIKELIHOODS, TOGETHER, LinearGaussian, rows_for, small_vae, within_error
 from vae import VAE, Architecture
+from vae.errors import ModelFileError
 from vae.model.latent_model import Generated
 from vae.model.posteriors import DiagonalGaussian
-from vae.model.storage import ModelFileError
 
 by_name = pytest.mark.parametrize("options", LIKELIHOODS + TOGETHER, ids=lambda o: o["name"])
 
@@ -104,8 +104,8 @@ def test_bad_rows_are_refused(y: Any, message: str) -> None:
         ({"data_dim": 0}, "data_dim must be at least 1; got 0"),
         ({"latent_dim": -1}, "latent_dim must be at least 1; got -1"),
         ({"likelihood": "normal"}, "likelihood must be one of bernoulli, beta.*; got 'normal'"),
-        ({"generative_architecture": {"hidden": [0]}}, r"hidden widths must be at least 1; got \[0\]"),
-        ({"inference_architecture": {"activation": "sin"}}, "activation must be one of gelu, .*; got 'sin'"),
+        ({"generative_architecture": {"hidden": [0]}}, r"hidden.0 must be at least 1; got 0"),
+        ({"inference_architecture": {"activation": "sin"}}, "activation must be one of tanh, .*; got 'sin'"),
     ],
 )
 def test_bad_models_are_refused(change: dict[str, Any], message: str) -> None:

@@ -24,8 +24,9 @@ from vae.distributions.noise import generator
 from vae.evidence import importance_sampling
 from vae.evidence.density import paired
 from vae.model.layers import Active, BatchNorm, Dropout, MapBatchNorm, MapDropout, Step, active_layers, during
-from vae.model.networks import Architecture, Feedforward
+from vae.model.networks import Feedforward
 from vae.model.storage import Card
+from vae.options.architecture import Architecture
 from vae.training.rows.batches import Batches
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "precision": "64-true", "learning_rate": 0.01}
@@ -313,9 +314,9 @@ def test_pseudo_inputs_go_through_a_network_at_rest() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dropout": 1.0}, "dropout must be from 0 to below 1; got 1.0"),
-        ({"dropout": -0.1}, "dropout must be from 0 to below 1; got -0.1"),
-        ({"norm": "group"}, "norm must be one of batch, layer, none; got 'group'"),
+        ({"dropout": 1.0}, "dropout must be less than 1; got 1.0"),
+        ({"dropout": -0.1}, "dropout must be at least 0; got -0.1"),
+        ({"norm": "group"}, "norm must be one of none, batch, layer; got 'group'"),
         ({"hidden": [], "norm": "layer"}, r"norm and dropout stand between layers: set hidden .*; got hidden \[\]"),
         ({"hidden": [], "dropout": 0.1}, "norm and dropout stand between layers"),
         ({"hidden": [4, 1], "norm": "layer"}, r"norm 'layer' makes a lone number 0: .*; got hidden \[4, 1\]"),

@@ -22,7 +22,7 @@ from tests.oracles import Array
 from vae import likelihoods
 from vae.evidence.density import all_pairs, paired
 from vae.likelihoods import Likelihood
-from vae.registry import LIKELIHOODS as REGISTRY
+from vae.options.registry import LIKELIHOODS as REGISTRY
 from vae.training.fast.fused_terms import DENSITIES
 
 TOLERANCE = 1e-5  # of a probability, and in nats

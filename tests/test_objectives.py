@@ -22,7 +22,7 @@ from tests.anchors import (
 from vae import ELBO, VAE, objectives
 from vae.distributions.noise import generator
 from vae.objectives import BetaELBO, FreeBits, StickingTheLanding
-from vae.registry import OBJECTIVES
+from vae.settings import OBJECTIVES
 from vae.training.fit import Fit
 from vae.training.rows.batches import Batches
 

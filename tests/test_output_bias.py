@@ -22,7 +22,7 @@ from tests.anchors import LIKELIHOODS, TOGETHER, rows_for, small_vae
 from tests.workspace import params_with, write_params, write_table
 from vae import VAE, likelihoods
 from vae.distributions.noise import generator
-from vae.registry import LIKELIHOODS as REGISTRY
+from vae.options.registry import LIKELIHOODS as REGISTRY
 
 QUICK: dict[str, Any] = {
     "accelerator": "cpu",

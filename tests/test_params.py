@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.params.whole import check_params, load_params
 from tests.workspace import ROOT, params_with
-from vae.registry import LIKELIHOODS
+from vae import likelihoods, objectives
+from vae.errors import OptionError
+from vae.model import hierarchies, posteriors, priors
+from vae.options.declaration import Entry
+from vae.options.registry import HIERARCHIES, LIKELIHOODS, POSTERIORS, PRIORS, Between
+from vae.settings import OBJECTIVES, Training
 
+FAMILIES = [
+    (LIKELIHOODS, likelihoods),
+    (OBJECTIVES, objectives),
+    (PRIORS, priors),
+    (POSTERIORS, posteriors),
+    (HIERARCHIES, hierarchies),
+]
 LADDER = {"name": "ladder", "hidden": [[4]]}
 
 
@@ -131,10 +147,30 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(("entries", "module"), FAMILIES)
+def test_each_option_is_declared_once(entries: dict[str, Entry], module: ModuleType) -> None:
+    """In what params.yaml's schema is made of; the class takes that, and has no default or range of its own."""
+    for entry in entries.values():
+        made, options = getattr(module, entry.class_name), {field.name for field in fields(entry.options)}
+        assert issubclass(made, entry.options) or not options & inspect.signature(made).parameters.keys()
+
+
+def test_what_an_option_may_be_is_told_where_it_is_declared() -> None:
+    assert Training(np.int64(3), learning_rate=np.float32(0.5)) == Training(max_epochs=3, learning_rate=0.5)
+    with pytest.raises(OptionError, match="max_epochs must be a valid integer; got '3'"):
+        Training(max_epochs="3")
+    with pytest.raises(OptionError, match="hidden must be given"):
+        Between(activation="tanh")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="width is no option of Between, which has hidden, activation"):
+        Between(width=3)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_defaults_come_from_the_registry(name: str) -> None:
-    defaults = {option: field.default for option, (_, field) in LIKELIHOODS[name].options.items() if not field.is_required()}
-    required = dict.fromkeys(LIKELIHOODS[name].options.keys() - defaults, 3)
+    entry = LIKELIHOODS[name]
+    defaults = {field.name: field.default for field in fields(entry.options) if field.default is not MISSING}
+    defaults |= dict.fromkeys(entry.left_open)
+    required = dict.fromkeys({field.name for field in fields(entry.options)} - defaults.keys(), 3)
     changes = {"model.likelihood": {"name": name, **required}, "data.dequantize": None, "data.scale": "none"}
     likelihood = check_params(params_with(changes)).model.likelihood.model_dump()
     assert likelihood == {"name": name, **required, **defaults}

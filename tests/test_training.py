@@ -13,10 +13,10 @@ import torch
 from tests.anchors import LinearGaussian, rows_for, small_vae
 from vae import ELBO, VAE
 from vae.distributions.noise import draws, of_step, per_example
+from vae.errors import AcceleratorError, DivergenceError
 from vae.objectives import Objective, Terms, Values
 from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.rows.batches import Batches
-from vae.training.settings import AcceleratorError, DivergenceError
 from vae.training.totals import TOGETHER, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}

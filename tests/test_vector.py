@@ -12,9 +12,10 @@ from torch import nn
 from tests.anchors import rows_for, small_vae
 from vae import VAE
 from vae.distributions.noise import generator, of_step
-from vae.model.networks import Architecture, Feedforward, linear
+from vae.model.networks import Feedforward, linear
 from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, FreeBits, Objective, StickingTheLanding, Values
-from vae.registry import ACTIVATIONS as NAMES
+from vae.options.architecture import ACTIVATIONS as NAMES
+from vae.options.architecture import Architecture
 from vae.training.fast.fused import ACTIVATIONS, LARGE, Fused, tanh
 from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
@@ -59,7 +60,7 @@ def test_affine_networks_are_fused_too() -> None:
 
 
 def test_every_activation_can_be_fused() -> None:
-    assert {activation.__name__ for activation in ACTIVATIONS} == set(NAMES.values())
+    assert {activation.__name__ for activation in ACTIVATIONS} == {entry.class_name for entry in NAMES.values()}
 
 
 @pytest.mark.parametrize("option", [{"norm": "layer"}, {"norm": "batch"}, {"dropout": 0.1}, {"residual": True}])

@@ -18,15 +18,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vae.model.networks import Architecture, Feedforward
+    from vae.model.networks import Feedforward
     from vae.objectives import ELBO
+    from vae.options.architecture import Architecture
     from vae.training.vae import VAE
 
 __all__ = ["ELBO", "VAE", "Architecture", "Feedforward"]
 
 _HOMES = {
     "VAE": "vae.training.vae",
-    "Architecture": "vae.model.networks",
+    "Architecture": "vae.options.architecture",
     "Feedforward": "vae.model.networks",
     "ELBO": "vae.objectives",
 }

@@ -34,7 +34,7 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
     except Exception as error:
         if _is_disk_full(error):
             error = OSError(f"{error}; free some space and run again: it goes on from its last saved state")
-        elif not isinstance(error, (InputError, *_library_errors())):
+        elif not isinstance(error, InputError):
             raise
         print(f"error in stage {name}: {error}", file=sys.stderr)
         return 1
@@ -46,13 +46,3 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
 
 def _is_disk_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _library_errors() -> tuple[type[Exception], ...]:
-    """The library's own errors about the user's input, if the stage has loaded the library at all."""
-    found = (
-        ("vae.training.settings", "DivergenceError"),
-        ("vae.training.settings", "AcceleratorError"),
-        ("vae.model.storage", "ModelFileError"),
-    )
-    return tuple(getattr(sys.modules[module], name) for module, name in found if module in sys.modules)

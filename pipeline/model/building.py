@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from pipeline.params.train import TrainParams
 from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import SPLITS, Column, Schema, load_index, load_split
 from vae import VAE, objectives
+from vae.errors import AcceleratorError, DivergenceError, OptionError
 from vae.likelihoods import Likelihood
-from vae.registry import LIKELIHOODS, OBJECTIVES
-from vae.registry import build as build_named
+from vae.options.declaration import build as build_named
+from vae.options.registry import LIKELIHOODS
+from vae.settings import OBJECTIVES
 
 FITTING: dict[Kind, str] = {
     "continuous": "gaussian_per_dimension or student_t",
@@ -44,6 +47,21 @@ def build(params: TrainParams, schema: Schema, source: str = "the data") -> VAE:
     return vae
 
 
+@contextmanager
+def in_words_of_params() -> Iterator[None]:
+    """Say of what a fit raises by which keys of params.yaml it can be mended.
+
+    Raises:
+        InputError: For what the user can mend.
+    """
+    try:
+        yield
+    except DivergenceError as error:
+        raise InputError(f"{error}: see data.scale, train.learning_rate and train.gradient_clip_norm") from error
+    except AcceleratorError as error:
+        raise InputError(f"{error} In params.yaml that is train.accelerator") from error
+
+
 def _model(params: TrainParams, schema: Schema, *, gaps: bool) -> VAE:
     model = params.model
     named = likelihood(model, schema, gaps=gaps)
@@ -63,7 +81,7 @@ def _model(params: TrainParams, schema: Schema, *, gaps: bool) -> VAE:
             output_bias=model.output_bias,
             seed=params.seed,
         )
-    except ValueError as error:  # parts that do not go together
+    except OptionError as error:
         raise InputError(f"model and train.objective: {error}") from error
 
 
@@ -113,14 +131,14 @@ def likelihood(model: Model, schema: Schema, *, gaps: bool) -> dict[str, Any]:
     if unknown := sorted(set(named) - set(schema.names)):
         raise InputError(f"model.likelihood.columns: no column {unknown[0]!r}; the columns are {', '.join(schema.names)}")
     chosen = (named.get(column.name) or options[column.kind] for column in schema.columns)
-    return {"name": "mixed", "columns": [_of_column(of, column) for of, column in zip(chosen, schema.columns, strict=True)]}
+    return {"name": "mixed", "columns": [_of_column(*pair) for pair in zip(chosen, schema.columns, strict=True)]}
 
 
 def _of_column(options: Mapping[str, Any], column: Column) -> dict[str, Any]:
-    """With the number of levels, or of trials, that the column has where params leave it open."""
+    """A likelihood's options, with the number of levels, or of trials, that the column has where params leave it open."""
     levels = len(column.categories) if column.categories else int(column.range[1]) + 1
-    found = {"levels": max(2, levels), "trials": max(1, levels - 1)}
-    return {name: found.get(name) if value is None else value for name, value in options.items()}
+    counted = {"levels": max(2, levels), "trials": max(1, levels - 1)}
+    return {name: counted.get(name) if value is None else value for name, value in options.items()}
 
 
 def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: TrainParams, source: str) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
-from pipeline.tables.schema import Column, Schema
+from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
+from vae.errors import ModelFileError
 from vae.likelihoods import Likelihood
 from vae.model.encoding import Input
 from vae.model.latent_model import LatentModel
@@ -20,14 +21,16 @@ def load_model(schema: Schema, folder: Path = MODELS) -> LatentModel:
     """The model in a folder, for data of this schema.
 
     Raises:
-        InputError: If it was trained on data of another schema.
-        ModelFileError: If its files are missing or damaged.
+        InputError: If its files are missing or damaged, or it was trained on data of another schema.
     """
-    vae = LatentModel.load(folder)
+    try:
+        vae = LatentModel.load(folder)
+    except ModelFileError as error:
+        raise InputError(f"{error}, by `dvc repro -f train` or `dvc checkout models`") from error
     columns = ["real" if column.is_density else "discrete" for column in schema.columns]
-    of = vae.generative.likelihood.of
-    modelled = ["discrete" if of(d).measure == "probability" else "real" for d in range(vae.card.data_dim)]
-    gaps = any(of.missing for of in vae.card.inputs or ())
+    likelihoods = [vae.generative.likelihood.of(d) for d in range(vae.card.data_dim)]
+    modelled = ["discrete" if likelihood.measure == "probability" else "real" for likelihood in likelihoods]
+    gaps = any(column.missing for column in vae.card.inputs or ())
     if modelled != columns or vae.card.inputs != inputs(schema, gaps=gaps) or (schema.has_missing and not gaps):
         raise InputError(
             f"{folder} holds a model of {_counted(modelled)}, but the prepared data has {_counted(columns)}"
@@ -45,16 +48,17 @@ def inputs(schema: Schema, *, gaps: bool) -> list[Input] | None:
     """How the columns go into the inference network: as they are, if they are plain; otherwise on a common scale.
 
     Args:
-        schema: Of the data.
+        schema: What the columns are.
         gaps: Whether values are missing or hidden; each column then says whether its value is there.
     """
-    return None if schema.is_plain and not gaps else [_input(column, missing=gaps) for column in schema.columns]
-
-
-def _input(column: Column, *, missing: bool) -> Input:
-    if column.kind == "categorical":
-        return Input(classes=len(column.categories or ()), missing=missing)
-    return Input(shift=column.centre, scale=column.spread, log=column.kind == "count", missing=missing)
+    if schema.is_plain and not gaps:
+        return None
+    return [
+        Input(classes=len(column.categories or ()), missing=gaps)
+        if column.kind == "categorical"
+        else Input(shift=column.centre, scale=column.spread, log=column.kind == "count", missing=gaps)
+        for column in schema.columns
+    ]
 
 
 def outside(likelihood: Likelihood, y: Array) -> Iterator[tuple[int, int, str]]:

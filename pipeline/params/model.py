@@ -6,44 +6,26 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.params.section import Section, choice
-from vae.registry import (
-    ACTIVATIONS,
-    HIERARCHIES,
-    LIKELIHOODS,
-    NORMS,
-    OUTPUT_BIASES,
-    POSTERIORS,
-    PRIORS,
-    idle_option,
-    require_layers,
-)
+from pipeline.params.section import Section, choice, section
+from vae.options.architecture import Architecture
+from vae.options.declaration import OneOrMore
+from vae.options.registry import HIERARCHIES, LIKELIHOODS, POSTERIOR, POSTERIORS, PRIOR, PRIORS, require_layers
+from vae.settings import OUTPUT_BIAS, OutputBias
 
 
-class Network(Section):
+class Network(section(Architecture, required=["hidden"])):  # type: ignore[misc]
     """``model.generative`` and ``model.inference``."""
 
-    hidden: list[Annotated[int, Field(ge=1)]]
-    activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # type: ignore[valid-type]
-    channels: list[Annotated[int, Field(ge=1)]] = Field([])
-    residual_blocks: int = Field(0, ge=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    norm: Literal[tuple(NORMS)] = "none"  # type: ignore[valid-type]
-    residual: bool = False
-
     @model_validator(mode="after")
-    def _with_convolutions(self) -> Self:
-        if self.residual_blocks and not self.channels:
-            raise ValueError(f"residual_blocks follow convolutions: set channels, or 0; got {self.residual_blocks}")
-        if problem := idle_option(self.hidden, self.channels, self.dropout, self.norm, self.residual):
-            raise ValueError(problem)
+    def _is_one(self) -> Self:
+        Architecture(**self.model_dump())  # which refuses options that do not go together
         return self
 
 
 OfColumn = choice(LIKELIHOODS)
 
 
-class Mixed(Section):
+class ByKind(Section):
     """``model.likelihood`` of columns of several kinds: the likelihood of each kind, and of single columns by name."""
 
     name: Literal["mixed"]
@@ -59,16 +41,16 @@ class Model(Section):
     """``model``: the VAE."""
 
     latent_dim: Annotated[
-        Annotated[int, Field(ge=1), Tag("number")] | Annotated[list[Annotated[int, Field(ge=1)]], Tag("layers")],
+        Annotated[OneOrMore, Tag("number")] | Annotated[list[OneOrMore], Tag("layers")],
         Discriminator(lambda value: "layers" if isinstance(value, list) else "number"),
     ]
-    likelihood: choice(LIKELIHOODS, Mixed)  # type: ignore[valid-type]
-    prior: choice(PRIORS) = Field({"name": "standard_normal"}, validate_default=True)  # type: ignore[valid-type]
-    posterior: choice(POSTERIORS) = Field({"name": "diagonal_gaussian"}, validate_default=True)  # type: ignore[valid-type]
+    likelihood: choice(LIKELIHOODS, ByKind)  # type: ignore[valid-type]
+    prior: choice(PRIORS) = Field({"name": PRIOR}, validate_default=True)  # type: ignore[valid-type]
+    posterior: choice(POSTERIORS) = Field({"name": POSTERIOR}, validate_default=True)  # type: ignore[valid-type]
     hierarchy: choice(HIERARCHIES) | None = None  # type: ignore[valid-type]
     generative: Network
     inference: Network
-    output_bias: Literal[OUTPUT_BIASES] = "data"  # type: ignore[valid-type]
+    output_bias: OutputBias = OUTPUT_BIAS
 
     @property
     def latent_size(self) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 if TYPE_CHECKING:
-    from vae.registry import Entry
+    from vae.options.declaration import Entry
 
 
 class Section(BaseModel):
@@ -26,11 +27,37 @@ class Common(Section):
     threads: int = Field(ge=1, le=1024)
 
 
+def section(
+    options: type[Any],
+    *,
+    required: Container[str] = (),
+    left_open: Container[str] = (),
+    without: Container[str] = (),
+    **others: Any,
+) -> Any:
+    """A section of the options that the library declares.
+
+    Args:
+        options: The declaration.
+        required: Those that have to be there although they have a default.
+        left_open: Those that may be null, which they are by default.
+        without: Those that are no keys of params.yaml.
+        others: More keys, which come first: type and default of each.
+    """
+    hints, keys = get_type_hints(options, include_extras=True), dict(others)
+    for option in fields(options):
+        hint, default = hints[option.name], ... if option.default is MISSING else option.default
+        if option.name in left_open:
+            keys[option.name] = (hint | None, None)
+        elif option.name not in without:
+            keys[option.name] = (hint, ... if option.name in required else default)
+    return create_model(options.__name__, __base__=Section, **keys)
+
+
 def choice(entries: Mapping[str, Entry], *others: type[Section]) -> Any:
     """A section ``{name: ..., options}``, with the options that the entry called ``name`` declares."""
     variants = [
-        create_model(entry.class_name, __base__=Section, name=(Literal[name], ...), **entry.options)  # type: ignore[call-overload]
-        for name, entry in entries.items()
+        section(entry.options, left_open=entry.left_open, name=(Literal[name], ...)) for name, entry in entries.items()
     ]
     union: Any = reduce(or_, [*variants, *others])
     return Annotated[union, Field(discriminator="name")] if len(variants) > 1 else union

@@ -18,7 +18,7 @@ class Params(GenerateParams, EvaluateParams, TrainParams, PrepareParams):
 
     def flat(self) -> dict[str, Any]:
         """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``."""
-        return dict(leaves(self.model_dump()))
+        return dict(leaves(self.model_dump(mode="json")))
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

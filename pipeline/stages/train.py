@@ -17,7 +17,7 @@ from pipeline.base.environment import is_first_process
 from pipeline.base.files import MODELS, write_json
 from pipeline.figures.curves import learning_curves
 from pipeline.figures.latent_usage import latent_usage
-from pipeline.model.building import build, hidden_share
+from pipeline.model.building import build, hidden_share, in_words_of_params
 from pipeline.params.train import TrainParams
 from pipeline.record.saved import Saved
 from pipeline.stages.job import Job, running
@@ -35,7 +35,7 @@ ROWS = 2**16  # at a time
 
 def main() -> None:
     """Run the stage."""
-    with running("train", TrainParams) as job:
+    with running("train", TrainParams) as job, in_words_of_params():
         schema = load_schema()
         use_threads(job.params.threads)
         vae = build(job.params, schema, job.source)

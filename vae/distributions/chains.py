@@ -38,7 +38,7 @@ class Conditional:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, z: Tensor) -> DiagonalNormal:
-        """Given the other layer's latents z (..., K)."""
+        """The distribution given the other layer's latents z (..., K)."""
         weights = dict(self.weights)
         of_network: DiagonalNormal = functional_call(self.network, weights, (z,)) if weights else self.network(z)
         return of_network if self.evidence is None else product(of_network, self.evidence)
@@ -90,8 +90,8 @@ class Chain(LatentDistribution):
         """Standard normal ``noise`` of shape (..., K) as draws, layer by layer, differentiably."""
         first, *others = self._in_order(noise.split(self._sizes, dim=-1))
         layers = [self._first.transform(first)]
-        for step, some in zip(self._steps, others, strict=True):
-            layers.append(step(layers[-1]).transform(some))
+        for step, following in zip(self._steps, others, strict=True):
+            layers.append(step(layers[-1]).transform(following))
         return self._joined(layers)
 
     @override
@@ -106,7 +106,7 @@ class Chain(LatentDistribution):
         """The noise of which `transform` makes latents ``value`` (..., K), where the first layer is normal."""
         layers = self._in_order(value.split(self._sizes, dim=-1))
         given = [self._first, *(step(before) for step, before in zip(self._steps, layers, strict=False))]
-        return self._joined([(layer - of.mean) / of.stddev for of, layer in zip(given, layers, strict=True)])
+        return self._joined([(layer - p.mean) / p.stddev for p, layer in zip(given, layers, strict=True)])
 
     def with_normal_first(self, widen: float = 1.0) -> Chain:
         """The same, but for a first layer that is normal, of the same mean and so many times the standard deviation."""
@@ -174,7 +174,7 @@ class Chain(LatentDistribution):
         return first.transform(_shared_noise(random, first.mean.expand(MOMENTS_AT_ONCE, *first.mean.shape)))
 
     def _in_order(self, layers: Sequence[Tensor]) -> Sequence[Tensor]:
-        """From the order in which layers lie in z to that in which they are drawn, or back."""
+        """Layers taken from the order in which they lie in z to that in which they are drawn, or back."""
         return layers if self._upward else layers[::-1]
 
     def _joined(self, layers: Sequence[Tensor]) -> Tensor:

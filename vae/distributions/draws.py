@@ -41,14 +41,14 @@ def _(p: LogNormal, shape: Size, generator: Generator | None) -> Tensor:
 @draw.register
 def _(p: Beta, shape: Size, generator: Generator | None) -> Tensor:
     """a / (a + b) of two gammas, kept inside (0, 1)."""
-    a, b = (gamma(of.expand(shape), generator) for of in (p.concentration1, p.concentration0))
+    a, b = (gamma(part.expand(shape), generator) for part in (p.concentration1, p.concentration0))
     info = torch.finfo(a.dtype)
     return (a / (a + b)).clamp(info.tiny, 1 - info.eps / 2)
 
 
 @draw.register
 def _(p: Binomial, shape: Size, generator: Generator | None) -> Tensor:
-    count, probs = (of.expand(shape).contiguous() for of in (p.total_count, p.probs))
+    count, probs = (part.expand(shape).contiguous() for part in (p.total_count, p.probs))
     return torch.binomial(count, probs, generator=generator)
 
 
@@ -61,10 +61,10 @@ def _(p: Categorical, shape: Size, generator: Generator | None) -> Tensor:
 
 def rounded(y: Tensor, dtype: torch.dtype) -> Tensor:
     """Draws in another dtype, of which none becomes 0, 1 or infinite by rounding, where a density may have no value."""
-    info, found = torch.finfo(dtype), y.to(dtype)
-    found = found.clamp(info.min, info.max)
-    found = found.masked_fill((found == 0) & (y != 0), info.tiny)
-    return found.masked_fill((found == 1) & (y != 1), 1 - info.eps / 2)
+    info = torch.finfo(dtype)
+    near = y.to(dtype).clamp(info.min, info.max)
+    near = near.masked_fill((near == 0) & (y != 0), info.tiny)
+    return near.masked_fill((near == 1) & (y != 1), 1 - info.eps / 2)
 
 
 def gaussian(like: Tensor, shape: Size, generator: Generator | None) -> Tensor:

@@ -27,15 +27,10 @@ class Flow(nn.Module):
         transforms: Couplings one after the other, whose halves take turns.
         hidden: Widths of the network of each.
         context: Numbers that the map depends on.
-
-    Raises:
-        ValueError: If there is no transform, or no hidden layer.
     """
 
     def __init__(self, latent_dim: int, transforms: int, hidden: Sequence[int], context: int = 0) -> None:
         super().__init__()
-        if transforms < 1 or not hidden or min(hidden) < 1:
-            raise ValueError(f"a flow needs transforms and hidden widths of at least 1; got {transforms} and {list(hidden)}")
         with torch.device("cpu"):  # zuko's masks cannot be made without values
             self.flow = zuko.flows.NSF(
                 latent_dim, context, bins=BINS, transforms=transforms, hidden_features=tuple(hidden), passes=2
@@ -115,8 +110,8 @@ class Transported(LatentDistribution):
         noise = torch.cat([half, -half]).to(self._location)
         noise = noise.reshape(-1, *[1] * (self._location.ndim - 1), self.event_shape[0])
         total, squares = torch.zeros_like(self._location), torch.zeros_like(self._location)
-        for some in noise.split(MOMENTS_AT_ONCE):
-            image = self._map(some.expand(-1, *self._location.shape), to_noise=False)[0]
+        for draws in noise.split(MOMENTS_AT_ONCE):
+            image = self._map(draws.expand(-1, *self._location.shape), to_noise=False)[0]
             total, squares = total + image.sum(dim=0), squares + image.square().sum(dim=0)
         mean = total / MOMENT_DRAWS
         variance = squares / MOMENT_DRAWS - mean.square()

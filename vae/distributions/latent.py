@@ -52,17 +52,17 @@ class LatentDistribution(ABC):
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., K)."""
+        """The mean of each dimension, shape (..., K)."""
         return self._mean_and_variance[0]
 
     @property
     def variance(self) -> Tensor:
-        """Of each dimension, (..., K)."""
+        """The variance of each dimension, (..., K)."""
         return self._mean_and_variance[1]
 
     @property
     def stddev(self) -> Tensor:
-        """Of each dimension, (..., K)."""
+        """The standard deviation of each dimension, (..., K)."""
         return self.variance.sqrt()
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

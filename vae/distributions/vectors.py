@@ -27,13 +27,13 @@ class Widen(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, largest: float) -> Tensor:
-        """Any shape."""
+        """Numbers x of any shape."""
         ctx.dtype = x.dtype
         return x.to(dtype).clamp(-largest, largest)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Of the same shape."""
+        """The gradient by x, of the same shape."""
         return gradient.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(ctx.dtype), None, None
 
 
@@ -69,13 +69,13 @@ class Columns(Independent[Distribution]):
     @property
     @override
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
         return self.base_dist.mean.to(self._dtype)
 
     @property
     @override
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
         return self.base_dist.variance.to(self._dtype)
 
     @override
@@ -113,19 +113,19 @@ class DiagonalNormal(Distribution):
     @property
     @override
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
         return self._mean
 
     @property
     @override
     def stddev(self) -> Tensor:
-        """Shape (..., D)."""
+        """The standard deviation of each column, shape (..., D)."""
         return self._stddev if self._stddev.shape == self._mean.shape else self._stddev.expand_as(self._mean)
 
     @property
     @override
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
         return self.stddev.square()
 
     @property
@@ -203,7 +203,7 @@ def _kl_of_normals(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 
 @register_kl(DiagonalNormal, UnitNormal)  # type: ignore[untyped-decorator]
 def _kl_from_unit_normal(q: DiagonalNormal, p: UnitNormal) -> Tensor:
-    """Kingma and Welling 2014, appendix B."""
+    """KL(q || N(0, I)), as in Kingma and Welling 2014, appendix B."""
     mean, stddev = q.mean, q.stddev
     parts = torch.addcmul(torch.addcmul(stddev.log(), mean, mean, value=-0.5), stddev, stddev, value=-0.5)
     return -q.event_shape[0] / 2 - parts.sum(dim=-1)
@@ -221,17 +221,17 @@ class BernoulliLogits(torch.autograd.Function):
         """Logits (S, ..., D) and values (..., D) -> (S, ...)."""
         ctx.save_for_backward(logits, y)
         factor = y - 1
-        return torch.cat([bernoulli_log_prob(some, factor) for some in slices(logits, y)])
+        return torch.cat([bernoulli_log_prob(draws, factor) for draws in slices(logits, y)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Of the logits."""
+        """The gradient by the logits."""
         logits, y = ctx.saved_tensors
-        found = torch.empty_like(logits)
-        every = zip(*(slices(of, y) for of in (logits, found, gradient[..., None])), strict=True)
-        for some, out, factor in every:
-            torch.sub(y, torch.sigmoid(some, out=out), out=out).mul_(factor)
-        return found, None
+        by_logits = torch.empty_like(logits)
+        every = zip(*(slices(draws, y) for draws in (logits, by_logits, gradient[..., None])), strict=True)
+        for part, out, factor in every:
+            torch.sub(y, torch.sigmoid(part, out=out), out=out).mul_(factor)
+        return by_logits, None
 
 
 def bernoulli_log_prob(logits: Tensor, factor: Tensor) -> Tensor:
@@ -239,10 +239,10 @@ def bernoulli_log_prob(logits: Tensor, factor: Tensor) -> Tensor:
     return torch.linalg.vecdot(factor, logits) + logsigmoid(logits).sum(dim=-1)
 
 
-def slices(of: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def slices(draws: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """So many draws (S, ...) at a time that their logits stay in a core's cache."""
     count = max(1, SLICE // y.numel())
-    return (of,) if count >= len(of) else of.split(count)
+    return (draws,) if count >= len(draws) else draws.split(count)
 
 
 class IndependentBernoulli(Distribution):
@@ -257,13 +257,13 @@ class IndependentBernoulli(Distribution):
     @property
     @override
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
         return self.logits.sigmoid()
 
     @property
     @override
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
     @override
@@ -291,17 +291,17 @@ class VectorDistribution(Protocol):
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
 
     @property
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density or probability in nats, shape (...)."""
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
-        """Of each column, shape (..., D)."""
+        """Log density or probability of each column in nats, shape (..., D)."""
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws without gradient, shape ``sample_shape + (..., D)``."""

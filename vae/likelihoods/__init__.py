@@ -1,10 +1,10 @@
 """p(y|z): modules that turn the generative network's output into a distribution over data.
 
-A likelihood is constructed with the data dimension D and its own options, says how many numbers it needs per column
-(`features`), over which values it is a density or a probability (`support`), and maps (..., features * D) to a distribution
-over (..., D).
+A likelihood is constructed with the data dimension D and its own options, which `vae.options.registry` declares. It says
+how many numbers it needs per column (`features`), over which values it is a density or a probability (`support`), and maps
+(..., features * D) to a distribution over (..., D).
 
-| name in params and `VAE` | of values | options |
+| name | of values | options |
 |---|---|---|
 | `gaussian` | real, one fixed variance | variance |
 | `gaussian_learned`, `gaussian_per_dimension` | real, one learned variance, or one for each column | min_variance |

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical as TorchCategorical
@@ -11,7 +13,8 @@ from typing_extensions import override
 from vae.distributions.supports import BINARY, whole_numbers
 from vae.distributions.vectors import Columns, IndependentBernoulli, wide
 from vae.likelihoods import starts
-from vae.likelihoods.likelihood import UNIT_SOFTPLUS, Likelihood, of_columns, require_levels
+from vae.likelihoods.likelihood import UNIT_SOFTPLUS, Likelihood, of_columns
+from vae.options.registry import ClassCount
 
 
 class Bernoulli(Likelihood):
@@ -34,17 +37,14 @@ class Categorical(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        levels: Number of classes.
-
-    Raises:
-        ValueError: If there are fewer than two.
+        options: `ClassCount`.
     """
 
     measure = "probability"
 
-    def __init__(self, data_dim: int, levels: int) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_levels("levels", levels)
+        levels = ClassCount(**options).levels
         self.features, self.support = levels, whole_numbers(levels)
 
     @override
@@ -64,17 +64,14 @@ class Ordinal(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        levels: Number of levels.
-
-    Raises:
-        ValueError: If there are fewer than two.
+        options: `ClassCount`.
     """
 
     measure = "probability"
 
-    def __init__(self, data_dim: int, levels: int) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_levels("levels", levels)
+        levels = ClassCount(**options).levels
         self.support = whole_numbers(levels)
         steps = torch.full((data_dim, levels - 1), UNIT_SOFTPLUS)
         steps[:, 0] = -(levels - 2) / 2  # the thresholds lie around 0
@@ -82,7 +79,7 @@ class Ordinal(Likelihood):
 
     @property
     def thresholds(self) -> Tensor:
-        """Shape (D, levels - 1), rising."""
+        """The thresholds of each column, rising, shape (D, levels - 1)."""
         steps = wide(self.steps)
         return torch.cat([steps[:, :1], softplus(steps[:, 1:])], dim=-1).cumsum(dim=-1)
 
@@ -106,12 +103,12 @@ class Levels(TorchCategorical):
 
     @property
     def mean(self) -> Tensor:
-        """Sum of P(j) j."""
+        """The mean level, the sum of P(j) j."""
         return (self.probs * self._levels).sum(dim=-1)
 
     @property
     def variance(self) -> Tensor:
-        """Sum of P(j) j^2 - mean^2."""
+        """The variance of the level, the sum of P(j) j^2 minus mean^2."""
         return (self.probs * self._levels.square()).sum(dim=-1) - self.mean.square()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from vae.distributions.supports import CLOSED_UNIT, POSITIVE, UNIT
 from vae.distributions.vectors import Columns, wide
 from vae.likelihoods import starts
 from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, Positive, above, under
+from vae.options.registry import ScaleFloor, ShapeFloor, TailFloors
 
 LEAST_MEAN = 1e-35  # of gamma densities to begin with, of which float32 has the inverse
 LEAST_CONCENTRATION = 1e-2  # of beta densities, which float32 cannot tell from 0 and 1 below
@@ -27,16 +29,13 @@ class StudentT(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        min_scale: Floor of the scale, in units of y.
-        min_degrees: Floor of the degrees of freedom; above 2 the variance is finite.
-
-    Raises:
-        ValueError: If a floor is not positive.
+        options: `TailFloors`.
     """
 
-    def __init__(self, data_dim: int, min_scale: float = 1e-2, min_degrees: float = 1.0) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        self.scale, self.degrees = Positive("min_scale", data_dim, min_scale), Positive("min_degrees", data_dim, min_degrees)
+        floors = TailFloors(**options)
+        self.scale, self.degrees = Positive(data_dim, floors.min_scale), Positive(data_dim, floors.min_degrees)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -71,7 +70,7 @@ class ScaledT(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """NaN up to one degree of freedom."""
+        """The location, or NaN up to one degree of freedom."""
         return self.loc.masked_fill(self.degrees <= 1, torch.nan)
 
     @property
@@ -93,17 +92,14 @@ class LogNormal(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        min_scale: Floor of the scale, of log y.
-
-    Raises:
-        ValueError: If the floor is not positive.
+        options: `ScaleFloor`.
     """
 
     support = POSITIVE
 
-    def __init__(self, data_dim: int, min_scale: float = 1e-2) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        self.scale = Positive("min_scale", data_dim, min_scale)
+        self.scale = Positive(data_dim, ScaleFloor(**options).min_scale)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -121,17 +117,14 @@ class Gamma(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        min_shape: Floor of the shape; below 1 the density is unbounded at 0.
-
-    Raises:
-        ValueError: If the floor is not positive.
+        options: `ShapeFloor`.
     """
 
     support = POSITIVE
 
-    def __init__(self, data_dim: int, min_shape: float = 1e-2) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        self.shape = Positive("min_shape", data_dim, min_shape)
+        self.shape = Positive(data_dim, ShapeFloor(**options).min_shape)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -164,12 +157,12 @@ class GammaOfMean(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """e^f."""
+        """The mean e^f."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """mean^2 / a."""
+        """The variance mean^2 / a."""
         return self.mean.square() / self.concentration
 
 
@@ -234,29 +227,29 @@ class Inflated(Distribution):
 
     @override
     def log_prob(self, value: Tensor) -> Tensor:
-        zero, one, share = self.logits.unbind(dim=-1)
+        zero, unity, share = self.logits.unbind(dim=-1)
         inside = (value > 0) & (value < 1)
         density = share + self.between.log_prob(value.where(inside, 0.5))
-        return density.where(inside, zero.where(value <= 0, one))
+        return density.where(inside, zero.where(value <= 0, unity))
 
     @property
     def mean(self) -> Tensor:
-        """P(1) + P(between) E[between]."""
-        _, one, share = self.logits.exp().unbind(dim=-1)
-        return one + share * self.between.mean
+        """The mean P(1) + P(between) E[between]."""
+        _, unity, share = self.logits.exp().unbind(dim=-1)
+        return unity + share * self.between.mean
 
     @property
     def variance(self) -> Tensor:
-        """E[y^2] - E[y]^2."""
-        _, one, share = self.logits.exp().unbind(dim=-1)
-        return one + share * (self.between.variance + self.between.mean.square()) - self.mean.square()
+        """The variance E[y^2] - E[y]^2."""
+        _, unity, share = self.logits.exp().unbind(dim=-1)
+        return unity + share * (self.between.variance + self.between.mean.square()) - self.mean.square()
 
 
 @draw.register
 def _(p: Inflated, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    zero, one, _ = p.logits.exp().unbind(dim=-1)
+    zero, unity, _ = p.logits.exp().unbind(dim=-1)
     which, between = uniform(zero, shape, generator), draw(p.between, shape, generator)
-    return between.where(which >= zero + one, (which >= zero).to(between.dtype))
+    return between.where(which >= zero + unity, (which >= zero).to(between.dtype))
 
 
 def _beta(a: Tensor, b: Tensor) -> TorchBeta:

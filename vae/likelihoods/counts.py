@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from vae.distributions.draws import draw, gamma, poisson, uniform
 from vae.distributions.supports import COUNT, whole_numbers
 from vae.distributions.vectors import Columns, wide
 from vae.likelihoods import starts
-from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, Positive, require_levels
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, Positive
+from vae.options.registry import TrialCount
 
 LOOKED_UP = 2**13  # counts whose log factorials are known
 MIN_DISPERSION = 1e-3  # floor of the concentration r of negative binomials: the variance is mean + mean^2 / r
@@ -26,18 +28,15 @@ class Binomial(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        trials: The largest value.
-
-    Raises:
-        ValueError: If it is not positive.
+        options: `TrialCount`.
     """
 
     measure = "probability"
     trials: Tensor
 
-    def __init__(self, data_dim: int, trials: int) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_levels("trials", trials, 1)
+        trials = TrialCount(**options).trials
         self.support = whole_numbers(trials + 1)
         self.register_buffer("trials", torch.tensor(float(trials)))
 
@@ -73,7 +72,7 @@ class NegativeBinomial(Likelihood):
 
     def __init__(self, data_dim: int) -> None:
         super().__init__(data_dim)
-        self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)
+        self.concentration = Positive(data_dim, MIN_DISPERSION)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -97,7 +96,7 @@ class ZeroInflatedNegativeBinomial(Likelihood):
 
     def __init__(self, data_dim: int) -> None:
         super().__init__(data_dim)
-        self.concentration = Positive("concentration", data_dim, MIN_DISPERSION)
+        self.concentration = Positive(data_dim, MIN_DISPERSION)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -126,12 +125,12 @@ class LogRate(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The rate."""
+        """The mean, which is the rate."""
         return self.f.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The rate."""
+        """The variance, which is the rate."""
         return self.f.exp()
 
 
@@ -159,12 +158,12 @@ class GammaPoisson(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean, shape (..., D)."""
         return self.log_mean.exp()
 
     @property
     def variance(self) -> Tensor:
-        """mean + mean^2 / r."""
+        """The variance mean + mean^2 / r."""
         return self.mean + self.mean.square() / self.concentration
 
 
@@ -185,12 +184,12 @@ class ZeroInflated(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """P(not inflated) E[counts]."""
+        """The mean P(not inflated) E[counts]."""
         return (-self.zero).sigmoid() * self.counts.mean
 
     @property
     def variance(self) -> Tensor:
-        """E[y^2] - E[y]^2."""
+        """The variance E[y^2] - E[y]^2."""
         return (-self.zero).sigmoid() * (self.counts.variance + self.counts.mean.square()) - self.mean.square()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from vae.distributions.vectors import DiagonalNormal
 from vae.likelihoods import starts
-from vae.likelihoods.likelihood import Likelihood, above, require_positive, under
+from vae.likelihoods.likelihood import Likelihood, above, under
+from vae.options.registry import FixedVariance, VarianceFloor
 
 
 class Gaussian(Likelihood):
@@ -16,18 +19,14 @@ class Gaussian(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        variance: sigma_y^2, in squared units of y.
-
-    Raises:
-        ValueError: If the variance is not positive.
+        options: `FixedVariance`: sigma_y^2.
     """
 
     variance: Tensor
 
-    def __init__(self, data_dim: int, variance: float = 1.0) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_positive("variance", variance)
-        self.register_buffer("variance", torch.tensor(float(variance)))
+        self.register_buffer("variance", torch.tensor(FixedVariance(**options).variance))
 
     @override
     def forward(self, f: Tensor) -> DiagonalNormal:
@@ -41,14 +40,14 @@ class Gaussian(Likelihood):
 class LearnedGaussian(Likelihood):
     """N(y; f_w(z), variance * I), with one variance learned for all columns: min_variance + exp(log_excess).
 
-    Raises:
-        ValueError: If ``min_variance`` is not positive.
+    Args:
+        data_dim: Number of columns D.
+        options: `VarianceFloor`.
     """
 
-    def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_positive("min_variance", min_variance)
-        self.min_variance = min_variance
+        self.min_variance = VarianceFloor(**options).min_variance
         self.log_excess = nn.Parameter(torch.zeros(self._variances(data_dim)))
 
     @staticmethod
@@ -57,7 +56,7 @@ class LearnedGaussian(Likelihood):
 
     @property
     def variance(self) -> Tensor:
-        """sigma_y^2, of shape (1,) or (D,)."""
+        """The variance sigma_y^2, of shape (1,) or (D,)."""
         return self.min_variance + self.log_excess.exp()
 
     @override
@@ -80,16 +79,16 @@ class PerDimensionGaussian(LearnedGaussian):
 class HeteroscedasticGaussian(Likelihood):
     """N(y; f_w(z)_1, diag(variance)) with a variance that depends on z: min_variance + softplus(f_w(z)_2).
 
-    Raises:
-        ValueError: If ``min_variance`` is not positive.
+    Args:
+        data_dim: Number of columns D.
+        options: `VarianceFloor`.
     """
 
     features = 2
 
-    def __init__(self, data_dim: int, min_variance: float = 1e-4) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_positive("min_variance", min_variance)
-        self.min_variance = min_variance
+        self.min_variance = VarianceFloor(**options).min_variance
 
     @override
     def forward(self, f: Tensor) -> DiagonalNormal:

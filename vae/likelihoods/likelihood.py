@@ -60,7 +60,7 @@ class Likelihood(nn.Module, ABC):
         """Outputs (features * D,); anything for a column without values, and maybe infinite."""
 
     def outputs(self, data_dim: int) -> int:
-        """Network outputs needed in all."""
+        """The number of network outputs needed for all columns."""
         return self.features * data_dim
 
     def allows(self, y: Tensor) -> Tensor:
@@ -82,19 +82,14 @@ class Likelihood(nn.Module, ABC):
 
 
 class Positive(nn.Module):
-    """A learned number for each column, above a floor; 1 above it at first.
+    """A learned number for each column, above a floor; 1 above it at first."""
 
-    Raises:
-        ValueError: If the floor is not positive.
-    """
-
-    def __init__(self, name: str, data_dim: int, floor: float) -> None:
+    def __init__(self, data_dim: int, floor: float) -> None:
         super().__init__()
-        require_positive(name, floor)
         self.floor, self.raw = floor, nn.Parameter(torch.full((data_dim,), UNIT_SOFTPLUS))
 
     def forward(self) -> Tensor:
-        """Shape (D,), `wide`."""
+        """The numbers, shape (D,), `wide`."""
         return above(self.floor, wide(self.raw))
 
 
@@ -113,23 +108,3 @@ def of_columns(parameter: Tensor, y: Tensor) -> Tensor:
     """A likelihood's numbers (D, ...) for each column of y; where those are pooled, as pixels are, their mean for all."""
     parameter = parameter.to(y)
     return parameter if len(parameter) == y.shape[1] else parameter.mean(dim=0, keepdim=True)
-
-
-def require_positive(name: str, value: float) -> None:
-    """Refuse an option that is not positive.
-
-    Raises:
-        ValueError: Naming the option.
-    """
-    if not value > 0:
-        raise ValueError(f"{name} must be greater than 0; got {value}")
-
-
-def require_levels(name: str, value: int | None, least: int = 2) -> None:
-    """Refuse too small a number of levels.
-
-    Raises:
-        ValueError: Naming the option.
-    """
-    if value is None or value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")

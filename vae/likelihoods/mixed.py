@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from vae.distributions.vectors import Shape, VectorDistribution
+from vae.errors import OptionError
 from vae.likelihoods.likelihood import Likelihood
 
 Build = Callable[[Mapping[str, Any], int], Likelihood]
@@ -28,7 +29,7 @@ class Mixed(Likelihood):
         build: Makes a likelihood from such options, for so many columns.
 
     Raises:
-        ValueError: If there are not D columns, or one is to be mixed itself.
+        OptionError: If there are not D columns, or one is to be mixed itself.
     """
 
     order: Tensor
@@ -36,10 +37,11 @@ class Mixed(Likelihood):
     def __init__(self, data_dim: int, columns: Sequence[Mapping[str, Any]], build: Build) -> None:
         super().__init__(data_dim)
         if len(columns) != data_dim:
-            raise ValueError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
+            raise OptionError(f"columns must name a likelihood for each of the {data_dim} columns; got {len(columns)}")
         if any(options["name"] == "mixed" for options in columns):
-            raise ValueError("mixed has no mixed columns; name a likelihood of one column for each")
-        groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in _distinct(columns)]
+            raise OptionError("mixed has no mixed columns; name a likelihood of one column for each")
+        distinct = [options for d, options in enumerate(columns) if options not in columns[:d]]
+        groups = [(options, [d for d, other in enumerate(columns) if other == options]) for options in distinct]
         self.parts = nn.ModuleList(build(options, len(members)) for options, members in groups)
         self.widths = [part.outputs(len(members)) for part, (_, members) in zip(self._likelihoods, groups, strict=True)]
         for number, (_, members) in enumerate(groups):
@@ -104,18 +106,18 @@ class MixedColumns:
         return self.log_prob_columns(value).sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
-        """Of each column, shape (..., D); 0 where the value is missing."""
+        """Log p of each column, shape (..., D); 0 where the value is missing."""
         pairs = zip(self._parts, self._likelihood.parted(value), strict=True)
         return self._likelihood.joined([_observed(p, part, y) for p, (part, y) in pairs])
 
     @property
     def mean(self) -> Tensor:
-        """Shape (..., D)."""
+        """The mean of each column, shape (..., D)."""
         return self._likelihood.joined([p.mean for p in self._parts])
 
     @property
     def variance(self) -> Tensor:
-        """Shape (..., D)."""
+        """The variance of each column, shape (..., D)."""
         return self._likelihood.joined([p.variance for p in self._parts])
 
     @torch.no_grad()
@@ -130,7 +132,3 @@ def _observed(p: VectorDistribution, likelihood: Likelihood, y: Tensor) -> Tenso
         return p.log_prob_columns(y)
     missing = y.isnan()
     return p.log_prob_columns(y.masked_fill(missing, likelihood.support.inner)).masked_fill(missing, 0.0)
-
-
-def _distinct(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [options for d, options in enumerate(columns) if options not in columns[:d]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
@@ -12,7 +14,8 @@ from vae.distributions.draws import draw, uniform
 from vae.distributions.supports import CLOSED_UNIT, whole_numbers
 from vae.distributions.vectors import Columns, wide
 from vae.likelihoods import starts
-from vae.likelihoods.likelihood import Likelihood, Positive, of_columns, require_levels
+from vae.likelihoods.likelihood import Likelihood, Positive, of_columns
+from vae.options.registry import PixelBins
 
 NEAR_ZERO = 0.02  # logits whose series, cut off, is exact in float64
 LEAST_SIZE = 1e-30  # of a logit, whose density is uniform
@@ -25,20 +28,16 @@ class DiscretizedLogistic(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        levels: The values are 0, ..., levels - 1; f_w(z) is in units of ``levels``, centred.
-        min_scale: Floor of the scale, which is learned for each column, in the same units.
-
-    Raises:
-        ValueError: If there are fewer than two levels, or the floor is not positive.
+        options: `PixelBins`. f_w(z) is in units of ``levels``, centred; so is the scale, which is learned for each column.
     """
 
     measure = "probability"
 
-    def __init__(self, data_dim: int, levels: int = 256, min_scale: float = 1e-3) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_levels("levels", levels)
-        self.levels, self.support = levels, whole_numbers(levels)
-        self.scale = Positive("min_scale", data_dim, min_scale)
+        bins = PixelBins(**options)
+        self.levels, self.support = bins.levels, whole_numbers(bins.levels)
+        self.scale = Positive(data_dim, bins.min_scale)
 
     @override
     def forward(self, f: Tensor) -> Columns:
@@ -71,19 +70,19 @@ class BinnedLogistic(Distribution):
 
     @property
     def probs(self) -> Tensor:
-        """Of all levels, shape (..., D, levels)."""
+        """The probabilities of all levels, shape (..., D, levels)."""
         levels = torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype)
         parts = BinnedLogistic(self.loc[..., None], self.scale[..., None], self.levels)
         return parts.log_prob(levels.expand(*self.loc.shape, self.levels)).exp()
 
     @property
     def mean(self) -> Tensor:
-        """Sum of P(j) j."""
+        """The mean level, the sum of P(j) j."""
         return self.probs @ torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype)
 
     @property
     def variance(self) -> Tensor:
-        """Sum of P(j) j^2 - mean^2."""
+        """The variance of the level, the sum of P(j) j^2 minus mean^2."""
         return self.probs @ torch.arange(self.levels, device=self.loc.device, dtype=self.loc.dtype).square() - self.mean**2
 
 
@@ -132,14 +131,14 @@ class TiltedUniform(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """1 / (1 - e^-f) - 1 / f."""
+        """The mean 1 / (1 - e^-f) - 1 / f."""
         f = self.f
         far = (1 / -(-self._size).expm1() - 1 / self._size - 0.5) * f.sign()
         return 0.5 + (f / 12 - f**3 / 720).where(self._near_zero, far)
 
     @property
     def variance(self) -> Tensor:
-        """1 / f^2 - 1 / (4 sinh^2(f / 2))."""
+        """The variance 1 / f^2 - 1 / (4 sinh^2(f / 2))."""
         size = self._size
         far = 1 / size.square() - 1 / (4 * (size / 2).sinh().square())
         return (1 / 12 - self.f.square() / 240 + self.f**4 / 6048).where(self._near_zero, far)

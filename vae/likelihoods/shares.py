@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from typing_extensions import override
 from vae.distributions.draws import gamma, rounded, uniform
 from vae.distributions.supports import COUNT
 from vae.distributions.vectors import Shape, wide
+from vae.errors import OptionError
 from vae.likelihoods import starts
 from vae.likelihoods.counts import log_factorial
-from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood, require_positive
+from vae.likelihoods.likelihood import LARGEST_LOG, Likelihood
+from vae.options.registry import TypicalTotal
 
 LARGEST_LOG_TOTAL = math.log(1e8)  # of all concentrations: beyond, the counts are multinomial but for 1e-8 of their variance
 
@@ -32,10 +35,10 @@ class DirichletMultinomial(Likelihood):
 
     Args:
         data_dim: Number of columns D.
-        library: A typical total, which new rows have.
+        options: `TypicalTotal`.
 
     Raises:
-        ValueError: If there is but one column, or ``library`` is not positive.
+        OptionError: If there is but one column.
     """
 
     support = COUNT
@@ -43,15 +46,14 @@ class DirichletMultinomial(Likelihood):
     given_total = True
     library: Tensor
 
-    def __init__(self, data_dim: int, library: float) -> None:
+    def __init__(self, data_dim: int, **options: Any) -> None:
         super().__init__(data_dim)
-        require_positive("library", library)
         if data_dim < 2:
-            raise ValueError(
+            raise OptionError(
                 "library makes p(y|z) that of counts given their total, which says all of a single column: give two or more "
                 f"columns the same library, or leave it out; got {data_dim}"
             )
-        self.register_buffer("library", torch.tensor(float(library)))
+        self.register_buffer("library", torch.tensor(TypicalTotal(**options).library))
 
     @override
     def forward(self, f: Tensor) -> GivenTotal:
@@ -91,7 +93,7 @@ class GivenTotal(Distribution):
         return _of_total(counts.sum(dim=-1), concentrations.sum(dim=-1)) + of_columns.sum(dim=-1)
 
     def log_prob_columns(self, value: Tensor) -> Tensor:
-        """Of each column given those before it and the total, (..., D), whose sum is `log_prob`; the last one's is 0.
+        """Log p of each column given those before it and the total, (..., D), whose sum is `log_prob`; the last one's is 0.
 
         Each is beta-binomial: what is left of the total is shared between the column and those after it.
         """
@@ -109,13 +111,13 @@ class GivenTotal(Distribution):
     @property
     @override
     def mean(self) -> Tensor:
-        """n a / A, shape (..., D)."""
+        """The mean counts n a / A, shape (..., D)."""
         return (self.total * self._shares).to(self._dtype)
 
     @property
     @override
     def variance(self) -> Tensor:
-        """n p (1 - p) (n + A) / (1 + A) with p = a / A, shape (..., D)."""
+        """The variances n p (1 - p) (n + A) / (1 + A) with p = a / A, shape (..., D)."""
         n, p, A = self.total, self._shares, self.concentrations.sum(dim=-1, keepdim=True)
         return (n * p * (1 - p) * (n + A) / (1 + A)).to(self._dtype)
 
@@ -144,5 +146,5 @@ def _of_total(n: Tensor, A: Tensor) -> Tensor:
 
 
 def _tails(x: Tensor) -> Tensor:
-    """Sums over a column and those after it."""
+    """The sums over each column and those after it."""
     return x.flip(-1).cumsum(dim=-1).flip(-1)

@@ -26,13 +26,13 @@ def variance(y: Tensor) -> Tensor:
 
 
 def logit(probability: Tensor) -> Tensor:
-    """Of a probability between the least and the largest that a guess has."""
+    """The logit of a probability between the least and the largest that a guess has."""
     return probability.clamp(LEAST, 1 - LEAST).logit()
 
 
-def share(of: Tensor, y: Tensor) -> Tensor:
-    """The share of the known values for which ``of`` (N, D) is true, (D,)."""
-    return of.to(y.dtype).masked_fill(y.isnan(), torch.nan).nanmean(dim=0)
+def share(holds: Tensor, y: Tensor) -> Tensor:
+    """The share of the known values for which ``holds`` (N, D) is true, (D,)."""
+    return holds.to(y.dtype).masked_fill(y.isnan(), torch.nan).nanmean(dim=0)
 
 
 def frequencies(y: Tensor, levels: int) -> Tensor:

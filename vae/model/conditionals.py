@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from vae import likelihoods
 from vae.distributions.latent import FullNormal, LatentDistribution
 from vae.distributions.vectors import DiagonalNormal, VectorDistribution
+from vae.errors import OptionError
 from vae.model.convolutional import Decoder, Encoder
 from vae.model.encoding import Encoding, Input
-from vae.model.networks import Architecture, Feedforward, Shape
-from vae.registry import LIKELIHOODS, as_built, build
+from vae.model.networks import Feedforward
+from vae.options.architecture import Architecture, Shape
+from vae.options.declaration import build
+from vae.options.registry import LIKELIHOODS, as_built
 
 Posterior = DiagonalNormal | FullNormal | LatentDistribution
 FIRST_VALUES = 2**25  # that decide the output's bias: 256 MiB
@@ -35,7 +38,7 @@ class Inference(nn.Module):
         width: Numbers that the network gets of a row.
 
     Raises:
-        ValueError: If there are not D inputs, or the architecture is not for such data.
+        OptionError: If there are not D inputs, or the architecture is not for such data.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Inference(nn.Module):
     ) -> None:
         super().__init__()
         if inputs is not None and len(inputs) != data_dim:
-            raise ValueError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
+            raise OptionError(f"inputs must say how each of the {data_dim} columns goes in; got {len(inputs)}")
         self.encoding = None if inputs is None else Encoding(inputs)
         self.width = data_dim if self.encoding is None else self.encoding.width
         self.posterior = posterior
@@ -74,7 +77,7 @@ class Inference(nn.Module):
 
     def may_miss(self, y: Tensor) -> Tensor:
         """Whether each column of y (..., D) may be missing, shape (D,)."""
-        columns = [False] * y.shape[-1] if self.encoding is None else [of.missing for of in self.encoding.inputs]
+        columns = [False] * y.shape[-1] if self.encoding is None else [column.missing for column in self.encoding.inputs]
         return torch.tensor(columns, device=y.device)
 
 
@@ -85,7 +88,7 @@ class Generative(nn.Module):
         architecture: Of the network.
         latent_dim: Latent dimensions that the network gets: the first ones, where there are more.
         data_dim: Number of columns D.
-        likelihood: Name and options of p(y|z), an entry of `vae.registry.LIKELIHOODS`.
+        likelihood: Name and options of p(y|z), an entry of `vae.options.registry.LIKELIHOODS`.
         shape: Of the image that a row is, for a convolutional architecture.
     """
 
@@ -103,7 +106,9 @@ class Generative(nn.Module):
         self.network: Any
         if architecture.channels:
             if isinstance(self.likelihood, likelihoods.Mixed):
-                raise ValueError("channels need all columns to have the same likelihood and no missing values, not mixed ones")
+                raise OptionError(
+                    "channels need all columns to have the same likelihood, and no missing values; got mixed ones"
+                )
             self.network = Decoder(architecture, latent_dim, image_shape(shape, data_dim), self.likelihood.features)
         else:
             self.network = Feedforward(architecture, latent_dim, self.likelihood.outputs(data_dim))
@@ -133,19 +138,19 @@ class Generative(nn.Module):
 
         As Burda et al. (2016) did for Bernoulli data. All pixels of a channel together, where the network is convolutional.
         """
-        some = y[: max(1, FIRST_VALUES // y.shape[1])].cpu().double()
+        first = y[: max(1, FIRST_VALUES // y.shape[1])].cpu().double()
         bias = self.network.last.bias
-        bias.copy_(self.likelihood.initial_outputs(self.network.pooled(some)))
+        bias.copy_(self.likelihood.initial_outputs(self.network.pooled(first)))
 
 
 def image_shape(shape: Shape | None, width: int) -> Shape:
     """Height, width and channels of images of so many numbers.
 
     Raises:
-        ValueError: If they are not that of such images.
+        OptionError: If they are not that of such images.
     """
     if shape is None or math.prod(shape) != width:
-        raise ValueError(
+        raise OptionError(
             f"channels are for images whose numbers all go into the network as they are: shape (height, width, channels) must "
             f"have {width} numbers; got {shape}"
         )
@@ -156,7 +161,7 @@ def build_likelihood(likelihood: Mapping[str, Any], data_dim: int) -> likelihood
     """The likelihood of D columns from its name and options; ``mixed`` has such options for each column.
 
     Raises:
-        ValueError: If a name is unknown, or an option out of its range.
+        OptionError: If a name is unknown, or an option out of its range.
     """
     if likelihood["name"] == "mixed":
         return likelihoods.Mixed(data_dim, likelihood["columns"], build_likelihood)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from typing_extensions import override
 
-from vae.model.networks import Architecture, Feedforward, Shape, between
+from vae.model.networks import Feedforward, between
+from vae.options.architecture import Architecture, Shape
 
 
 class Encoder(nn.Module):
@@ -67,7 +68,7 @@ class Decoder(nn.Module):
         self.input = Feedforward(architecture, input_dim, self.maps[0] * height * width)
         outputs = (*self.maps[1:], features * shape[2])
         biased = [architecture.biased] * (len(outputs) - 1) + [True]
-        steps = [self._step(architecture, *of) for of in zip(self.maps, outputs, biased, strict=True)]
+        steps = [self._step(architecture, *sizes) for sizes in zip(self.maps, outputs, biased, strict=True)]
         self.before, self.convolutions = (nn.ModuleList(layers) for layers in zip(*steps, strict=True))
 
     def _step(self, architecture: Architecture, before: int, after: int, biased: bool) -> tuple[nn.Module, nn.Module]:
@@ -105,6 +106,6 @@ class Residual(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w)."""
+        """Maps of the shape of x, (N, C, h, w)."""
         output: Tensor = x + self.layers(x)
         return output

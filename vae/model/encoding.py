@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from vae.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Input:
@@ -23,7 +25,7 @@ class Input:
         missing: Whether its values may be missing (NaN): then an indicator goes in too, and 0 in place of the value.
 
     Raises:
-        ValueError: If the scale is not positive, or there is just one class.
+        OptionError: If the scale is not positive, or there is just one class.
     """
 
     shift: float = 0.0
@@ -34,9 +36,9 @@ class Input:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"scale must be greater than 0; got {self.scale}")
+            raise OptionError(f"scale must be greater than 0; got {self.scale}")
         if self.classes == 1 or self.classes < 0:
-            raise ValueError(f"classes must be 0 or at least 2; got {self.classes}")
+            raise OptionError(f"classes must be 0 or at least 2; got {self.classes}")
 
     @classmethod
     def of(cls, column: Input | Mapping[str, Any]) -> Input:
@@ -54,18 +56,18 @@ class Encoding(nn.Module):
     def __init__(self, inputs: Sequence[Input]) -> None:
         super().__init__()
         self.inputs = inputs
-        number = [d for d, of in enumerate(self.inputs) if not of.classes]
-        self._classes = [(d, of.classes) for d, of in enumerate(self.inputs) if of.classes]
+        number = [d for d, column in enumerate(self.inputs) if not column.classes]
+        self._classes = [(d, column.classes) for d, column in enumerate(self.inputs) if column.classes]
         self._buffer("number", number, torch.long)
-        self._buffer("missing", [d for d, of in enumerate(self.inputs) if of.missing], torch.long)
+        self._buffer("missing", [d for d, column in enumerate(self.inputs) if column.missing], torch.long)
         self._buffer("log", [self.inputs[d].log for d in number], torch.bool)
         self._buffer("shift", [self.inputs[d].shift for d in number], torch.float64)
         self._buffer("scale", [self.inputs[d].scale for d in number], torch.float64)
 
     @property
     def width(self) -> int:
-        """Number of features."""
-        return sum(of.classes or 1 for of in self.inputs) + len(self.get_buffer("missing"))
+        """The number of features."""
+        return sum(column.classes or 1 for column in self.inputs) + len(self.get_buffer("missing"))
 
     def forward(self, y: Tensor) -> Tensor:
         """The features of rows, whose missing values are NaN."""

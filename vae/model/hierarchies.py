@@ -2,7 +2,7 @@
 
 The prior is p(z_L) prod_l p(z_l|z_{l+1}), with normal conditionals by networks. The posterior goes up, q(z_1|y) prod_l
 q(z_{l+1}|z_l), or down like the prior: each is one class, with the attributes of those in `vae.model.posteriors`, and one
-entry in `vae.registry.HIERARCHIES`.
+entry in `vae.options.registry.HIERARCHIES`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from torch.nn.functional import softplus
 
 from vae.distributions.chains import Chain, Conditional
 from vae.distributions.vectors import DiagonalNormal
-from vae.model.networks import Architecture, Feedforward, between
+from vae.model.networks import Feedforward, between
 from vae.model.posteriors import DiagonalGaussian
+from vae.options.architecture import Architecture
+from vae.options.registry import Between
 
 
 class Link(nn.Module):
@@ -32,7 +34,7 @@ class Link(nn.Module):
         self.network = Feedforward(architecture, before, 2 * after)
 
     def forward(self, z: Tensor) -> DiagonalNormal:
-        """Of the other layer, given ``z``."""
+        """The distribution of the other layer, given ``z``."""
         mean, s = self.network(z).chunk(2, dim=-1)
         return DiagonalNormal(mean, softplus(s))
 
@@ -42,21 +44,20 @@ class Descent(nn.ModuleList):
 
     Args:
         sizes: K_1, ..., K_L.
-        hidden: Widths of the hidden layers between z_l and z_{l+1}, for each l, from z_1 on. Going down they are gone through
-            backwards.
-        activation: Between these, a name in `vae.registry.ACTIVATIONS`.
+        options: `Between`, the layers between z_l and z_{l+1}, for each l. Going down they are gone through backwards.
     """
 
-    def __init__(self, sizes: Sequence[int], hidden: Sequence[Sequence[int]], activation: str = "tanh") -> None:
-        networks = [Architecture(tuple(widths), activation) for widths in hidden]
+    def __init__(self, sizes: Sequence[int], **options: Any) -> None:
+        chosen = Between(**options)
+        networks = [Architecture(widths, chosen.activation) for widths in chosen.hidden]
         down = zip(networks[::-1], sizes[:0:-1], sizes[-2::-1], strict=True)
-        super().__init__(Link(replace(of, hidden=of.hidden[::-1]), above, below) for of, above, below in down)
+        super().__init__(Link(replace(network, hidden=network.hidden[::-1]), *pair) for network, *pair in down)
         self.sizes, self.between = tuple(sizes), networks
 
     @property
     def widest(self) -> int:
         """The most numbers that a layer of a network has between two layers of latents."""
-        return max(2 * sum(self.sizes), *(of.widest(None) for of in self.between))
+        return max(2 * sum(self.sizes), *(network.widest(None) for network in self.between))
 
 
 class TopDown(nn.Module):
@@ -86,19 +87,18 @@ class BottomUp(nn.Module):
 
     Args:
         descent: Of the prior, which this posterior has no use for but its layers.
-        hidden: Widths between neighbouring layers, as in `Descent`.
-        activation: Between these.
+        options: Those of `descent`, whose networks are the pattern of this one's.
     """
 
     normal, factorizes = False, False
 
-    def __init__(self, descent: Descent, hidden: Sequence[Sequence[int]], activation: str = "tanh") -> None:
+    def __init__(self, descent: Descent, **options: Any) -> None:
         super().__init__()
         self.sizes, self.widest = descent.sizes, descent.widest
         self.head = DiagonalGaussian(self.sizes[0])
         self.features = self.head.features
         up = zip(descent.between, self.sizes, self.sizes[1:], strict=False)
-        self.ascent = nn.ModuleList(Link(*of) for of in up)
+        self.ascent = nn.ModuleList(Link(*sizes) for sizes in up)
 
     def forward(self, f: Tensor) -> Chain:
         """q(z|y) from the network output ``f``."""
@@ -116,35 +116,31 @@ class Ladder(nn.Module):
 
     Args:
         descent: Of the prior.
-        hidden: Widths between neighbouring layers, as in `Descent`.
-        activation: Between these.
+        options: Those of `descent`, whose networks are the pattern of this one's.
     """
 
     normal, factorizes = False, False
 
-    def __init__(self, descent: Descent, hidden: Sequence[Sequence[int]], activation: str = "tanh") -> None:
+    def __init__(self, descent: Descent, **options: Any) -> None:
         super().__init__()
         self._descent = (descent,)  # in a tuple, as its weights are the prior's already
         self.sizes, self.widest = descent.sizes, descent.widest
         self.heads = [DiagonalGaussian(size) for size in self.sizes]
-        passed = [(*of.hidden, 2 * size)[0] for of, size in zip(descent.between, self.sizes[1:], strict=True)]
+        passed = [(*network.hidden, 2 * size)[0] for network, size in zip(descent.between, self.sizes[1:], strict=True)]
         outputs = [head.features + up for head, up in zip(self.heads, (*passed, 0), strict=True)]
         self.features = outputs[0]
-        self.ascent = nn.ModuleList(_rise(*of) for of in zip(descent.between, passed, outputs[1:], strict=True))
+        up = zip(descent.between, passed, outputs[1:], strict=True)
+        self.ascent = nn.ModuleList(_rise(network, *sizes) for network, *sizes in up)
 
     def forward(self, f: Tensor) -> Chain:
         """q(z|y) from the network output ``f``."""
-        *evidence, top = self._evidence(f)
-        pairs = zip(self._descent[0], reversed(evidence), strict=True)
-        return Chain(top, [Conditional(link, of) for link, of in pairs], self.sizes, upward=False)
-
-    def _evidence(self, f: Tensor) -> list[DiagonalNormal]:
-        """What y says of each layer, from z_1 on."""
-        found, up = [], f
+        told, up = [], f  # by y of each layer, from z_1 on
         for head, network in zip(self.heads, (nn.Identity(), *self.ascent), strict=True):
             own, up = torch.tensor_split(network(up), [head.features], dim=-1)
-            found.append(head(own))
-        return found
+            told.append(head(own))
+        *evidence, top = told
+        pairs = zip(self._descent[0], reversed(evidence), strict=True)
+        return Chain(top, [Conditional(*pair) for pair in pairs], self.sizes, upward=False)
 
 
 def _rise(architecture: Architecture, inputs: int, outputs: int) -> nn.Module:

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from vae.distributions.noise import generator
+from vae.errors import OptionError
 from vae.model import hierarchies, posteriors, priors, storage
 from vae.model.conditionals import Generative, Inference
 from vae.model.encoding import Input
-from vae.model.networks import Architecture
 from vae.model.terms import Terms
-from vae.registry import HIERARCHIES, POSTERIORS, PRIORS, build, lookup, require_layers
+from vae.options.architecture import Architecture
+from vae.options.declaration import build, lookup
+from vae.options.registry import HIERARCHIES, POSTERIOR, POSTERIORS, PRIOR, PRIORS, require_layers
 
 
 class Generated(NamedTuple):
@@ -36,15 +38,15 @@ class LatentModel(nn.Module):
         inference_architecture: Layers of the inference network, likewise.
         data_dim: Number of data columns D.
         latent_dim: Number of latent dimensions K; of each of two or more layers where there is a hierarchy, from the data on.
-        likelihood: A name in `vae.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
+        likelihood: A name in `vae.options.registry.LIKELIHOODS`, or a mapping of ``name`` and that likelihood's options.
             ``{"name": "mixed", "columns": [...]}`` has such a mapping for each column; values may then be missing (NaN).
         inputs: How each column goes into the inference network, see `vae.model.encoding.Input`; as it is by default.
         shape: Height, width and channels where a row is an image, pixel by pixel; convolutional networks need it.
-        prior: A name in `vae.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
-        posterior: A name in `vae.registry.POSTERIORS`, likewise: the family of q(z|y).
-        hierarchy: Of two or more layers of latents, a mapping of ``name`` in `vae.registry.HIERARCHIES`, ``hidden`` and
-            ``activation``: see `vae.model.hierarchies`. A latent z is then all layers' one after the other, and ``prior`` the
-            top's.
+        prior: A name in `vae.options.registry.PRIORS`, or a mapping of ``name`` and that prior's options.
+        posterior: A name in `vae.options.registry.POSTERIORS`, likewise: the family of q(z|y).
+        hierarchy: Of two or more layers of latents, a mapping of ``name`` in `vae.options.registry.HIERARCHIES`, ``hidden``
+            and ``activation``: see `vae.model.hierarchies`. A latent z is then all layers' one after the other, and ``prior``
+            the top's.
         seed: Seed of the initial weights.
 
     Attributes:
@@ -53,7 +55,7 @@ class LatentModel(nn.Module):
         prior: () -> p(z).
 
     Raises:
-        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
+        OptionError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     def __init__(
@@ -66,8 +68,8 @@ class LatentModel(nn.Module):
         likelihood: str | Mapping[str, Any] = "gaussian",
         inputs: Sequence[Input | Mapping[str, Any]] | None = None,
         shape: tuple[int, int, int] | None = None,
-        prior: str | Mapping[str, Any] = "standard_normal",
-        posterior: str | Mapping[str, Any] = "diagonal_gaussian",
+        prior: str | Mapping[str, Any] = PRIOR,
+        posterior: str | Mapping[str, Any] = POSTERIOR,
         hierarchy: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -80,7 +82,7 @@ class LatentModel(nn.Module):
             likelihood=_named(likelihood),
             generative=Architecture.of(generative_architecture),
             inference=Architecture.of(inference_architecture),
-            inputs=None if inputs is None else [Input.of(of) for of in inputs],
+            inputs=None if inputs is None else [Input.of(column) for column in inputs],
             shape=shape,
             prior=_named(prior),
             posterior=_named(posterior),
@@ -89,7 +91,7 @@ class LatentModel(nn.Module):
         card = self.card
         for name, value in [("data_dim", data_dim), *(("latent_dim", size) for size in card.layers)]:
             if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+                raise OptionError(f"{name} must be at least 1; got {value}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             descent, of_features = _descent_and_posterior(card)
@@ -193,7 +195,7 @@ class LatentModel(nn.Module):
                 expected = cls(**card.arguments()).to(dtype).state_dict()
         except (KeyError, TypeError, ValueError) as error:
             raise storage.damaged_card(folder, error) from error
-        storage.check(folder, expected=expected, found=weights)
+        storage.check(folder, expected=expected, weights=weights)
         vae = cls(**card.arguments()).to(dtype)
         vae.load_state_dict(weights)
         vae.initialized = True
@@ -201,18 +203,18 @@ class LatentModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that the weights are on."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of the rows that `as_rows` gives."""
+        """The dtype of the weights, and of the rows that `as_rows` gives."""
         return next(self.parameters()).dtype
 
 
-def _named(of: str | Mapping[str, Any]) -> dict[str, Any]:
+def _named(part: str | Mapping[str, Any]) -> dict[str, Any]:
     """A name alone stands for a mapping with all options left open."""
-    return {"name": of} if isinstance(of, str) else dict(of)
+    return {"name": part} if isinstance(part, str) else dict(part)
 
 
 def _descent_and_posterior(card: storage.Card) -> tuple[hierarchies.Descent | None, nn.Module]:
@@ -220,12 +222,12 @@ def _descent_and_posterior(card: storage.Card) -> tuple[hierarchies.Descent | No
     if card.hierarchy is None:
         return None, build("posterior", POSTERIORS, posteriors, card.posterior, card.latent_dim)
     if card.posterior["name"] != "diagonal_gaussian":
-        raise ValueError(
+        raise OptionError(
             "each layer of a hierarchy is normal given its neighbour: set posterior to 'diagonal_gaussian', or latent_dim to "
             f"one number and hierarchy to null; got posterior {card.posterior['name']!r}"
         )
     if card.prior["name"] == "vamp":
-        raise ValueError(
+        raise OptionError(
             "prior 'vamp' is a mixture of the posteriors of its pseudo-inputs, which over a hierarchy's top are not normal: "
             "set prior to 'standard_normal', 'gaussian_mixture' or 'flow', or hierarchy to null"
         )

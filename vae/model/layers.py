@@ -43,12 +43,12 @@ class Active(nn.Module):
 
     @property
     def acts(self) -> bool:
-        """Whether it does now."""
+        """Whether it does something else now."""
         return self.training and self.step is not None
 
 
 def active_layers(module: nn.Module) -> tuple[Active, ...]:
-    """Those in ``module``."""
+    """The layers in ``module`` that do something else in a step."""
     return tuple(layer for layer in module.modules() if isinstance(layer, Active))
 
 
@@ -80,7 +80,7 @@ class Dropout(Active):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
+        """Numbers like x, of any shape, some of them 0 in a step of the training."""
         if not self.acts:
             return x
         assert self.step is not None
@@ -96,7 +96,7 @@ class Dropout(Active):
 
 
 class MapDropout(Dropout):
-    """Of maps (N, C, h, w), whole channels, as neighbouring numbers tell the same (Tompson et al. 2015)."""
+    """Dropout of whole channels of maps (N, C, h, w), as neighbouring numbers tell the same (Tompson et al. 2015)."""
 
     @override
     def _drawn(self, x: Tensor) -> torch.Size:
@@ -125,7 +125,7 @@ class BatchNorm(Active):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """The shape of x."""
+        """Numbers of the shape of x."""
         rows = self._rows(x)
         by_batch = self.acts and rows.numel() > len(self.weight)
         follows = not by_batch or isinstance(self.weight, nn.Parameter)
@@ -137,7 +137,7 @@ class BatchNorm(Active):
 
 
 class MapBatchNorm(BatchNorm):
-    """Of maps (N, C, h, w), each channel over all places."""
+    """Batch norm of maps (N, C, h, w), each channel over all places."""
 
     @override
     def _rows(self, x: Tensor) -> Tensor:
@@ -156,6 +156,6 @@ class Skip(nn.Sequential):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """The shape of x."""
+        """Numbers of the shape of x."""
         changed: Tensor = super().forward(x)
         return x + changed

@@ -1,13 +1,12 @@
 """q(z|y): modules that turn the inference network's output into a distribution over the latent.
 
-Each is one class, and one entry in `vae.registry.POSTERIORS`. ``features`` is how many outputs of the network it is made from,
-``normal`` whether it is a normal distribution, ``factorizes`` whether its dimensions are independent, and ``widest`` how many
-numbers its density needs for each latent.
+Each is one class, and one entry in `vae.options.registry.POSTERIORS`. ``features`` is how many outputs of the network it is
+made from, ``normal`` whether it is a normal distribution, ``factorizes`` whether its dimensions are independent, and
+``widest`` how many numbers its density needs for each latent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from vae.distributions.flows import Flow, Transported
 from vae.distributions.latent import FullNormal
 from vae.distributions.vectors import DiagonalNormal
+from vae.options.registry import ConditionalCouplings
 
 
 def as_stddev(s: Tensor) -> Tensor:
@@ -33,14 +33,14 @@ class StandardDeviation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        """Any shape."""
+        """Standard deviations of the shape of s."""
         stddev = s.clamp(max=0).exp_().add_(s.relu())
         ctx.save_for_backward(stddev)
         return stddev
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The shape of s."""
+        """The gradient by s."""
         (stddev,) = ctx.saved_tensors
         return gradient * stddev.clamp(max=1)
 
@@ -94,18 +94,17 @@ class FlowPosterior(nn.Module):
 
     Args:
         latent_dim: K.
-        transforms: Couplings one after the other.
-        hidden: Widths of the network of each.
-        context: C, through which the flow depends on y.
+        options: `ConditionalCouplings`, C among them.
     """
 
     normal, factorizes = False, False
 
-    def __init__(self, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64), context: int = 16) -> None:
+    def __init__(self, latent_dim: int, **options: Any) -> None:
         super().__init__()
+        couplings = ConditionalCouplings(**options)
         self.latent_dim = latent_dim
-        self.flow = Flow(latent_dim, transforms, hidden, context)
-        self.features, self.widest = 2 * latent_dim + context, self.flow.widest
+        self.flow = Flow(latent_dim, couplings.transforms, couplings.hidden, couplings.context)
+        self.features, self.widest = 2 * latent_dim + couplings.context, self.flow.widest
 
     def forward(self, f: Tensor) -> Transported:
         """q(z|y) from the network output ``f``."""

@@ -1,4 +1,4 @@
-"""p(z): modules that return the prior distribution. Each is one class, and one entry in `vae.registry.PRIORS`.
+"""p(z): modules that return the prior distribution. Each is one class, and one entry in `vae.options.registry.PRIORS`.
 
 ``normal`` says whether p(z) is a normal distribution with diagonal covariance, ``smooth`` whether its density has no kinks,
 and ``widest`` how many numbers that needs for each latent.
@@ -6,8 +6,7 @@ and ``widest`` how many numbers that needs for each latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,10 @@ from vae.distributions.flows import Flow, Transported
 from vae.distributions.latent import NormalMixture
 from vae.distributions.noise import generator
 from vae.distributions.vectors import DiagonalNormal, UnitNormal
+from vae.errors import OptionError
 from vae.model.layers import active_layers, during
 from vae.model.posteriors import DiagonalGaussian, as_stddev
+from vae.options.registry import Components, Couplings, PseudoInputs
 
 if TYPE_CHECKING:
     from vae.model.conditionals import Inference
@@ -50,14 +51,14 @@ class GaussianMixture(nn.Module):
     Args:
         inference: The inference network, which this prior has no use for.
         latent_dim: K.
-        components: M.
+        options: `Components`.
     """
 
     normal, smooth = False, True
 
-    def __init__(self, inference: Inference, latent_dim: int, components: int = 10) -> None:
+    def __init__(self, inference: Inference, latent_dim: int, **options: Any) -> None:
         super().__init__()
-        require_components(components)
+        components = Components(**options).components
         self.widest = 2 * components
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(torch.randn(components, latent_dim))
@@ -77,19 +78,19 @@ class VampPrior(nn.Module):
     Args:
         inference: The inference network, with a diagonal posterior.
         latent_dim: K.
-        components: M.
+        options: `PseudoInputs`.
 
     Raises:
-        ValueError: If there is no component, or q is no diagonal normal distribution.
+        OptionError: If q is no diagonal normal distribution.
     """
 
     normal, smooth = False, True
 
-    def __init__(self, inference: Inference, latent_dim: int, components: int = 100) -> None:
+    def __init__(self, inference: Inference, latent_dim: int, **options: Any) -> None:
         super().__init__()
-        require_components(components)
+        components = PseudoInputs(**options).components
         if not isinstance(inference.posterior, DiagonalGaussian):
-            raise ValueError(
+            raise OptionError(
                 "prior 'vamp' is a mixture of the posteriors of its pseudo-inputs, which needs posterior 'diagonal_gaussian': "
                 f"with {type(inference.posterior).__name__} each latent would be scored under all of them at too great a cost"
             )
@@ -120,17 +121,17 @@ class FlowPrior(nn.Module):
     Args:
         inference: The inference network, which this prior has no use for.
         latent_dim: K.
-        transforms: Couplings one after the other.
-        hidden: Widths of the network of each.
+        options: `Couplings`.
     """
 
     normal, smooth = False, False
     location: Tensor
     stretch: Tensor
 
-    def __init__(self, inference: Inference, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
+    def __init__(self, inference: Inference, latent_dim: int, **options: Any) -> None:
         super().__init__()
-        self.flow = Flow(latent_dim, transforms, hidden)
+        couplings = Couplings(**options)
+        self.flow = Flow(latent_dim, couplings.transforms, couplings.hidden)
         self.widest = self.flow.widest
         self.register_buffer("location", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("stretch", torch.ones(latent_dim), persistent=False)
@@ -138,9 +139,3 @@ class FlowPrior(nn.Module):
     def forward(self) -> Transported:
         """p(z), with event shape (K,)."""
         return Transported(self.flow, self.location, self.stretch)
-
-
-def require_components(components: int) -> None:
-    """Refuse a mixture of nothing."""
-    if components < 1:
-        raise ValueError(f"components must be at least 1; got {components}")

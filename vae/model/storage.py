@@ -16,15 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vae.errors import ModelFileError
 from vae.model.encoding import Input
-from vae.model.networks import Architecture
+from vae.options.architecture import Architecture
+from vae.options.registry import POSTERIOR, PRIOR
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-_REMEDY = "train again (`dvc repro -f train`) or restore both files (`dvc checkout models`)"
-
-
-class ModelFileError(ValueError):
-    """A model's files are missing, damaged, or do not belong together."""
+_REMEDY = "train again or restore both files"
 
 
 class Card(BaseModel):
@@ -41,9 +39,9 @@ class Card(BaseModel):
     inference: Architecture
     inputs: list[Input] | None = None
     shape: tuple[int, int, int] | None = None
-    prior: dict[str, Any] = {"name": "standard_normal"}
-    posterior: dict[str, Any] = {"name": "diagonal_gaussian"}
-    hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda of: of is None)  # files without one stay as they were
+    prior: dict[str, Any] = {"name": PRIOR}
+    posterior: dict[str, Any] = {"name": POSTERIOR}
+    hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda value: value is None)  # as older files have it
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -93,27 +91,28 @@ def load(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
             raise ModelFileError(f"{folder / name} is missing; {_REMEDY}")
     try:
         card = Card.model_validate_json((folder / CARD).read_bytes())
-    except (ValidationError, ValueError) as error:
-        raise damaged_card(folder, ValueError(_first_line(error))) from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, details['loc'])) or 'file'}: {details['msg']}" for details in error.errors())
+        raise damaged_card(folder, "; ".join(problems)) from error
     try:
         return card, load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ModelFileError(f"{folder / WEIGHTS} is damaged or truncated: {error}; {_REMEDY}") from error
 
 
-def damaged_card(folder: str | Path, error: Exception) -> ModelFileError:
+def damaged_card(folder: str | Path, problem: object) -> ModelFileError:
     """The error for a card that names no model that can be built."""
-    return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {error}; {_REMEDY}")
+    return ModelFileError(f"{Path(folder) / CARD} is damaged or of another format: {problem}; {_REMEDY}")
 
 
-def check(folder: str | Path, *, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check(folder: str | Path, *, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Refuse weights whose names, shapes or dtypes are not the model's.
 
     Raises:
         ModelFileError: Naming the first tensor that differs.
     """
-    for name in sorted({*expected, *found}):
-        here, there = _describe(expected.get(name)), _describe(found.get(name))
+    for name in sorted({*expected, *weights}):
+        here, there = _describe(expected.get(name)), _describe(weights.get(name))
         if here != there:
             raise ModelFileError(
                 f"{Path(folder) / WEIGHTS} is not of the model in {CARD}: tensor {name!r} should be {here} but is {there}; "
@@ -127,9 +126,3 @@ def _describe(tensor: Tensor | None) -> str:
 
 def _partial(folder: Path, name: str) -> Path:
     return folder / f".{name}.partial"
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-    return str(error)

@@ -7,16 +7,16 @@ the third term, lost there, is restored).
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vae.options.registry import KL
+
 if TYPE_CHECKING:
     from vae.model.conditionals import Generative, Inference
-
-KL = Literal["monte_carlo", "closed_form"]
 
 
 class Networks(Protocol):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from typing_extensions import override
 
-from vae.model.terms import KL, Terms, mean
-from vae.objectives.objective import DONE, Objective, Values, require, require_one_of
+from vae.errors import OptionError
+from vae.model.terms import Terms, mean
+from vae.objectives.objective import DONE, Objective, Values
+from vae.settings import BoundOptions, FreeNats, WeightedBound
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
 
-Schedule = Literal["constant", "linear", "cyclic"]
 
-
-@dataclass(frozen=True)
-class ELBO(Objective):
+class ELBO(BoundOptions, Objective):
     """The negative evidence lower bound.
 
     Args:
@@ -26,17 +24,11 @@ class ELBO(Objective):
         kl: ``"monte_carlo"`` for the lecture's three sampled terms, ``"closed_form"`` for the exact KL to the prior.
     """
 
-    kl: KL = "monte_carlo"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of("kl", self.kl, KL)
-
     @override
     def check(self, vae: LatentModel) -> None:
         """Refuse the closed form of a KL between other than normal distributions."""
         if self.kl == "closed_form" and not vae.has_closed_form_kl:
-            raise ValueError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
+            raise OptionError(f"kl 'closed_form' is not known for {_pair(vae)}: set kl to 'monte_carlo'")
 
     @override
     def values(self, terms: Terms, epoch: float = DONE) -> Values:
@@ -47,8 +39,7 @@ class ELBO(Objective):
         return getattr(terms, self.kl) - terms.log_likelihood
 
 
-@dataclass(frozen=True)
-class BetaELBO(ELBO):
+class BetaELBO(WeightedBound, ELBO):
     """beta-VAE: KL * beta - reconstruction (Higgins et al. 2017), with beta rising from 0 if there is a schedule.
 
     beta > 1 gives latents closer to the prior and worse reconstructions; only beta = 1 is a bound of log p(y).
@@ -61,16 +52,6 @@ class BetaELBO(ELBO):
             ``epochs`` epochs rising for the first half and staying for the second (Fu et al. 2019).
         epochs: How many the schedule takes.
     """
-
-    beta: float = 1.0
-    schedule: Schedule = "constant"
-    epochs: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.beta >= 0, "beta must be at least 0", self.beta)
-        require(self.epochs > 0, "epochs must be greater than 0", self.epochs)
-        require_one_of("schedule", self.schedule, Schedule)
 
     def weight(self, epoch: float) -> float:
         """The weight beta after so many epochs, of which the current one may be a fraction."""
@@ -85,8 +66,7 @@ class BetaELBO(ELBO):
         return self.weight(epoch) * getattr(terms, self.kl) - terms.log_likelihood
 
 
-@dataclass(frozen=True)
-class FreeBits(ELBO):
+class FreeBits(FreeNats, ELBO):
     """The KL of each group of latent dimensions counts from ``nats`` on (Kingma et al. 2016, "IAF", eq. 15).
 
     The loss is sum_g max(nats, mean_n KL_g(y_n)) - reconstruction, with the mean over the batch, or a process's share of it.
@@ -99,19 +79,11 @@ class FreeBits(ELBO):
         group: Latent dimensions in a group, neighbours; the last group may be smaller.
     """
 
-    nats: float = 0.1
-    group: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.nats >= 0, "nats must be at least 0", self.nats)
-        require(self.group >= 1, "group must be at least 1", self.group)
-
     @override
     def check(self, vae: LatentModel) -> None:
         """Refuse models whose KL is no sum over latent dimensions, as they are not independent under both q and the prior."""
         if not (vae.inference.posterior.factorizes and vae.prior.normal):
-            raise ValueError(
+            raise OptionError(
                 f"free bits are of single latent dimensions, whose KL is not defined with {_pair(vae)}: set posterior to "
                 "'diagonal_gaussian', prior to 'standard_normal' and hierarchy to null, or take another objective such as "
                 "'beta_elbo'"
@@ -124,7 +96,6 @@ class FreeBits(ELBO):
         return sum(part.sum().clamp(min=self.nats) for part in groups) - terms.log_likelihood
 
 
-@dataclass(frozen=True)
 class StickingTheLanding(Objective):
     """The negative ELBO, its gradient without the score of q (Roeder, Wu and Duvenaud 2017).
 

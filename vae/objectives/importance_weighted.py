@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
 from typing_extensions import override
 
 from vae.model.terms import Terms
-from vae.objectives.objective import DONE, Objective, Values, require
+from vae.objectives.objective import DONE, Objective, Values
+from vae.settings import AveragedBounds, ImportanceDraws
 
 
-@dataclass(frozen=True)
-class IWAE(Objective):
+class IWAE(ImportanceDraws, Objective):
     """The negative importance-weighted bound L_K = E[log (1/K) sum_k w_k], z_k ~ q(z|y) (Burda et al. 2016, eq. 8).
 
     ELBO = L_1 <= L_2 <= ... <= log p(y), with q used as a proposal rather than as the posterior: the ELBO, which is logged
@@ -23,8 +22,6 @@ class IWAE(Objective):
     Args:
         samples: Importance samples K per example.
     """
-
-    samples: int = 5
 
     @override
     def values(self, terms: Terms, epoch: float = DONE) -> Values:
@@ -39,8 +36,7 @@ class IWAE(Objective):
         return -bound
 
 
-@dataclass(frozen=True)
-class PIWAE(IWAE):
+class PIWAE(AveragedBounds, IWAE):
     """Partially importance-weighted: M independent bounds L_K, averaged (Rainforth et al. 2018, section 4, "MIWAE").
 
     The signal in the inference network's gradient, relative to its noise, grows with M and shrinks with K. Called MIWAE there,
@@ -50,12 +46,6 @@ class PIWAE(IWAE):
         samples: Importance samples K of each bound.
         averages: Bounds M per example, from M * K draws.
     """
-
-    averages: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.averages >= 1, "averages must be at least 1", self.averages)
 
     @property
     @override
@@ -68,7 +58,6 @@ class PIWAE(IWAE):
         return (groups.logsumexp(dim=1) - math.log(self.samples)).mean(dim=0)
 
 
-@dataclass(frozen=True)
 class DReG(IWAE):
     """The importance-weighted bound with the doubly reparameterised gradient (Tucker et al. 2019, eq. 8).
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from vae.model.terms import Terms
+from vae.settings import Draws
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
@@ -45,21 +46,15 @@ class Values:
         return self.elbo if self.tighter is None else self.tighter
 
 
-@dataclass(frozen=True)
-class Objective(ABC):
+class Objective(Draws, ABC):
     """What training minimises, by Monte Carlo.
 
     Args:
         samples: Monte Carlo samples S per example.
 
     Raises:
-        ValueError: If an option is out of its range; the message names it.
+        OptionError: If an option is out of its range; the message names it.
     """
-
-    samples: int = 1
-
-    def __post_init__(self) -> None:
-        require(self.samples >= 1, "samples must be at least 1", self.samples)
 
     @property
     def draws(self) -> int:
@@ -74,24 +69,13 @@ class Objective(ABC):
     def values(self, terms: Terms, epoch: float = DONE) -> Values:
         """Evaluate on terms of `draws` draws, after so many epochs of training."""
 
-    def check(self, vae: LatentModel) -> None:  # noqa: B027  # most are for all models
+    def check(self, vae: LatentModel) -> None:  # most are for all models
         """Refuse models that the objective is not for.
 
         Raises:
-            ValueError: Naming what the model has, and the remedy.
+            OptionError: Naming what the model has, and the remedy.
         """
 
     def with_samples(self, S: int | None) -> Self:
         """The same objective with S samples; None changes nothing."""
         return self if S is None else replace(self, samples=S)
-
-
-def require(holds: bool, rule: str, value: object) -> None:
-    """Refuse an option that breaks a rule."""
-    if not holds:
-        raise ValueError(f"{rule}; got {value!r}")
-
-
-def require_one_of(name: str, value: object, names: object) -> None:
-    """Refuse an option that is none of the names of a ``Literal``."""
-    require(value in get_args(names), f"{name} must be one of {', '.join(get_args(names))}", value)

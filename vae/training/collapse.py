@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MANY = 8  # latent dimensions, of which a single one in use is a collapse too: data rarely have just one direction
 REMEDY = (
-    "try train.objective beta_elbo with schedule: linear, or free_bits; or a smaller generative network, or a smaller "
+    "try objective beta_elbo with schedule: linear, or free_bits; or a smaller generative network, or a smaller "
     "learning_rate (docs/training.md)"
 )
 
@@ -20,5 +20,5 @@ def usage_lines(active: int, latent_dim: int) -> list[str]:
     if is_collapsed(active, latent_dim):
         return [f"{used}: posterior collapse, the model makes next to no use of them", f"  {REMEDY}"]
     if active < latent_dim:
-        return [f"{used}: no error, the others cost nothing; model.latent_dim could be smaller"]
+        return [f"{used}: no error, the others cost nothing; latent_dim could be smaller"]
     return [used]

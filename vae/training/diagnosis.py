@@ -15,9 +15,9 @@ from vae.distributions.latent import LatentDistribution
 from vae.distributions.noise import generator
 from vae.model.latent_model import LatentModel
 from vae.model.usage import ACTIVE, kl_by_dimension, mean_variance
+from vae.settings import Training
 from vae.training.collapse import REMEDY, is_collapsed
 from vae.training.rows.mapped import Mapped
-from vae.training.settings import Training
 
 ROWS, ROWS_OF_FLOWS = 500, 64  # at most
 PAIRS = 2  # of opposite draws, by which a flow's mean is found: its own 256 draws would take a tenth of an epoch

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from vae.errors import DivergenceError
 from vae.training.diagnosis import Diagnosis
-from vae.training.settings import DivergenceError
 
 
 class History(Callback):
@@ -43,7 +43,7 @@ class History(Callback):
         if bad:
             raise DivergenceError(
                 f"training diverged in epoch {row['epoch']}: {', '.join(bad)}. "
-                "Standardise the data (data.scale), lower learning_rate, set gradient_clip_norm, or look for extreme values"
+                "Standardise the data, lower learning_rate, set gradient_clip_norm, or look for extreme values"
             )
 
     @override

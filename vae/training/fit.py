@@ -20,6 +20,7 @@ from vae.distributions.noise import of_step
 from vae.model.latent_model import LatentModel
 from vae.model.layers import Step, active_layers, during
 from vae.objectives import Objective
+from vae.settings import Training
 from vae.training.averaging import Average
 from vae.training.diagnosis import Diagnosis
 from vae.training.epochs import History
@@ -30,7 +31,6 @@ from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.data import TrainingRows
 from vae.training.rows.hiding import hide
 from vae.training.rows.mapped import Mapped
-from vae.training.settings import Training
 from vae.training.totals import OF_RAW_DATA, QUANTITIES, GradientNorms, Totals
 from vae.training.trainer import tidy, trainer_for
 

@@ -12,8 +12,9 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 
+from vae.errors import AcceleratorError
+from vae.settings import Training
 from vae.training.resume import Saving
-from vae.training.settings import AcceleratorError, Training
 
 
 def trainer_for(training: Training, callbacks: Sequence[Callback], saving: Saving | None, *, validates: bool) -> pl.Trainer:
@@ -27,7 +28,7 @@ def trainer_for(training: Training, callbacks: Sequence[Callback], saving: Savin
             max_epochs=training.max_epochs,
             accelerator=training.accelerator,
             devices=training.devices,
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=training.precision,
             deterministic=training.deterministic,
             callbacks=[*callbacks, *filter(None, [saving])],
             plugins=saving.bridge if saving else None,
@@ -42,7 +43,7 @@ def trainer_for(training: Training, callbacks: Sequence[Callback], saving: Savin
     except (MisconfigurationException, ImportError, ValueError) as error:
         raise AcceleratorError(
             f"accelerator={training.accelerator!r}, devices={training.devices}, precision={training.precision!r} cannot be "
-            f"had on this machine: {error} Set train.accelerator to 'auto' or 'cpu', or run where there is one."
+            f"had on this machine: {error} Set accelerator to 'auto' or 'cpu', or run where there is one."
         ) from error
 
 

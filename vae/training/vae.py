@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,10 +16,11 @@ from typing_extensions import override
 
 from vae import likelihoods
 from vae.distributions.noise import generator, of_step
+from vae.errors import OptionError
 from vae.model.layers import BatchNorm, Step, active_layers, during
-from vae.model.networks import Architecture
 from vae.objectives import DONE, ELBO, Objective, Values
-from vae.registry import OUTPUT_BIASES
+from vae.options.architecture import Architecture
+from vae.settings import OUTPUT_BIAS, OutputBias, Training
 from vae.training import flat
 from vae.training.epochs import History
 from vae.training.fast.vector import VectorAdam
@@ -27,7 +28,6 @@ from vae.training.fit import Fit, Trainable
 from vae.training.resume import Snapshots
 from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.mapped import Mapped
-from vae.training.settings import Training
 
 CHECKED = 2**16  # rows at a time
 FIRST_ROWS = 10_000  # chosen at random, that decide where training begins
@@ -50,7 +50,7 @@ class VAE(Trainable):
         history: Of the latest fit.
 
     Raises:
-        ValueError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
+        OptionError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
     """
 
     history: History
@@ -62,12 +62,12 @@ class VAE(Trainable):
         inference_architecture: Architecture | Mapping[str, Any],
         *,
         objective: Objective | None = None,
-        output_bias: str = "data",
+        output_bias: OutputBias = OUTPUT_BIAS,
         **settings: Any,
     ) -> None:
         super().__init__(generative_architecture, inference_architecture, **settings)
-        if output_bias not in OUTPUT_BIASES:
-            raise ValueError(f"output_bias must be one of {', '.join(OUTPUT_BIASES)}; got {output_bias!r}")
+        if output_bias not in get_args(OutputBias):
+            raise OptionError(f"output_bias must be one of {', '.join(get_args(OutputBias))}; got {output_bias!r}")
         self.output_bias = output_bias
         self._active = active_layers(self)
         self.objective = objective or ELBO()
@@ -95,7 +95,7 @@ class VAE(Trainable):
                 to what is logged, so that it is in nats of the raw data.
             callbacks: More Lightning callbacks.
             snapshots: Where the state for resuming is kept; see `vae.training.resume.Snapshots`.
-            settings: Fields of `vae.training.settings.Training`, such as ``max_epochs`` and ``learning_rate``.
+            settings: Fields of `vae.settings.Training`, such as ``max_epochs`` and ``learning_rate``.
 
         Returns:
             The fitted model itself; ``history`` has its epochs.

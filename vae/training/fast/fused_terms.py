@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from vae.distributions.vectors import LOG_2_PI, DiagonalNormal, UnitNormal, bernoulli_log_prob, slices
 from vae.likelihoods import Bernoulli, Likelihood
 from vae.model.posteriors import DiagonalGaussian
-from vae.model.terms import KL, Networks, Terms
+from vae.model.terms import Networks, Terms
 from vae.objectives import ELBO, IWAE, PIWAE, BetaELBO, DReG, Objective, StickingTheLanding
+from vae.options.registry import KL
 from vae.training.fast.fused import Fused
 
 Density = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # see `bernoulli`
