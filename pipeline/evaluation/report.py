@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.evaluation.per_example import Annealed, Scores
+from pipeline.evaluation.findings import Annealed, Findings
 from vae.evidence import (
     PREFERENCE,
     Estimate,
@@ -32,7 +32,7 @@ class Report:
     """What is said of the test rows, in nats of the raw data.
 
     Args:
-        scores: In nats of the raw data.
+        findings: In nats of the raw data.
         index: Positions of the test rows in the raw file, (N,).
         log_missing: What their missing values count as where rows are compared, (N,); see `Schema.log_missing`.
         tolerance: In nats, that the mean should be trusted to.
@@ -47,11 +47,13 @@ class Report:
         InputError: If a row has no finite log-likelihood.
     """
 
-    def __init__(self, scores: Scores, index: Any, log_missing: Any, tolerance: float) -> None:
-        self.scores = scores
+    def __init__(self, findings: Findings, index: Any, log_missing: Any, tolerance: float) -> None:
+        self.findings = findings
         available = [name for name in PREFERENCE if self._has(name)]
-        if not available and scores.exact:
-            raise InputError(f"there is no exact log-likelihood, and no other estimator was asked for: {scores.exact.reason}")
+        if not available and findings.exact:
+            raise InputError(
+                f"there is no exact log-likelihood, and no other estimator was asked for: {findings.exact.reason}"
+            )
         self.estimator = reported_estimator(available)
         self.examples = self._examples(index)
         _require_finite(self.examples)
@@ -68,12 +70,12 @@ class Report:
             subset = annealed.subset.numpy()
             x = self.examples[f"log_likelihood_{everywhere}"] - minus
             better = (self.examples["log_likelihood_annealed"] - minus).to_numpy()[subset]
-            return two_stage(torch.tensor(x.to_numpy()), torch.tensor(better), annealed.subset.cpu(), self.scores.groups)
+            return two_stage(torch.tensor(x.to_numpy()), torch.tensor(better), annealed.subset.cpu(), self.findings.groups)
         return self.over(torch.tensor((self.examples["log_likelihood"] - minus).to_numpy()))
 
     def over(self, values: Tensor, rows: Tensor | None = None) -> MeanWithError:
         """The mean over test rows, or over some of them, with its error over their groups where they have any."""
-        groups = self.scores.groups
+        groups = self.findings.groups
         return MeanWithError.of(values, groups if groups is None or rows is None else groups[rows])
 
     def groups(self) -> dict[str, Any] | None:
@@ -94,16 +96,16 @@ class Report:
         """The entry ``estimators``: each with mean, standard_error, monte_carlo_error and diagnostics."""
         entries = {"prior": self._prior, "importance": self._importance, "annealed": self._annealed_entry}
         entries |= {"exact": self._exact, "bounds": self._bounds}
-        return {name: entry() for name, entry in entries.items() if getattr(self.scores, name) is not None}
+        return {name: entry() for name, entry in entries.items() if getattr(self.findings, name) is not None}
 
     def diagnostics(self) -> dict[str, Any]:
         """The entry ``diagnostics``: of the model, not of an estimator."""
-        scores, annealed = self.scores, self.scores.annealed
-        found: dict[str, Any] = {"active_units": {str(t): count for t, count in scores.latents.active_units.items()}}
-        if scores.gap:
-            parts = {"approximation": scores.gap.approximation, "amortisation": scores.gap.amortisation}
-            found["inference_gap"] = {name: pair(self.over(part, scores.gap_rows)) for name, part in parts.items()}
-            found["inference_gap"]["examples"] = len(scores.gap.approximation)
+        findings, annealed = self.findings, self.findings.annealed
+        found: dict[str, Any] = {"active_units": {str(t): count for t, count in findings.latents.active_units.items()}}
+        if findings.gap:
+            parts = {"approximation": findings.gap.approximation, "amortisation": findings.gap.amortisation}
+            found["inference_gap"] = {name: pair(self.over(part, findings.gap_rows)) for name, part in parts.items()}
+            found["inference_gap"]["examples"] = len(findings.gap.approximation)
         if annealed:
             difference = pair(annealed.train_minus_test)
             found["train_minus_test"] = difference | {"examples": annealed.compared, "estimator": "annealed"}
@@ -111,7 +113,7 @@ class Report:
 
     def latents(self) -> pd.DataFrame:
         """A row per latent dimension; the KLs are empty where they are not defined."""
-        latents = self.scores.latents
+        latents = self.findings.latents
         values = {name: getattr(latents, name) for name in ("mean_variance", "kl", "aggregate_mean", "aggregate_variance")}
         values["marginal_kl"] = latents.marginal_kl
         columns = {name: value.cpu().numpy() for name, value in values.items() if value is not None}
@@ -119,42 +121,42 @@ class Report:
 
     def ladder(self) -> pd.DataFrame:
         """Importance sampling by number of samples."""
-        rungs = self.scores.importance.ladder if self.scores.importance else {}
+        rungs = self.findings.importance.ladder if self.findings.importance else {}
         rows = [(s, self.over(values)) for s, values in rungs.items()]
         return pd.DataFrame([{"samples": s} | pair(entry) for s, entry in rows], columns=["samples", "mean", "standard_error"])
 
     def prior_ladder(self) -> pd.DataFrame:
         """Prior sampling by number of samples."""
-        estimates = [*self.scores.prior_ladder, *([self.scores.prior] if self.scores.prior else [])]
+        estimates = [*self.findings.prior_ladder, *([self.findings.prior] if self.findings.prior else [])]
         rows = [{"samples": estimate.samples} | pair(self.over(estimate.log_likelihood)) for estimate in estimates]
         return pd.DataFrame(rows, columns=["samples", "mean", "standard_error"])
 
     @property
     def _annealed(self) -> Annealed:
-        assert self.scores.annealed is not None
-        return self.scores.annealed
+        assert self.findings.annealed is not None
+        return self.findings.annealed
 
     def _has(self, name: str) -> bool:
-        value = getattr(self.scores, name)
+        value = getattr(self.findings, name)
         return value is not None and not (name == "exact" and value.reason)
 
     def _examples(self, index: Any) -> pd.DataFrame:
-        scores = self.scores
+        findings = self.findings
         columns = {
             "index": index,
-            **({} if scores.groups is None else {"group": scores.groups.numpy()}),
-            "elbo": scores.bound.elbo.cpu().numpy(),
-            "reconstruction": scores.bound.reconstruction.cpu().numpy(),
-            "kl": scores.bound.kl.cpu().numpy(),
+            **({} if findings.groups is None else {"group": findings.groups.numpy()}),
+            "elbo": findings.bound.elbo.cpu().numpy(),
+            "reconstruction": findings.bound.reconstruction.cpu().numpy(),
+            "kl": findings.bound.kl.cpu().numpy(),
         }
         table = pd.DataFrame(columns)
         for name in ("prior", "importance"):
             if self._has(name):
-                self._add(table, name, getattr(scores, name), slice(None))
-        if scores.annealed:
-            self._add(table, "annealed", scores.annealed.estimate, scores.annealed.subset.cpu().numpy())
-        if scores.exact:
-            table["log_likelihood_exact"] = scores.exact.log_likelihood.cpu().numpy()
+                self._add(table, name, getattr(findings, name), slice(None))
+        if findings.annealed:
+            self._add(table, "annealed", findings.annealed.estimate, findings.annealed.subset.cpu().numpy())
+        if findings.exact:
+            table["log_likelihood_exact"] = findings.exact.log_likelihood.cpu().numpy()
         best = table[f"log_likelihood_{self.estimator}"]
         table["log_likelihood"] = best.fillna(table["log_likelihood_importance"]) if self._has("importance") else best
         return table
@@ -170,13 +172,13 @@ class Report:
             table[f"{quantity}_{name}"] = column
 
     def _prior(self) -> dict[str, Any]:
-        estimate = self.scores.prior
+        estimate = self.findings.prior
         assert estimate is not None
         diagnostics = _diagnostics(estimate)
         return _entry(self.over(estimate.log_likelihood), estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
     def _importance(self) -> dict[str, Any]:
-        estimate = self.scores.importance
+        estimate = self.findings.importance
         assert estimate is not None
         diagnostics = _diagnostics(estimate)
         if estimate.pareto_k.isfinite().any():
@@ -197,8 +199,8 @@ class Report:
             "surplus": {name: pair(surpluses(other, estimate)) for name, other in self._others().items()},
             "decoder_runs": checked.decoder_runs,
         }
-        if self.scores.importance:
-            gain = estimate.log_likelihood - self.scores.importance.log_likelihood[annealed.subset]
+        if self.findings.importance:
+            gain = estimate.log_likelihood - self.findings.importance.log_likelihood[annealed.subset]
             diagnostics["minus_importance"] = pair(self.over(gain, annealed.subset))
         return {
             **pair(self.mean() if self.estimator == "annealed" else self.over(estimate.log_likelihood, annealed.subset)),
@@ -213,7 +215,7 @@ class Report:
 
     def _annealed_error(self) -> float:
         """Of the two-stage mean: rows that were annealed weigh 1 / n there, and 1 / N - 1 / n in importance sampling."""
-        annealed, importance = self._annealed, self.scores.importance
+        annealed, importance = self._annealed, self.findings.importance
         n, N = len(annealed.subset), len(self.examples)
         variance = annealed.estimate.monte_carlo_variance.sum() / n**2
         if n < N and importance is not None:
@@ -223,14 +225,14 @@ class Report:
         return math.sqrt(variance.item())
 
     def _exact(self) -> dict[str, Any]:
-        found = self.scores.exact
+        found = self.findings.exact
         assert found is not None
         entry = self.over(found.log_likelihood)
         diagnostics = {"method": found.method, "rows_without_value": int(found.log_likelihood.isnan().sum())}
         return pair(entry) | {"monte_carlo_error": None if found.reason else 0.0, "diagnostics": diagnostics}
 
     def _bounds(self) -> dict[str, Any]:
-        bounds = self.scores.bounds
+        bounds = self.findings.bounds
         assert bounds is not None
         return pair(bounds.gap) | {
             "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
@@ -243,18 +245,18 @@ class Report:
         }
 
     def _verdict(self, tolerance: float) -> Verdict:
-        reason = self.scores.exact and self.scores.exact.reason
+        reason = self.findings.exact and self.findings.exact.reason
         found = verdict(self.estimator, self._evidence(), tolerance)
         missing = (f"the exact value is missing: {reason}",) if reason and not found.trusted else ()
         return replace(found, reasons=missing + found.reasons)
 
     def _evidence(self) -> Evidence | None:
         """What the verdict on annealing rests on."""
-        if not (self.scores.annealed and self.scores.bounds):
+        if not (self.findings.annealed and self.findings.bounds):
             return None
-        annealed, groups = self._annealed, self.scores.groups
+        annealed, groups = self._annealed, self.findings.groups
         found = evidence(
-            annealed.checked, self.scores.bounds, self._others(), None if groups is None else groups[annealed.subset]
+            annealed.checked, self.findings.bounds, self._others(), None if groups is None else groups[annealed.subset]
         )
         rows = len(self.examples) if groups is None else len(groups.unique())
         return replace(found, unsettled=self._unsettled(), rows=rows)
@@ -267,8 +269,8 @@ class Report:
 
     def _others(self) -> dict[str, Estimate]:
         """Other estimates of the annealed rows, which must not be higher."""
-        annealed, scores = self._annealed, self.scores
-        named = {"importance sampling": scores.importance, "prior sampling": scores.prior}
+        annealed, findings = self._annealed, self.findings
+        named = {"importance sampling": findings.importance, "prior sampling": findings.prior}
         others = {name: estimate.of(annealed.subset) for name, estimate in named.items() if estimate}
         return others | {"sampling from a wide prior": annealed.wide}
 

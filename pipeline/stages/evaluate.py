@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base.compute import use_threads
 from pipeline.base.files import write_json
 from pipeline.evaluation.baselines import Baseline, fit_baselines
-from pipeline.evaluation.estimates import Scoring
+from pipeline.evaluation.estimation import Estimation
 from pipeline.evaluation.hidden_values import fill, quality
 from pipeline.evaluation.pieces import Pieces
 from pipeline.evaluation.report import Report, pair
@@ -51,10 +51,10 @@ def main() -> None:
 def _evaluate(job: Job[EvaluateParams], schema: Schema) -> dict[str, Any]:
     vae = load_model(schema)
     train, valid, test = (load_split(split) for split in ("train", "valid", "test"))
-    scoring = Scoring(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
+    estimation = Estimation(vae, job.params, schema, train, valid, test, Pieces(job.saved), _groups())
     totals = vae.generative.likelihood.totals(len(schema.columns))
     baselines = _baselines(job.params, schema, totals)
-    report = Report(scoring.run(), load_index("test"), schema.log_missing(test), job.params.evaluate.tolerance)
+    report = Report(estimation.run(), load_index("test"), schema.log_missing(test), job.params.evaluate.tolerance)
     for baseline in baselines:
         report.examples[baseline.name] = baseline.density.score_samples(np.asarray(test)) + schema.log_jacobian(test)
     if schema.shape is None:
@@ -109,7 +109,7 @@ def summarise(report: Report, baselines: list[Baseline], schema: Schema, given: 
     log_likelihood = report.log_likelihood() | ({} if given is None else {"given": given})
     return {
         "examples": len(examples),
-        **({} if report.scores.groups is None else {"groups": report.groups()}),
+        **({} if report.findings.groups is None else {"groups": report.groups()}),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(log_likelihood["mean"]),
@@ -180,7 +180,7 @@ def _ladder(report: Report, metrics: dict[str, Any], path: Path) -> None:
 
 
 def _checks(report: Report, metrics: dict[str, Any], path: Path) -> None:
-    found, bounds = metrics["estimators"], report.scores.bounds
+    found, bounds = metrics["estimators"], report.findings.bounds
     gaps = bounds.upper.log_likelihood - bounds.lower.log_likelihood if bounds else None
     entries = {"bounds:\nupper - lower": found["bounds"]} if bounds else {}
     diagnostics = found["annealed"]["diagnostics"] if "annealed" in found else {}

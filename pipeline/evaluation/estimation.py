@@ -15,7 +15,7 @@ from rich.progress import TaskProgressColumn
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.evaluation.per_example import Annealed, Scores
+from pipeline.evaluation.findings import Annealed, Findings
 from pipeline.evaluation.pieces import Pieces
 from pipeline.params.evaluate import Annealing as AnnealingParams
 from pipeline.params.evaluate import EvaluateParams
@@ -68,7 +68,7 @@ def chosen(vae: LatentModel, params: EvaluateParams) -> list[str]:
     return list(names)
 
 
-class Scoring:
+class Estimation:
     """Runs the estimators on test rows.
 
     Args:
@@ -103,13 +103,13 @@ class Scoring:
         self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
         self._check_subset()
 
-    def run(self) -> Scores:
+    def run(self) -> Findings:
         """All that was asked for, in nats of the raw data."""
         if len(self.pieces):
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
             bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            scores = Scores(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
+            findings = Findings(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
             steps = {
                 "prior": self._prior,
                 "importance": self._importance,
@@ -118,19 +118,19 @@ class Scoring:
                 "exact": self._exact,
             }
             for name, step in steps.items():
-                scores = step(scores) if name in self.names else scores
-            return self._gap(scores).of_raw_data(self.test, self._log_jacobian)
+                findings = step(findings) if name in self.names else findings
+            return self._gap(findings).of_raw_data(self.test, self._log_jacobian)
 
-    def _prior(self, scores: Scores) -> Scores:
+    def _prior(self, findings: Findings) -> Findings:
         S = self.settings.prior_samples
         smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
         estimate = self._sampled("prior sampling", self.test)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
-        return replace(scores, prior=estimate, prior_ladder=tuple(ladder))
+        return replace(findings, prior=estimate, prior_ladder=tuple(ladder))
 
-    def _importance(self, scores: Scores) -> Scores:
+    def _importance(self, findings: Findings) -> Findings:
         S, rungs = self.settings.samples, self.settings.rungs
 
         def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
@@ -138,14 +138,14 @@ class Scoring:
 
         chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
         ids = torch.arange(len(self.test))
-        return replace(scores, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
+        return replace(findings, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
 
-    def _exact(self, scores: Scores) -> Scores:
+    def _exact(self, findings: Findings) -> Findings:
         with self._task("exact", len(self.test)) as advance:
             found = self._piece("exact", advance, len(self.test), lambda: exact(self.vae, self.test, advance=advance))
-        return replace(scores, exact=found)
+        return replace(findings, exact=found)
 
-    def _annealed(self, scores: Scores) -> Scores:
+    def _annealed(self, findings: Findings) -> Findings:
         groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
         subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
         n = len(subset)
@@ -154,7 +154,7 @@ class Scoring:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
         wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
-        sampled = scores.prior.of(subset).or_better(wide) if scores.prior else wide
+        sampled = findings.prior.of(subset).or_better(wide) if findings.prior else wide
         checked = settle(run, n, *self._starts, extra=self._annealing.extra, sampled=sampled)
         difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
         annealed = Annealed(
@@ -164,7 +164,7 @@ class Scoring:
             train_minus_test=difference,
             compared=compared,
         )
-        return replace(scores, annealed=annealed)
+        return replace(findings, annealed=annealed)
 
     def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
         S = self.settings.prior_samples
@@ -185,12 +185,12 @@ class Scoring:
         unseen = MeanWithError.of(self._comparable(test, self.test[subset])[compared], _groups_of(of_test, compared))
         return known.minus(unseen), len(compared)
 
-    def _bounds(self, scores: Scores) -> Scores:
+    def _bounds(self, findings: Findings) -> Findings:
         """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are.
 
         They are not repeated where test rows are not settled, as nothing could be gained by that.
         """
-        in_vain = scores.annealed is not None and not scores.annealed.checked.settled.all()
+        in_vain = findings.annealed is not None and not findings.annealed.checked.settled.all()
         gaps = self.test.isnan()
         y, z = simulated_rows(self.vae, self._annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
 
@@ -208,16 +208,16 @@ class Scoring:
             extra=0.0 if in_vain else self._annealing.extra,
             sampled=self._sampled("simulated rows, prior sampling", y),
         )
-        return replace(scores, bounds=bounds)
+        return replace(findings, bounds=bounds)
 
-    def _gap(self, scores: Scores) -> Scores:
+    def _gap(self, findings: Findings) -> Findings:
         """The split of the ELBO's gap on rows that were annealed, or for which the exact value is known."""
-        if scores.exact and not scores.exact.reason:
-            best, rows = scores.exact.log_likelihood, torch.arange(len(self.test))
-        elif scores.annealed:
-            best, rows = scores.annealed.estimate.log_likelihood, scores.annealed.subset
+        if findings.exact and not findings.exact.reason:
+            best, rows = findings.exact.log_likelihood, torch.arange(len(self.test))
+        elif findings.annealed:
+            best, rows = findings.annealed.estimate.log_likelihood, findings.annealed.subset
         else:
-            return scores
+            return findings
         some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
         with self._task("split of the ELBO's gap", len(some)) as advance:
             ids = rows[some]
@@ -227,7 +227,7 @@ class Scoring:
                 len(some),
                 lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
             )
-        return replace(scores, gap=gap, gap_rows=ids)
+        return replace(findings, gap=gap, gap_rows=ids)
 
     def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
         """Of prepared rows the log densities of the raw ones, with what their missing values count as."""

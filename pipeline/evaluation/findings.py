@@ -44,7 +44,7 @@ class Annealed:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Findings:
     """Of the test rows, in nats; None stands for what was not asked for.
 
     Attributes:
@@ -64,7 +64,7 @@ class Scores:
     gap_rows: Tensor | None = None
     groups: Tensor | None = None
 
-    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
+    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Findings:
         """Log densities of prepared rows as those of the raw ones.
 
         Args:
