@@ -16,7 +16,7 @@ from pipeline.evaluation.findings import Annealed, Findings
 from vae.evidence import (
     PREFERENCE,
     Estimate,
-    Evidence,
+    Grounds,
     MeanWithError,
     Verdict,
     reported_estimator,
@@ -25,7 +25,7 @@ from vae.evidence import (
     verdict,
 )
 from vae.evidence.clusters import ENOUGH_GROUPS
-from vae.evidence.verdict.assess import evidence
+from vae.evidence.verdict.assess import grounds_of
 
 
 class Report:
@@ -246,16 +246,16 @@ class Report:
 
     def _verdict(self, tolerance: float) -> Verdict:
         reason = self.findings.exact and self.findings.exact.reason
-        found = verdict(self.estimator, self._evidence(), tolerance)
+        found = verdict(self.estimator, self._grounds(), tolerance)
         missing = (f"the exact value is missing: {reason}",) if reason and not found.trusted else ()
         return replace(found, reasons=missing + found.reasons)
 
-    def _evidence(self) -> Evidence | None:
+    def _grounds(self) -> Grounds | None:
         """What the verdict on annealing rests on."""
         if not (self.findings.annealed and self.findings.bounds):
             return None
         annealed, groups = self._annealed, self.findings.groups
-        found = evidence(
+        found = grounds_of(
             annealed.checked, self.findings.bounds, self._others(), None if groups is None else groups[annealed.subset]
         )
         rows = len(self.examples) if groups is None else len(groups.unique())

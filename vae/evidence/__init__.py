@@ -40,7 +40,7 @@ from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, set
 from vae.evidence.verdict.checked import Checked, checked_annealing, settle
 from vae.evidence.verdict.others import excess, surpluses
 from vae.evidence.verdict.reported import PREFERENCE, reported_estimator, two_stage
-from vae.evidence.verdict.rules import TOLERANCE, Evidence, Verdict, most_unseen, verdict
+from vae.evidence.verdict.rules import TOLERANCE, Grounds, Verdict, most_unseen, verdict
 
 ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annealed": annealed_importance_sampling}
 
@@ -54,9 +54,9 @@ __all__ = [
     "Bounds",
     "Checked",
     "Estimate",
-    "Evidence",
     "Exact",
     "Gap",
+    "Grounds",
     "Imputation",
     "Latents",
     "MeanWithError",
