@@ -17,8 +17,7 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.evaluation.findings import Annealed, Findings
 from pipeline.evaluation.pieces import Pieces
-from pipeline.params.evaluate import Annealing as AnnealingParams
-from pipeline.params.evaluate import EvaluateParams
+from pipeline.params.evaluate import AnnealingSettings, EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.bar import progress_bar
@@ -108,8 +107,8 @@ class Estimation:
         if len(self.pieces):
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
         with progress_bar(TaskProgressColumn()) as self._bar:
-            bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            findings = Findings(bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
+            lower_bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
+            findings = Findings(lower_bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
             steps = {
                 "prior": self._prior,
                 "importance": self._importance,
@@ -313,7 +312,7 @@ class Estimation:
             )
 
     @property
-    def _annealing(self) -> AnnealingParams:
+    def _annealing(self) -> AnnealingSettings:
         return self.settings.annealing
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from vae.evidence import Bound, Bounds, Checked, Estimate, Exact, Gap, Latents, MeanWithError
+from vae.evidence import Bounds, Checked, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
 
 Advance = Callable[[int], object]
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Findings:
         gap_rows: Positions of the rows of ``gap``.
     """
 
-    bound: Bound
+    lower_bound: LowerBound
     latents: Latents
     prior: Estimate | None = None
     prior_ladder: tuple[Estimate, ...] = ()
@@ -80,7 +80,7 @@ class Findings:
             bounds = replace(bounds, lower=bounds.lower.shifted(simulated), upper=bounds.upper.shifted(simulated))
         return replace(
             self,
-            bound=replace(self.bound, reconstruction=self.bound.reconstruction + added),
+            lower_bound=replace(self.lower_bound, reconstruction=self.lower_bound.reconstruction + added),
             prior=self.prior and self.prior.shifted(added),
             prior_ladder=tuple(estimate.shifted(added) for estimate in self.prior_ladder),
             importance=self.importance and self.importance.shifted(added),

@@ -14,7 +14,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.params.evaluate import Imputation as Settings
+from pipeline.params.evaluate import ImputationSettings
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
 from vae.bar import advancing
@@ -30,7 +30,7 @@ Integers = NDArray[np.signedinteger]
 Filled = tuple[Array, Array]  # means (N, D) and draws (M, N, D), in raw numbers
 
 
-def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: Settings, seed: int) -> pd.DataFrame:
+def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: ImputationSettings, seed: int) -> pd.DataFrame:
     """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
 
     Args:
@@ -62,7 +62,7 @@ DESCRIBED = [
 ]
 
 
-def _impute(vae: LatentModel, y: Array, ids: Integers, settings: Settings, seed: int) -> Imputation:
+def _impute(vae: LatentModel, y: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Imputation:
     return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
 
 
@@ -88,7 +88,9 @@ def _raw_means(column: Column, means: Array, draws: Array) -> Array:
     return np.median(column.numbers(draws), axis=0)
 
 
-def quality(vae: LatentModel, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
+def quality(
+    vae: LatentModel, schema: Schema, train: Array, test: Array, settings: ImputationSettings, seed: int
+) -> dict[str, Any]:
     """Errors of hidden test values: hidden one by one at random, and whole columns at a time.
 
     Returns:
@@ -151,7 +153,7 @@ def crps(draws: Array, truth: Array) -> Array:
     return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
-def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
+def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
     found = _impute(vae, holes, ids, settings, seed)
     draws, means = found.draws.numpy(), found.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]

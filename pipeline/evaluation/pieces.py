@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 
 from pipeline.record.saved import Saved
-from vae.evidence import Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError
+from vae.evidence import Annealing, Bounds, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
 
-KINDS = {kind.__name__: kind for kind in (Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
+KINDS = {kind.__name__: kind for kind in (Annealing, LowerBound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
 
 T = TypeVar("T")
 

@@ -145,9 +145,9 @@ class Report:
         columns = {
             "index": index,
             **({} if findings.groups is None else {"group": findings.groups.numpy()}),
-            "elbo": findings.bound.elbo.cpu().numpy(),
-            "reconstruction": findings.bound.reconstruction.cpu().numpy(),
-            "kl": findings.bound.kl.cpu().numpy(),
+            "elbo": findings.lower_bound.elbo.cpu().numpy(),
+            "reconstruction": findings.lower_bound.reconstruction.cpu().numpy(),
+            "kl": findings.lower_bound.kl.cpu().numpy(),
         }
         table = pd.DataFrame(columns)
         for name in ("prior", "importance"):

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from pipeline.figures.pixels import Images
+from pipeline.figures.pixels import ImageGrid
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
 from pipeline.tables.statistics import Array
 from vae.evidence.verdict.rules import LEAST_ACCEPTANCE
@@ -128,7 +128,7 @@ def _absent(ax: Axes, why: str) -> None:
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes, color=OTHER)
 
 
-def extreme_images(images: Images, rows: Array, log_likelihood: list[Array], path: Path) -> None:
+def extreme_images(images: ImageGrid, rows: Array, log_likelihood: list[Array], path: Path) -> None:
     """The least likely test rows above the most likely, (2, n, D) in raw units, with their log-likelihoods (2, n)."""
     ranges = [
         f"{name}\n{values.min():.0f} to {values.max():.0f}"

@@ -11,7 +11,7 @@ from pipeline.figures.style import GAP, new_figure, save
 from pipeline.tables.statistics import Array
 
 
-class Images:
+class ImageGrid:
     """How rows become images.
 
     Args:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.pixels import Images
+from pipeline.figures.pixels import ImageGrid
 from pipeline.figures.style import DATA, VAE, new_figure, save
 from pipeline.tables.schema import Column, Schema, number_text
 from pipeline.tables.statistics import Array
 
 
-class Pictures(Images):
+class Pictures(ImageGrid):
     """The pictures of the generate stage."""
 
     def sample_grid(self, samples: Array, path: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.evaluation.pieces import Pieces
 from pipeline.evaluation.report import Report, pair
 from pipeline.figures import checks as figures
 from pipeline.figures.comparison import likelihood_comparison
-from pipeline.figures.pixels import Images
+from pipeline.figures.pixels import ImageGrid
 from pipeline.model.loading import load_model
 from pipeline.params.evaluate import EvaluateParams
 from pipeline.stages.job import Job, running
@@ -199,7 +199,7 @@ def _extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:
     values = [examples["log_likelihood"].to_numpy()[row] for row in places]
     if schema.shape:
         raw = schema.to_raw(test)
-        images = Images(schema.shape, schema.units, (float(np.nanmin(raw)), float(np.nanmax(raw))))
+        images = ImageGrid(schema.shape, schema.units, (float(np.nanmin(raw)), float(np.nanmax(raw))))
         figures.extreme_images(images, raw[places], values, path)
     else:
         of = "given_rest" if f"given_rest_{schema.names[0]}" in examples else "reconstruction"

@@ -34,7 +34,7 @@ from vae.evidence.from_prior import prior_sampling
 from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.imputation import Imputation, impute, log_likelihood_given_rest
 from vae.evidence.integration.exact import Exact, exact, exact_applies
-from vae.evidence.lower_bound import Bound, evidence_lower_bound, reconstruction_by_column
+from vae.evidence.lower_bound import LowerBound, evidence_lower_bound, reconstruction_by_column
 from vae.evidence.verdict.assess import Assessment, assess
 from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, checked_annealing, settle
@@ -50,7 +50,6 @@ __all__ = [
     "TOLERANCE",
     "Annealing",
     "Assessment",
-    "Bound",
     "Bounds",
     "Checked",
     "Estimate",
@@ -59,6 +58,7 @@ __all__ = [
     "Grounds",
     "Imputation",
     "Latents",
+    "LowerBound",
     "MeanWithError",
     "Verdict",
     "annealed_importance_sampling",

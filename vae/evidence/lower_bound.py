@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bound:
+class LowerBound:
     """The ELBO per example and its parts, in nats, each of shape (N,), float64; elbo = reconstruction - kl."""
 
     reconstruction: Tensor
@@ -33,7 +33,7 @@ class Bound:
 
 
 @torch.no_grad()
-def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
+def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> LowerBound:
     """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)).
 
     The KL is in closed form (Kingma and Welling 2014, eq. 3); where there is none, it is the mean of log q(z_s|y) - log p(z_s)
@@ -55,7 +55,7 @@ def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, 
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     parts = [_chunk(vae, rows, S, seed, some) for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True)]
     reconstruction, kl = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Bound(reconstruction, kl)
+    return LowerBound(reconstruction, kl)
 
 
 @torch.no_grad()

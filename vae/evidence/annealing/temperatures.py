@@ -80,7 +80,7 @@ class Annealing:
         return self.step_sizes[self.range_of(t, len(self.step_sizes))] * jitter
 
 
-class Noise:
+class ChainNoise:
     """Standard normal noise of the chains of some examples: draws of the start, and (C, N, K + 1) at each temperature."""
 
     def __init__(self, path: Path, seed: int, stream: str, ids: Tensor, S: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vae.distributions.noise import generator
 from vae.evidence.annealing.hmc import Transition
 from vae.evidence.annealing.path import Path, Point, path_of
-from vae.evidence.annealing.temperatures import Annealing, Noise
+from vae.evidence.annealing.temperatures import Annealing, ChainNoise
 from vae.evidence.estimate import Advance, ignore
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def tune_step_sizes(
 def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> tuple[list[float], list[float]]:
     """Step sizes by range, the geometric mean of those used while they follow the acceptance rate; each step's `_spread`."""
     path = path_of(vae, y, annealing.start, annealing.widen)
-    noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
+    noise = ChainNoise(path, seed, stream, torch.arange(len(y)), CHAINS)
     point = path.at(path.position(path.start.transform(noise.start())))
     assert annealing.step_sizes is not None
     factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
