@@ -17,7 +17,7 @@ from pipeline.base.files import RESULTS, from_yaml
 from pipeline.params.whole import load_params
 from pipeline.record.experiment import git
 from pipeline.record.records import LOCK_FILE, load_lock, lock_records
-from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
+from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, plus_minus, still_improving
 from vae.training.collapse import usage_lines
 
 NEAR_ONE = 10  # effective samples
@@ -36,9 +36,10 @@ def main() -> None:
     table.add_column("log p(y)", justify="right")
     table.add_column("VAE minus this, paired", justify="right")
     estimators = metrics["estimators"]
-    table.add_row(f"VAE ({estimator_label(reported['estimator'], estimators[reported['estimator']])})", _pm(reported), "")
+    label = estimator_label(reported["estimator"], estimators[reported["estimator"]])
+    table.add_row(f"VAE ({label})", plus_minus(reported), "")
     for name, baseline in metrics["baselines"].items():
-        table.add_row(baseline_label(name, baseline), _pm(baseline), _pm(baseline["vae_minus_baseline"], "+.2f"))
+        table.add_row(baseline_label(name, baseline), plus_minus(baseline), plus_minus(baseline["vae_minus_baseline"], "+.2f"))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(table)
     for line in _lines(metrics):
@@ -120,15 +121,15 @@ def _settled(annealed: dict[str, Any]) -> str:
 
 def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:
     if name == "bounds":
-        yield f"bounds on {entry['examples']} simulated rows: {_pm(entry, '+.3f', '.3f')} nats apart"
+        yield f"bounds on {entry['examples']} simulated rows: {plus_minus(entry, '+.3f', '.3f')} nats apart"
     elif entry["mean"] is None:
         yield f"{estimator_label(name, entry)}: no value for {entry['diagnostics']['rows_without_value']} rows"
     elif name == "exact":
-        yield f"{estimator_label(name, entry)}: {_pm(entry)}"
+        yield f"{estimator_label(name, entry)}: {plus_minus(entry)}"
     else:
         sizes = entry["diagnostics"]
         line = (
-            f"{estimator_label(name, entry)}: {_pm(entry)}; effective samples per row: median "
+            f"{estimator_label(name, entry)}: {plus_minus(entry)}; effective samples per row: median "
             f"{sizes['median_effective_sample_size']:.1f}, least {sizes['least_effective_sample_size']:.1f}"
         )
         yield line + (f" - {FAR_OFF}" if name == "prior" and sizes["median_effective_sample_size"] < NEAR_ONE else "")
@@ -150,18 +151,13 @@ def _model(diagnostics: dict[str, Any]) -> Iterator[str]:
     if "inference_gap" in diagnostics:
         gap = diagnostics["inference_gap"]
         yield (
-            f"log p(y) - ELBO: {_pm(gap['approximation'])} nats by the family of q, {_pm(gap['amortisation'])} by the "
-            f"inference network ({gap['examples']} rows)"
+            f"log p(y) - ELBO: {plus_minus(gap['approximation'])} nats by the family of q, "
+            f"{plus_minus(gap['amortisation'])} by the inference network ({gap['examples']} rows)"
         )
     if "train_minus_test" in diagnostics:
         difference = diagnostics["train_minus_test"]
-        yield f"training minus test rows: {_pm(difference, '+.2f')} nats ({difference['examples']} of each)"
+        yield f"training minus test rows: {plus_minus(difference, '+.2f')} nats ({difference['examples']} of each)"
     yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_size)
-
-
-def _pm(entry: dict[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:
-    error = entry["standard_error"]
-    return f"{entry['mean']:{form}}" + ("" if error is None else f" ± {error:{error_form}}")
 
 
 def _metrics(stage: str) -> dict[str, Any]:

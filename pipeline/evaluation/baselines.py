@@ -124,6 +124,7 @@ def fit_baselines(
     kinds, or with missing values, have no such mixtures: each column is modelled by itself then. Those whose total is
     given (``totals``) are shares of it.
     """
+    train, valid = (np.asarray(rows, dtype=np.float64) for rows in (train, valid))
     if totals or not schema.is_plain:
         independent = IndependentColumns(schema, totals).fit(train)
         given = {"given": condition(totals, schema.names)} if totals else {}

@@ -1,23 +1,25 @@
-"""The estimators on the test rows, in the order in which they run, with progress bars."""
+"""The estimators on the test rows, in the order in which they run."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import TaskProgressColumn
 from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.evaluation.findings import Annealed, Findings
 from pipeline.evaluation.pieces import Pieces
-from pipeline.params.evaluate import AnnealingSettings, EvaluateParams
+from pipeline.evaluation.work import Work
+from pipeline.params.evaluate import Evaluate, EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.bar import progress_bar
@@ -25,6 +27,8 @@ from vae.distributions.noise import DRAWS_PER_BLOCK, generator
 from vae.evidence import (
     Annealing,
     Estimate,
+    Exact,
+    Gap,
     MeanWithError,
     annealed_importance_sampling,
     evidence_lower_bound,
@@ -40,29 +44,37 @@ from vae.evidence import (
     simulated_rows,
     tune_step_sizes,
 )
-from vae.evidence.estimate import rows_per_chunk
-from vae.evidence.from_posterior import join
+from vae.evidence.annealing.path import Start
+from vae.evidence.estimate import Advance, rows_per_chunk
 from vae.evidence.verdict.assess import WIDE
 from vae.model.latent_model import LatentModel
 
-Advance = Callable[[int], object]
-T = TypeVar("T")
 
-
-def chosen(vae: LatentModel, params: EvaluateParams) -> list[str]:
+def chosen(vae: LatentModel, settings: Evaluate, rows: int) -> list[str]:
     """The estimators asked for, or all that apply.
 
     Raises:
-        InputError: If exact is asked for and does not apply.
+        InputError: If exact is asked for and does not apply, more rows are to be annealed than there are, or those that are
+            not annealed would have no value.
     """
-    names = params.evaluate.estimators
-    if names is None:
-        return ["prior", "importance", "annealed", "bounds"] + ["exact"] * exact_applies(vae)
-    if "exact" in names and not exact_applies(vae):
+    annealed, names = settings.annealing.examples, settings.estimators
+    if names is not None and "exact" in names and not exact_applies(vae):
         raise InputError(
             "evaluate.estimators: exact needs model.latent_dim 1 or 2, or [1, 1], or a Gaussian likelihood with "
             f"model.generative.hidden: [] and no hierarchy; this model has latent_dim {vae.card.latent_dim}; leave "
             "exact out, or set estimators to null"
+        )
+    if annealed is not None and annealed > rows:
+        raise InputError(
+            f"evaluate.annealing.examples: {annealed} rows are to be annealed, but there are {rows} test rows; null "
+            "anneals all"
+        )
+    if names is None:
+        return ["prior", "importance", "annealed", "bounds"] + ["exact"] * exact_applies(vae)
+    if annealed is not None and annealed < rows and "annealed" in names and "importance" not in names:
+        raise InputError(
+            f"evaluate.estimators: annealing {annealed} of {rows} test rows needs importance sampling for the others; add "
+            "importance, or set evaluate.annealing.examples to null"
         )
     return list(names)
 
@@ -74,14 +86,14 @@ class Estimation:
         vae: The model.
         params: The params.
         schema: Of the data.
-        train: Training rows (prepared), for the comparison with them.
-        valid: Validation rows: the pilot on which step sizes are tuned.
-        test: Test rows.
+        rows: By split the prepared rows: training rows for the comparison with them, validation rows as the pilot on which
+            step sizes are tuned, and test rows.
+        groups: By split the group of each row, integers (N,), or None where each row is by itself; where there are groups,
+            whole ones are drawn, and errors are over groups.
         pieces: What an earlier start has computed, and where this one leaves what it computes.
-        groups: By split the group of each row, integers (N,): then whole groups are drawn, and errors are over groups.
 
     Raises:
-        InputError: If more rows are to be annealed than there are, or an estimator does not apply.
+        InputError: If the estimators that are asked for cannot be had; see `chosen`.
     """
 
     def __init__(
@@ -89,33 +101,31 @@ class Estimation:
         vae: LatentModel,
         params: EvaluateParams,
         schema: Schema,
-        train: Array,
-        valid: Array,
-        test: Array,
+        rows: Mapping[str, Array],
+        groups: Mapping[str, NDArray[np.integer] | None],
         pieces: Pieces,
-        groups: Mapping[str, Tensor | None] | None = None,
     ) -> None:
-        self.schema, self.pieces = schema, pieces
-        self.vae, self.settings, self.seed = vae, params.evaluate, params.seed
-        self.names = chosen(vae, params)
-        self.groups = {"train": None, "test": None, **(groups or {})}
-        self.train, self.valid, self.test = (vae.as_rows(rows) for rows in (train, valid, test))
-        self._check_subset()
+        self.vae, self.schema, self.pieces = vae, schema, pieces
+        self.settings, self.annealing, self.seed = params.evaluate, params.evaluate.annealing, params.seed
+        self.train, self.valid, self.test = (vae.as_rows(rows[split]) for split in ("train", "valid", "test"))
+        self.groups = {split: None if labels is None else torch.from_numpy(labels) for split, labels in groups.items()}
+        self.names = chosen(vae, params.evaluate, len(self.test))
 
     def run(self) -> Findings:
         """All that was asked for, in nats of the raw data."""
         if len(self.pieces):
             print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
-        with progress_bar(TaskProgressColumn()) as self._bar:
+        steps = {
+            "prior": self._prior,
+            "importance": self._importance,
+            "annealed": self._annealed,
+            "bounds": self._bounds,
+            "exact": self._exact,
+        }
+        with progress_bar(TaskProgressColumn()) as bar:
+            self._work = Work(bar, self.pieces)
             lower_bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
             findings = Findings(lower_bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
-            steps = {
-                "prior": self._prior,
-                "importance": self._importance,
-                "annealed": self._annealed,
-                "bounds": self._bounds,
-                "exact": self._exact,
-            }
             for name, step in steps.items():
                 findings = step(findings) if name in self.names else findings
             return self._gap(findings).of_raw_data(self.test, self._log_jacobian)
@@ -137,41 +147,36 @@ class Estimation:
 
         chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
         ids = torch.arange(len(self.test))
-        return replace(findings, importance=self._in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
+        return replace(findings, importance=self._work.in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
 
     def _exact(self, findings: Findings) -> Findings:
-        with self._task("exact", len(self.test)) as advance:
-            found = self._piece("exact", advance, len(self.test), lambda: exact(self.vae, self.test, advance=advance))
-        return replace(findings, exact=found)
+        def compute(advance: Advance) -> Exact:
+            return exact(self.vae, self.test, advance=advance)
+
+        return replace(findings, exact=self._work.whole("exact", len(self.test), compute))
 
     def _annealed(self, findings: Findings) -> Findings:
-        groups, asked = self.groups["test"], self.settings.annealing.examples or len(self.test)
+        groups, asked = self.groups["test"], self.annealing.examples or len(self.test)
         subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
-        n = len(subset)
 
         def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
 
         wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
         sampled = findings.prior.of(subset).or_better(wide) if findings.prior else wide
-        checked = settle(run, n, *self._starts, extra=self._annealing.extra, sampled=sampled)
+        checked = settle(run, len(subset), *self._starts, extra=self.annealing.extra, sampled=sampled)
         difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
-        annealed = Annealed(
-            checked=checked,
-            subset=subset,
-            wide=wide,
-            train_minus_test=difference,
-            compared=compared,
-        )
-        return replace(findings, annealed=annealed)
+        return replace(findings, annealed=Annealed(checked, subset, wide, difference, compared))
 
     def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
         S = self.settings.prior_samples
-        with self._task(what, S) as advance, warnings.catch_warnings():
+
+        def compute(advance: Advance) -> Estimate:
+            return prior_sampling(self.vae, rows, S, widen=widen, seed=self.seed, advance=advance)
+
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the summary says how far off it is
-            return self._piece(
-                what, advance, S, lambda: prior_sampling(self.vae, rows, S, widen=widen, seed=self.seed, advance=advance)
-            )
+            return self._work.whole(what, S, compute)
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
         """The difference of mean log densities, and of how many of the test rows, whose estimate is of ``subset``."""
@@ -191,7 +196,7 @@ class Estimation:
         """
         in_vain = findings.annealed is not None and not findings.annealed.checked.settled.all()
         gaps = self.test.isnan()
-        y, z = simulated_rows(self.vae, self._annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
+        y, z = simulated_rows(self.vae, self.annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
 
         def forward(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing)
@@ -199,14 +204,9 @@ class Estimation:
         def reverse(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing, z[rows])
 
-        bounds = settled_bounds(
-            y,
-            forward,
-            reverse,
-            *self._starts,
-            extra=0.0 if in_vain else self._annealing.extra,
-            sampled=self._sampled("simulated rows, prior sampling", y),
-        )
+        extra = 0.0 if in_vain else self.annealing.extra
+        sampled = self._sampled("simulated rows, prior sampling", y)
+        bounds = settled_bounds(y, forward, reverse, *self._starts, extra=extra, sampled=sampled)
         return replace(findings, bounds=bounds)
 
     def _gap(self, findings: Findings) -> Findings:
@@ -217,16 +217,13 @@ class Estimation:
             best, rows = findings.annealed.estimate.log_likelihood, findings.annealed.subset
         else:
             return findings
-        some = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
-        with self._task("split of the ELBO's gap", len(some)) as advance:
-            ids = rows[some]
-            gap = self._piece(
-                "gap",
-                advance,
-                len(some),
-                lambda: inference_gap(self.vae, self.test[ids], best[some], seed=self.seed, ids=ids, advance=advance),
-            )
-        return replace(findings, gap=gap, gap_rows=ids)
+        places = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
+        ids = rows[places]
+
+        def compute(advance: Advance) -> Gap:
+            return inference_gap(self.vae, self.test[ids], best[places], seed=self.seed, ids=ids, advance=advance)
+
+        return replace(findings, gap=self._work.whole("split of the ELBO's gap", len(ids), compute), gap_rows=ids)
 
     def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
         """Of prepared rows the log densities of the raw ones, with what their missing values count as."""
@@ -241,86 +238,37 @@ class Estimation:
         """How to anneal from q and from the prior."""
         return self._tuned("posterior"), self._tuned("prior")
 
-    def _tuned(self, start: str) -> Annealing:
-        annealing = Annealing(self._annealing.temperatures, self._annealing.leapfrog_steps, start)  # type: ignore[arg-type]
-        with self._task(f"step sizes from the {start}", None) as advance:
-            return self.pieces(
-                f"step sizes from the {start}",
-                lambda: tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance),
-            )
+    def _tuned(self, start: Start) -> Annealing:
+        annealing = Annealing(self.annealing.temperatures, self.annealing.leapfrog_steps, start)
+
+        def compute(advance: Advance) -> Annealing:
+            return tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance)
+
+        return self._work.whole(f"step sizes from the {start}", None, compute)
 
     def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
         """Of rows; in reverse, where there are latents z that made them."""
-        settings: dict[str, Any] = {"S": self._annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
-        places = torch.arange(len(rows))
+        settings: dict[str, Any] = {"S": self.annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
 
-        def estimate(some: Tensor, their: Tensor, advance: Advance) -> Estimate:
+        def estimate(places: Tensor, ids: Tensor, advance: Advance) -> Estimate:
             if z is None:
-                return annealed_importance_sampling(self.vae, rows[some], ids=their, advance=advance, **settings)
-            return reverse_annealing(self.vae, rows[some], z[some], ids=their, advance=advance, **settings)
+                return annealed_importance_sampling(self.vae, rows[places], ids=ids, advance=advance, **settings)
+            return reverse_annealing(self.vae, rows[places], z[places], ids=ids, advance=advance, **settings)
 
-        chunk = rows_per_chunk(self.vae, self._annealing.chains)
-        return self._in_chunks(what, places, ids, chunk, annealing.temperatures, estimate)
-
-    def _in_chunks(
-        self,
-        what: str,
-        rows: Tensor,
-        ids: Tensor,
-        chunk: int,
-        steps: int,
-        estimate: Callable[[Tensor, Tensor, Advance], Estimate],
-    ) -> Estimate:
-        """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes."""
-        parts = []
-        with self._task(what, len(rows) * steps) as advance:
-            for some, their in zip(rows.split(chunk), ids.split(chunk), strict=True):
-                compute = partial(estimate, some, their, advance)
-                piece = f"{what} from example {int(their[0])} on"  # one stream may be of several sets of rows
-                parts.append(self._piece(piece, advance, len(some) * steps, compute))
-        return join(parts)
-
-    def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
-        if name in self.pieces:
-            advance(total)
-        return self.pieces(name, compute)
+        chunk = rows_per_chunk(self.vae, self.annealing.chains)
+        return self._work.in_chunks(what, torch.arange(len(rows)), ids, chunk, annealing.temperatures, estimate)
 
     def _drawn(self, stream: str, count: int, N: int, groups: Tensor | None) -> Tensor:
         """Positions of so many of N rows at random; or of whole groups, as many as have so many rows on average.
 
         To draw groups until there are enough rows would favour large ones, which are more often the last.
         """
+        labels = torch.arange(N) if groups is None else groups.unique()
+        order = torch.randperm(len(labels), generator=generator(self.seed, stream))
         if groups is None:
-            return self._random(stream, N)[:count]
-        labels = groups.unique()
-        drawn = max(2, math.ceil(len(labels) * count / N))  # an error needs two
-        return torch.isin(groups, labels[self._random(stream, len(labels))[:drawn]]).nonzero().squeeze(1)
-
-    def _random(self, stream: str, N: int) -> Tensor:
-        return torch.randperm(N, generator=generator(self.seed, stream))
-
-    def _check_subset(self) -> None:
-        asked, N = self._annealing.examples, len(self.test)
-        if asked is not None and asked > N:
-            raise InputError(
-                f"evaluate.annealing.examples: {asked} rows are to be annealed, but there are {N} test rows; null anneals all"
-            )
-        if asked is not None and asked < N and "annealed" in self.names and "importance" not in self.names:
-            raise InputError(
-                f"evaluate.estimators: annealing {asked} of {N} test rows needs importance sampling for the others; add "
-                "importance, or set evaluate.annealing.examples to null"
-            )
-
-    @property
-    def _annealing(self) -> AnnealingSettings:
-        return self.settings.annealing
-
-    @contextmanager
-    def _task(self, what: str, total: int | None) -> Iterator[Advance]:
-        task = self._bar.add_task(what, total=total, note="")
-        yield lambda count: self._bar.advance(task, count)
-        if total is None:
-            self._bar.update(task, total=1, completed=1)
+            return order[:count]
+        enough = max(2, math.ceil(len(labels) * count / N))  # an error needs two
+        return torch.isin(groups, labels[order[:enough]]).nonzero().squeeze(1)
 
 
 def _groups_of(groups: Tensor | None, rows: Tensor) -> Tensor | None:

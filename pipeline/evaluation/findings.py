@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from torch import Tensor
 
 from vae.evidence import Bounds, Checked, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
-
-Advance = Callable[[int], object]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,3 +84,11 @@ class Findings:
             bounds=bounds,
             exact=exact and replace(exact, log_likelihood=exact.log_likelihood + added),
         )
+
+
+# what is known of each test row beside log p, by name, (N,): columns of examples.parquet, means in metrics.json and in MLflow
+METRICS: Mapping[str, Callable[[Findings], Tensor]] = {
+    "elbo": lambda findings: findings.lower_bound.elbo,
+    "reconstruction": lambda findings: findings.lower_bound.reconstruction,
+    "kl": lambda findings: findings.lower_bound.kl,
+}

@@ -20,7 +20,7 @@ LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")
 MOST_COLUMNS, WIDE_COLUMNS = 40, 16
 
 
-def ladder(
+def estimates_by_samples(
     importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[str, tuple[str, Mapping[str, float]]], path: Path, unit: str
 ) -> None:
     """Estimates against the number of samples S, all of them and the upper part of the picture again.
@@ -68,7 +68,7 @@ def _upper_part(importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[s
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def checks(
+def differences_and_acceptance(
     gaps: Array | None, checked: Mapping[str, tuple[float, float]], tolerance: float, acceptance: list[float], path: Path
 ) -> None:
     """What the verdict rests on: the bounds on simulated rows, the checks against their limit, the acceptance rates.
