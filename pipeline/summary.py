@@ -48,7 +48,10 @@ def main() -> None:
 
 def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield from _errors(metrics.get("groups"), metrics["log_likelihood"])
-    yield from _verdict(metrics["verdict"], metrics["log_likelihood"])
+    error = metrics["log_likelihood"]["monte_carlo_error"]
+    noise = "" if error is None else f" (Monte Carlo error {error:.3f} nats)"
+    yield f"the VAE's log-likelihood [bold]{metrics['verdict']['statement']}[/bold]{noise}"
+    yield from (f"  {reason}" for reason in metrics["verdict"]["reasons"])
     if "rows_by_level" in metrics["estimators"].get("annealed", {}).get("diagnostics", {}):  # not in older results
         yield _settled(metrics["estimators"]["annealed"])
     if given := metrics["log_likelihood"].get("given"):
@@ -57,7 +60,8 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     for name, entry in metrics["estimators"].items():
         yield from _estimator(name, entry)
     yield from _model(metrics["diagnostics"])
-    yield from _imputation(metrics.get("imputation"))
+    if "imputation" in metrics:
+        yield from _imputation(metrics["imputation"])
     least = metrics["least_likely"]
     yield f"least likely test row: {least['log_likelihood']:.2f}, data row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
@@ -88,25 +92,16 @@ def _other_bytes() -> Iterator[str]:
     here = load_lock()
     committed = lock_records(from_yaml(git("show", f"HEAD:./{LOCK_FILE}")))
     other = [name for name in here.keys() & committed.keys() if here[name].inputs == committed[name].inputs]
-    changed = sorted({path for name in other for path in _differing(here[name].files, committed[name].files)})
+    changed = sorted(
+        path for name in other for path, md5 in here[name].files.items() if md5 != committed[name].files.get(path)
+    )
     if changed:
         import torch  # noqa: F401  # its build and what it sees of the CPU are among the facts
 
         machine = facts(load_params().threads)
         yield f"[bold]same inputs as the commit's, other bytes[/bold]: {', '.join(changed)}"
         yield "  the same bytes are promised for one CPU instruction set, number of threads and set of versions: see"
-        yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {of}' for name, of in machine.items())}"
-
-
-def _differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
-    return {path for path in one if one[path] != other.get(path)}
-
-
-def _verdict(verdict: dict[str, Any], reported: dict[str, Any]) -> Iterator[str]:
-    error = reported["monte_carlo_error"]
-    noise = "" if error is None else f" (Monte Carlo error {error:.3f} nats)"
-    yield f"the VAE's log-likelihood [bold]{verdict['statement']}[/bold]{noise}"
-    yield from (f"  {reason}" for reason in verdict["reasons"])
+        yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {value}' for name, value in machine.items())}"
 
 
 def _settled(annealed: dict[str, Any]) -> str:
@@ -135,16 +130,14 @@ def _estimator(name: str, entry: dict[str, Any]) -> Iterator[str]:
         yield line + (f" - {FAR_OFF}" if name == "prior" and sizes["median_effective_sample_size"] < NEAR_ONE else "")
 
 
-def _imputation(found: dict[str, Any] | None) -> Iterator[str]:
-    if found is None:
-        return
+def _imputation(quality: dict[str, Any]) -> Iterator[str]:
     yield "log p(y) is that of the observed values; missing ones are filled in, in results/evaluate/imputed.csv"
     names = {"vae": "VAE", "mean": "mean imputation", "iterative": "IterativeImputer"}
-    for pattern, what in (("at_random", f"{found['hidden_share']:.0%} of all values"), ("whole_columns", "whole columns")):
-        for score, of in (("error", "error in standard deviations"), ("error_rate", "wrong categories")):
-            values = {name: found[pattern][name][score] for name in names}
+    for pattern, what in (("at_random", f"{quality['hidden_share']:.0%} of all values"), ("whole_columns", "whole columns")):
+        for measure, label in (("error", "error in standard deviations"), ("error_rate", "wrong categories")):
+            values = {name: quality[pattern][name][measure] for name in names}
             if None not in values.values():
-                yield f"  hidden {what}, {of}: " + ", ".join(f"{names[name]} {value:.2f}" for name, value in values.items())
+                yield f"  hidden {what}, {label}: " + ", ".join(f"{names[name]} {value:.2f}" for name, value in values.items())
 
 
 def _model(diagnostics: dict[str, Any]) -> Iterator[str]:

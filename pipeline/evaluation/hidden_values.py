@@ -43,8 +43,10 @@ def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: 
     """
     gaps = np.argwhere(np.isnan(y))
     rows = np.unique(gaps[:, 0])
-    found = _impute(vae, y[rows], rows, settings, seed) if len(rows) else None
-    table = [_described(schema, schema.columns[d], found, np.searchsorted(rows, n), d) for n, d in gaps] if found else []
+    table = []
+    if len(rows):
+        filled = _impute(vae, y[rows], rows, settings, seed)
+        table = [_described(schema.columns[d], filled, np.searchsorted(rows, n), d) for n, d in gaps]
     places = pd.DataFrame({"index": index[gaps[:, 0]], "column": [schema.names[d] for d in gaps[:, 1]]})
     return pd.concat([places, pd.DataFrame(table, columns=DESCRIBED)], axis=1)
 
@@ -66,14 +68,15 @@ def _impute(vae: LatentModel, y: Array, ids: Integers, settings: ImputationSetti
     return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
 
 
-def _described(schema: Schema, column: Column, found: Imputation, n: int, d: int) -> dict[str, Any]:
-    size = float(found.effective_sample_size[n])
-    draws = found.draws[:, n, d].numpy()
+def _described(column: Column, filled: Imputation, n: int, d: int) -> dict[str, Any]:
+    """What is said of row n's value in a column, which is the d-th."""
+    size = float(filled.effective_sample_size[n])
+    draws = filled.draws[:, n, d].numpy()
     entry: dict[str, Any] = {"effective_sample_size": size, "reliable": size >= RELIABLE}
     if column.categories:
         shares = pd.Series(column.categories)[draws.astype(int)].value_counts(normalize=True)
         return entry | {"most_probable": shares.index[0], "probability": float(shares.iloc[0])}
-    raw, mean = column.numbers(draws), _raw_means(column, found.mean[n, d].numpy()[None], draws[:, None])
+    raw, mean = column.numbers(draws), _raw_means(column, filled.mean[n, d].numpy()[None], draws[:, None])
     q05, q50, q95 = np.quantile(raw, [0.05, 0.5, 0.95])
     return entry | {"mean": float(mean[0]), "standard_deviation": float(raw.std()), "q05": q05, "q50": q50, "q95": q95}
 
@@ -109,15 +112,15 @@ def quality(
         "mean": lambda holes: _by_mean(schema, train, holes),
         "iterative": _iterative(schema, train),
     }
-    found: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
+    content: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
     spreads = np.nanstd(schema.to_raw(train), axis=0)
     with advancing("gaps filled in", sum(map(len, patterns.values())) * len(methods)) as advance:
         for pattern, masks in patterns.items():
-            found[pattern] = {name: _scores(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
-    return found
+            content[pattern] = {name: _errors(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
+    return content
 
 
-def _scores(
+def _errors(
     schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled], advance: Advance
 ) -> dict[str, Any]:
     truth = schema.to_raw(y)
@@ -127,13 +130,13 @@ def _scores(
         for d, column in enumerate(schema.columns):
             if mask[:, d].any():
                 hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
-                for name, value in _errors(column, spreads[d], *hidden).items():
+                for name, value in _errors_of_column(column, spreads[d], *hidden).items():
                     kept[name].append(value)
         advance(1)
     return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
 
 
-def _errors(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
+def _errors_of_column(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
     if column.categories or column.kind == "binary":
         return {"error_rate": (_most_frequent(draws) != truth).mean()}
     spread = spread or 1.0
@@ -154,8 +157,8 @@ def crps(draws: Array, truth: Array) -> Array:
 
 
 def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
-    found = _impute(vae, holes, ids, settings, seed)
-    draws, means = found.draws.numpy(), found.mean.numpy()
+    filled = _impute(vae, holes, ids, settings, seed)
+    draws, means = filled.draws.numpy(), filled.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]
     return np.stack(raw, axis=-1), schema.to_raw(draws)
 
@@ -164,9 +167,9 @@ def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
     """The training rows' mean, and their values as draws."""
     raw = schema.to_raw(train)
     values = [column[~np.isnan(column)] for column in raw.T]
-    some = np.stack([np.quantile(x, np.linspace(0, 1, 201), method="nearest") for x in values], axis=-1)
+    draws = np.stack([np.quantile(x, np.linspace(0, 1, 201), method="nearest") for x in values], axis=-1)
     means = np.array([x.mean() for x in values])
-    return np.broadcast_to(means, holes.shape), np.broadcast_to(some[:, None], (len(some), *holes.shape))
+    return np.broadcast_to(means, holes.shape), np.broadcast_to(draws[:, None], (len(draws), *holes.shape))
 
 
 def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:

@@ -91,8 +91,8 @@ class SharesOfTotal:
 
         start = np.log(share * min(max(y.shape[1], 10.0), LARGEST_SHARED))
         bounds = [(np.log(least), np.log(LARGEST_SHARED)) for least in share * LEAST_SHARED]
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-        self.concentrations_: Array = np.exp(found.x)
+        optimum = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+        self.concentrations_: Array = np.exp(optimum.x)
         return self
 
     def score_samples(self, X: Array) -> Array:
@@ -184,8 +184,8 @@ def _negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> L
         return np.where(values == 0, zeros, counted)
 
     start = np.array([np.log(size), np.log(mean), -2.0][: 3 if inflated else 2])
-    found = minimize(lambda parameters: -log_density(parameters, y).mean(), start, method="Nelder-Mead")
-    return partial(log_density, found.x)
+    optimum = minimize(lambda parameters: -log_density(parameters, y).mean(), start, method="Nelder-Mead")
+    return partial(log_density, optimum.x)
 
 
 FAMILIES: Mapping[Kind, Mapping[str, Family]] = {

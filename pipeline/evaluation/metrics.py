@@ -23,9 +23,11 @@ def metrics_of(report: Report, baselines: Sequence[Baseline], schema: Schema, gi
 
     Where log p is given something, its entry says what.
     """
-    examples, verdict, mean, found = report.examples, report.verdict, report.mean(), report.findings
+    examples, verdict, mean = report.examples, report.verdict, report.mean()
     parts = {name: pair(report.over_column(name)) for name in METRICS}
-    estimators = {name: entry(report, value) for name, entry in ENTRIES.items() if (value := getattr(found, name)) is not None}
+    estimators = {
+        name: entry(report, value) for name, entry in ENTRIES.items() if (value := getattr(report.findings, name)) is not None
+    }
     reported = estimators[report.estimator]
     log_likelihood = {"samples": reported.get("samples"), "monte_carlo_error": reported["monte_carlo_error"]} | pair(mean)
     least = examples.iloc[int(report.comparable.argmin())]

@@ -31,8 +31,8 @@ class Pieces:
         self._new: dict[str, Any] = {}
         self._named = set[str]()
         self._files = 0
-        while (found := saved.load(self._file())) is not None:
-            self._done |= found
+        while (content := saved.load(self._file())) is not None:
+            self._done |= content
             self._files += 1
 
     def __len__(self) -> int:

@@ -46,16 +46,22 @@ def tune_step_sizes(
         advance: Called with the number of (row, temperature) pairs done.
     """
     annealing = replace(annealing or Annealing(), step_sizes=None, knots=None)
-    rows = cast("Tensor", vae.generate(ROWS, seed=_own_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
+    rows = cast("Tensor", vae.generate(ROWS, seed=pilot_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
     first = _knots_of_normal(path_of(vae, rows, annealing.start, annealing.widen))
     annealing = replace(annealing, step_sizes=(_quarter_period(annealing.leapfrog_steps),) * annealing.ranges, knots=first)
-    passes = _passes(annealing)
+    updates = (annealing.temperatures - 2) // max(1, annealing.ranges)  # of a step size in a pass
+    passes = max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0  # none where there is no transition
     for number in range(passes):
         steps, spreads = _adapt(vae, rows, annealing, seed, f"pilot {number}")
         knots = _knots(annealing.betas, spreads) if number < passes - 1 else annealing.knots
         annealing = replace(annealing, step_sizes=tuple(steps), knots=knots)
         advance(annealing.temperatures * len(rows))
     return annealing
+
+
+def pilot_seed(seed: int) -> int:
+    """The seed of the pilot rows: with ``seed`` itself they would be the very rows of the bounds on simulated data."""
+    return generator(seed, "pilot rows").initial_seed()
 
 
 def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> tuple[list[float], list[float]]:
@@ -126,14 +132,3 @@ def _knots(betas: list[float], spreads: list[float]) -> tuple[float, ...]:
     parts = EVEN * even + (1 - EVEN) * parts / total if total > 0 else even
     way = np.concatenate([[0.0], parts.cumsum()])
     return tuple(np.interp(np.linspace(0, 1, KNOTS), way / way[-1], betas).tolist())
-
-
-def _own_seed(seed: int) -> int:
-    """Of the pilot rows: with ``seed`` itself they would be the very rows of the bounds on simulated data."""
-    return generator(seed, "pilot rows").initial_seed()
-
-
-def _passes(annealing: Annealing) -> int:
-    """More of them where few temperatures share a step size, none where there is no transition."""
-    updates = (annealing.temperatures - 2) // max(1, annealing.ranges)
-    return max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0

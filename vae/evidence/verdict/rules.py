@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -119,33 +119,25 @@ def verdict(reported: str, grounds: Grounds | None, tolerance: float = TOLERANCE
         )
     if grounds is None:
         return Verdict(("annealing was not checked: add bounds to the estimators",), tolerance)
-    return Verdict(tuple(_shortfalls(grounds, tolerance)), tolerance, _unseen(grounds))
+    reasons = tuple(reason for rule in RULES for reason in rule(grounds, tolerance))
+    return Verdict(reasons, tolerance, _unseen(grounds))
 
 
-def _shortfalls(grounds: Grounds, tolerance: float) -> Iterator[str]:
-    yield from _unsettled(grounds)
-    yield from _differences(grounds, tolerance)
-    if not grounds.simulated_settled >= LEAST_SETTLED:
+def rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Every annealed row is settled."""
+    if grounds.chains is not None:
+        yield f"{grounds.chains} chains have no Monte Carlo error, so that no row is settled: take at least {LEAST_CHAINS}"
+    elif count := len(grounds.unsettled):
+        names = ", ".join(map(str, grounds.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
+        subject = f"row {names} is" if count == 1 else f"rows {names} are"
         yield (
-            f"only {grounds.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
-            "temperatures, or what may be spent on rows that are not (extra)"
+            f"{subject} not settled: independent runs differ by more than a nat, errors included, or end in different "
+            "places: raise the temperatures, or what may be spent on such rows (extra)"
         )
-    yield from _acceptance(grounds)
-    poor = grounds.unreliable.double().mean().item()
-    if not poor < LARGEST_SHARE:
-        yield (
-            f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
-            f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
-        )
-    if not grounds.rounding < tolerance * LARGEST_ROUNDING:
-        yield (
-            f"log p(y|z) is so large that the model's precision rounds it by {grounds.rounding:.2g} nats a row: look at the "
-            "least likely rows, or compute in float64"
-        )
-    yield from _others(grounds, tolerance)
 
 
-def _differences(grounds: Grounds, tolerance: float) -> Iterator[str]:
+def differences_vanish(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """What should be 0 is within the tolerance, two standard errors included."""
     simulated, longer = "raise the temperatures, or the simulated rows if the error is large", "raise the temperatures"
     for what, difference, remedy in (
         ("the upper and the lower bound on simulated data differ", grounds.gap, simulated),
@@ -162,7 +154,46 @@ def _differences(grounds: Grounds, tolerance: float) -> Iterator[str]:
             )
 
 
-def _others(grounds: Grounds, tolerance: float) -> Iterator[str]:
+def simulated_rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Of the simulated rows, at least half are."""
+    if not grounds.simulated_settled >= LEAST_SETTLED:
+        yield (
+            f"only {grounds.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
+            "temperatures, or what may be spent on rows that are not (extra)"
+        )
+
+
+def proposals_are_accepted(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Every range of temperatures accepts enough of its proposals."""
+    low = [rate for rate in grounds.acceptance if not rate >= LEAST_ACCEPTANCE]
+    if low:
+        yield (
+            f"{len(low)} of {len(grounds.acceptance)} ranges of temperatures accept less than {LEAST_ACCEPTANCE} of their "
+            f"proposals (for one, {low[0]:.2f}): raise the temperatures or the leapfrog steps"
+        )
+
+
+def chains_are_worth_enough(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Few rows have chains that are worth less than a quarter of their number."""
+    poor = grounds.unreliable.double().mean().item()
+    if not poor < LARGEST_SHARE:
+        yield (
+            f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
+            f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
+        )
+
+
+def rounding_is_small(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """What log p(y|z) is rounded to is small beside the tolerance."""
+    if not grounds.rounding < tolerance * LARGEST_ROUNDING:
+        yield (
+            f"log p(y|z) is so large that the model's precision rounds it by {grounds.rounding:.2g} nats a row: look at the "
+            "least likely rows, or compute in float64"
+        )
+
+
+def no_other_is_higher(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """No other estimate, all of which are too low in expectation, is higher by more than chance."""
     for name, higher in grounds.surplus.items():
         if higher.mean > SURELY * higher.standard_error and not higher.mean + 2 * higher.standard_error < tolerance:
             yield (
@@ -179,28 +210,20 @@ def _others(grounds: Grounds, tolerance: float) -> Iterator[str]:
             )
 
 
-def _unsettled(grounds: Grounds) -> Iterator[str]:
-    if grounds.chains is not None:
-        yield f"{grounds.chains} chains have no Monte Carlo error, so that no row is settled: take at least {LEAST_CHAINS}"
-    elif count := len(grounds.unsettled):
-        names = ", ".join(map(str, grounds.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
-        subject = f"row {names} is" if count == 1 else f"rows {names} are"
-        yield (
-            f"{subject} not settled: independent runs differ by more than a nat, errors included, or end in different "
-            "places: raise the temperatures, or what may be spent on such rows (extra)"
-        )
-
-
-def _acceptance(grounds: Grounds) -> Iterator[str]:
-    low = [rate for rate in grounds.acceptance if not rate >= LEAST_ACCEPTANCE]
-    if low:
-        yield (
-            f"{len(low)} of {len(grounds.acceptance)} ranges of temperatures accept less than {LEAST_ACCEPTANCE} of their "
-            f"proposals (for one, {low[0]:.2f}): raise the temperatures or the leapfrog steps"
-        )
+# a rule gives the reasons why a mean is not known to a tolerance, or nothing where it holds
+RULES: tuple[Callable[[Grounds, float], Iterator[str]], ...] = (
+    rows_are_settled,
+    differences_vanish,
+    simulated_rows_are_settled,
+    proposals_are_accepted,
+    chains_are_worth_enough,
+    rounding_is_small,
+    no_other_is_higher,
+)
 
 
 def _unseen(grounds: Grounds) -> str:
+    """What is known of rows that were not annealed, in words; nothing where all were."""
     if not (others := grounds.rows - grounds.looked_at):
         return ""
     most = most_unseen(grounds.rows, grounds.looked_at, grounds.disputed)
