@@ -70,7 +70,7 @@ class BernoulliMixture:
         self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
 
     def _log_prior(self) -> float:
-        """Of the priors whose mode `_maximise` finds; EM raises the likelihood plus this, not the likelihood alone."""
+        """The log density of the priors whose mode `_maximise` finds: EM raises the likelihood plus this, not the likelihood alone."""
         return float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
 
     def _joint(self, X: Array) -> Array:
@@ -118,7 +118,7 @@ class Baseline:
 def fit_baselines(
     train: Array, valid: Array, schema: Schema, *, components: Sequence[int], seed: int, totals: Sequence[Sequence[int]] = ()
 ) -> list[Baseline]:
-    """Of complete columns of one kind the single density, and the mixture with the number of components best on ``valid``.
+    """Fit a single density to complete columns of one kind, and the mixture that is best on ``valid``.
 
     Numbers of components above the number of training rows are left out. Gaussians have full covariances. Columns of several
     kinds, or with missing values, have no such mixtures: each column is modelled by itself then. Those whose total is

@@ -179,7 +179,7 @@ class Estimation:
             return self._work.whole(what, S, compute)
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
-        """The difference of mean log densities, and of how many of the test rows, whose estimate is of ``subset``."""
+        """How much likelier training rows are than test rows, whose estimate is of ``subset``, and how many were compared."""
         of_train, of_test, n = self.groups["train"], _groups_of(self.groups["test"], subset), len(subset)
         m = min(self.settings.diagnostics_examples, n, len(self.train))
         drawn = self._drawn("training rows", m, len(self.train), of_train)
@@ -190,7 +190,7 @@ class Estimation:
         return known.minus(unseen), len(compared)
 
     def _bounds(self, findings: Findings) -> Findings:
-        """On simulated rows, with the gaps of test rows where these have gaps, that are checked as test rows are.
+        """Add bounds on simulated rows, with the gaps of test rows where these have any, checked as test rows are.
 
         They are not repeated where test rows are not settled, as nothing could be gained by that.
         """
@@ -210,7 +210,7 @@ class Estimation:
         return replace(findings, bounds=bounds)
 
     def _gap(self, findings: Findings) -> Findings:
-        """The split of the ELBO's gap on rows that were annealed, or for which the exact value is known."""
+        """Add the split of the ELBO's gap on rows that were annealed, or for which the exact value is known."""
         if findings.exact and not findings.exact.reason:
             best, rows = findings.exact.log_likelihood, torch.arange(len(self.test))
         elif findings.annealed:
@@ -226,7 +226,7 @@ class Estimation:
         return replace(findings, gap=self._work.whole("split of the ELBO's gap", len(ids), compute), gap_rows=ids)
 
     def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
-        """Of prepared rows the log densities of the raw ones, with what their missing values count as."""
+        """The log densities of the raw rows that prepared ones stand for, with what their missing values count as."""
         missing = torch.from_numpy(self.schema.log_missing(rows.cpu().numpy())).to(rows.device)
         return estimate.log_likelihood + self._log_jacobian(rows) + missing
 
@@ -247,7 +247,7 @@ class Estimation:
         return self._work.whole(f"step sizes from the {start}", None, compute)
 
     def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
-        """Of rows; in reverse, where there are latents z that made them."""
+        """Anneal rows; in reverse, where there are latents z that made them."""
         settings: dict[str, Any] = {"S": self.annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
 
         def estimate(places: Tensor, ids: Tensor, advance: Advance) -> Estimate:

@@ -31,17 +31,17 @@ class Annealed:
 
     @property
     def estimate(self) -> Estimate:
-        """Of the rows ``subset``."""
+        """The annealing of the rows ``subset``."""
         return self.checked.estimate
 
     def shifted(self, by: Tensor) -> Annealed:
-        """With something added to each row's log-likelihood, (n,)."""
+        """The annealing with something added to each row's log-likelihood, (n,)."""
         return replace(self, checked=self.checked.shifted(by), wide=self.wide.shifted(by))
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Of the test rows, in nats; None stands for what was not asked for.
+    """What is known of the test rows, in nats; None stands for what was not asked for.
 
     Attributes:
         groups: Of the test rows, integers (N,); None where each row is by itself.
@@ -61,7 +61,7 @@ class Findings:
     groups: Tensor | None = None
 
     def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Findings:
-        """Log densities of prepared rows as those of the raw ones.
+        """The findings with log densities of the raw rows, instead of those of the prepared ones.
 
         Args:
             test: The test rows.

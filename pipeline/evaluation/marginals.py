@@ -107,7 +107,7 @@ class SharesOfTotal:
 
 
 def _sum_of(a: Array, seen: Array) -> Array:
-    """Of those that are seen, (N,); 1 where none is, and nothing is shared out."""
+    """The sum of those that are seen, (N,); 1 where none is, and nothing is shared out."""
     return np.where(seen.any(axis=1), (a * seen).sum(axis=1), 1.0)
 
 
@@ -133,7 +133,7 @@ def _observed(density: LogDensity, y: Array) -> Array:
 
 
 def _real(family: Any, y: Array, column: Column) -> LogDensity:
-    """Of any real numbers: shapes and location by maximum likelihood, neither too narrow nor too heavy in the tails."""
+    """Fit a family of real numbers by maximum likelihood, neither too narrow nor too heavy in the tails."""
     *shapes, loc, scale = family.fit(y)
     if family is stats.t:
         shapes = [max(shapes[0], LEAST_DEGREES)]
@@ -141,7 +141,7 @@ def _real(family: Any, y: Array, column: Column) -> LogDensity:
 
 
 def _positive(family: Any, y: Array, column: Column) -> LogDensity:
-    """Of positive raw numbers, as a density of the prepared ones.
+    """Fit a family of positive raw numbers, as a density of the prepared ones.
 
     A row that is not trained on may have another: one part in n + 1 (Laplace's rule of succession) is a normal distribution.
     """

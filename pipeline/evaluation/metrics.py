@@ -62,7 +62,7 @@ def headline(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def pair(entry: MeanWithError) -> dict[str, Any]:
-    """For JSON: null where there is no standard error. Over groups also their number and the 95 % interval."""
+    """A mean for JSON: null where there is no standard error; over groups also their number and the 95 % interval."""
     content: dict[str, Any] = {"mean": _number(entry.mean), "standard_error": _number(entry.standard_error)}
     if entry.groups is None:
         return content
@@ -103,7 +103,7 @@ def _of_model(report: Report) -> dict[str, Any]:
 
 
 def _sampling(report: Report, estimate: Estimate) -> dict[str, Any]:
-    """Of prior or importance sampling, of which only the latter's draws are each example's own, so that they have a k."""
+    """The entry of prior or importance sampling; the former, whose draws all examples share, has no Pareto k."""
     diagnostics = _diagnostics(estimate)
     if estimate.pareto_k.isfinite().any():
         diagnostics["median_pareto_k"] = estimate.pareto_k.median().item()

@@ -66,7 +66,7 @@ class Report:
         return MeanWithError.of(values, groups if groups is None or rows is None else groups[rows])
 
     def over_column(self, name: str) -> MeanWithError:
-        """The same of a column of the table."""
+        """The mean over test rows of a column of the table."""
         return self.over(torch.tensor(self.examples[name].to_numpy()))
 
     @property
@@ -118,7 +118,7 @@ class Report:
             )
 
     def _verdict(self, tolerance: float) -> Verdict:
-        """On what was annealed and checked; where an exact value was asked for and is missing, that is a reason too."""
+        """The verdict on the reported estimate; that an exact value was asked for and is missing is a reason against it."""
         findings, groups, grounds = self.findings, self.findings.groups, None
         if findings.annealed and findings.bounds:
             checked, subset = findings.annealed.checked, findings.annealed.subset

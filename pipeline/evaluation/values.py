@@ -22,7 +22,7 @@ def value_parts(
     ids: Tensor | None = None,
     advance: Advance = ignore,
 ) -> dict[str, Array]:
-    """For each column of rows y (N, D) its parts, in nats of the raw data, (N,).
+    """The parts of each column of rows y (N, D), in nats of the raw data, (N,).
 
     ``reconstruction_NAME`` is the part of the reconstruction, and ``given_rest_NAME`` log p given the rest of a row.
 

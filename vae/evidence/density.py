@@ -88,7 +88,7 @@ class AllPairs:
         self.offset = torch.zeros(len(y), dtype=torch.float64, device=y.device)
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
-        """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
+        """The function from rows to log p(y_n|z_s) - offset_n, (S, rows), for latents z (S, K)."""
         f = self.generative.features(z)
         return lambda rows: self.generative.likelihood(f[:, None]).log_prob(self.y[rows])
 
@@ -106,7 +106,7 @@ class Product(AllPairs):
         return f, -softplus(f).sum(dim=-1)
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
-        """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
+        """The function from rows to log p(y_n|z_s) - offset_n, (S, rows), for latents z (S, K)."""
         A, a = self.factors(self.generative.features(z).to(self.dtype))
         return lambda rows: torch.addmm(a[:, None], A, self.y[rows].T)
 

@@ -25,7 +25,7 @@ STEP, FLOOR = 0.1, 0.01  # of its range, and of its size, that a hidden unit may
 
 
 class Profile(NamedTuple):
-    """Of M integrands, each on a cell; all are (M,).
+    """What is known of M integrands, each on a cell; all are (M,).
 
     Attributes:
         direct: log of the integral, by the values in the Gauss points.

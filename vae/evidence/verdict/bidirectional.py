@@ -49,7 +49,7 @@ class Bounds:
 
     @property
     def settled_share(self) -> float:
-        """Of the rows; 1 where they were not checked."""
+        """The share of the rows that are settled; 1 where they were not checked."""
         return 1.0 if self.settled is None else self.settled.double().mean().item()
 
 
@@ -97,7 +97,7 @@ def settled_bounds(
     extra: float,
     sampled: Estimate | None = None,
 ) -> Bounds:
-    """The same of rows that are checked and repeated as test rows are, which examines all of the procedure.
+    """`bidirectional_bounds` of rows that are checked and repeated as test rows are, to examine all of the procedure.
 
     Each row's upper bound takes the start and as many temperatures as its lower bound at last did. As the judges alone decide
     on that, both remain bounds in expectation.

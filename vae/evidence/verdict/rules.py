@@ -155,7 +155,7 @@ def differences_vanish(grounds: Grounds, tolerance: float) -> Iterator[str]:
 
 
 def simulated_rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
-    """Of the simulated rows, at least half are."""
+    """At least half of the simulated rows are settled."""
     if not grounds.simulated_settled >= LEAST_SETTLED:
         yield (
             f"only {grounds.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
