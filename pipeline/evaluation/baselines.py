@@ -70,7 +70,7 @@ class BernoulliMixture:
         self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
 
     def _log_prior(self) -> float:
-        """The log density of the priors whose mode `_maximise` finds: EM raises the likelihood plus this, not the likelihood alone."""
+        """The log density of the priors whose mode `_maximise` finds; EM raises the log-likelihood plus this."""
         return float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
 
     def _joint(self, X: Array) -> Array:
