@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import add
 from pathlib import Path
@@ -23,24 +23,24 @@ from pipeline.reading.columns.writer import Writer
 from pipeline.reading.formats import check_files, format_of, read_blocks
 from pipeline.reading.schema_table import show
 from pipeline.reading.splits import split_columns
-from pipeline.stages.job import Job, running
+from pipeline.stages.job import running
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.schema import Column, Reading, Schema
 
 
 def main() -> None:
-    """Run the stage."""
+    """Read the table, write its arrays and its schema, and say what was found in it."""
     with running("prepare", PrepareParams) as job:
-        _prepare(job)
-
-
-def _prepare(job: Job[PrepareParams]) -> None:
-    data = job.params.data
-    check_files(data)
-    with kept_blocks(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
-        schema, kinds = prepare(table, data, job.params.seed, folder)
-        schema.save(folder)
-    _report(data, schema, {name: why for name, (_, why) in kinds.items()})
+        data = job.params.data
+        check_files(data)
+        with kept_blocks(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
+            schema, kinds = prepare(table, data, job.params.seed, folder)
+            schema.save(folder)
+        if schema.shape is None:
+            show(schema, {name: why for name, (_, why) in kinds.items()})
+        rows = ", ".join(f"{count} {split}" for split, count in schema.rows.items())
+        print(f"prepared {data.path}: {len(schema.columns)} columns; {rows} rows in {PREPARED}/")
+        print("".join(f"  note: {note}\n" for note in schema.notes), end="")
 
 
 @contextmanager
@@ -118,12 +118,3 @@ def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:
             "data.exclude; mend the shape, or set it to null for a table"
         )
     return height, width, channels
-
-
-def _report(data: Data, schema: Schema, why: Mapping[str, str]) -> None:
-    rows = ", ".join(f"{count} {split}" for split, count in schema.rows.items())
-    if schema.shape is None:
-        show(schema, why)
-    print(f"prepared {data.path}: {len(schema.columns)} columns; {rows} rows in {PREPARED}/")
-    for note in schema.notes:
-        print(f"  note: {note}")
