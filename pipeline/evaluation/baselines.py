@@ -130,8 +130,10 @@ def fit_baselines(
         given = {"given": condition(totals, schema.names)} if totals else {}
         return [Baseline("independent", independent, {"families": independent.families_} | given)]
 
+    family: Callable[..., Density] = BernoulliMixture if schema.is_binary else StandardizedGaussianMixture
+
     def fitted(count: int) -> Density:
-        return _density(schema.is_binary, count, seed).fit(train)
+        return family(n_components=count, random_state=seed).fit(train)
 
     counts = [count for count in components if count <= len(train)] or [1]
     mixtures = {count: fitted(count) for count in counts}
@@ -140,8 +142,3 @@ def fit_baselines(
         Baseline("bernoulli" if schema.is_binary else "gaussian", fitted(1), {"components": 1}),
         Baseline("mixture", mixtures[best], {"components": best}),
     ]
-
-
-def _density(binary: bool, components: int, seed: int) -> Density:
-    family: Callable[..., Density] = BernoulliMixture if binary else StandardizedGaussianMixture
-    return family(n_components=components, random_state=seed)

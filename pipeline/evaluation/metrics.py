@@ -30,10 +30,14 @@ def metrics_of(report: Report, baselines: Sequence[Baseline], schema: Schema, gi
     }
     reported = estimators[report.estimator]
     log_likelihood = {"samples": reported.get("samples"), "monte_carlo_error": reported["monte_carlo_error"]} | pair(mean)
+    groups = {}
+    if mean.groups is not None and mean.effective_groups is not None:
+        note = too_few(mean.groups, mean.effective_groups)
+        groups = {"groups": {"number": mean.groups, "effective": mean.effective_groups, "note": note}}
     least = examples.iloc[int(report.comparable.argmin())]
     return {
         "examples": len(examples),
-        **({} if mean.groups is None else {"groups": _groups(mean)}),
+        **groups,
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(mean.mean),
@@ -82,12 +86,6 @@ def too_few(number: int, effective: float) -> str | None:
     )
 
 
-def _groups(mean: MeanWithError) -> dict[str, Any]:
-    """How many groups the test rows come in, what they are worth, and what to know of so few."""
-    number, effective = mean.groups or 0, mean.effective_groups or 0.0
-    return {"number": number, "effective": effective, "note": too_few(number, effective)}
-
-
 def _of_model(report: Report) -> dict[str, Any]:
     """The entry ``diagnostics``: of the model, not of an estimator."""
     findings, annealed = report.findings, report.findings.annealed
@@ -102,7 +100,7 @@ def _of_model(report: Report) -> dict[str, Any]:
     return content
 
 
-def _sampling(report: Report, estimate: Estimate) -> dict[str, Any]:
+def sampling_entry(report: Report, estimate: Estimate) -> dict[str, Any]:
     """The entry of prior or importance sampling; the former, whose draws all examples share, has no Pareto k."""
     diagnostics = _diagnostics(estimate)
     if estimate.pareto_k.isfinite().any():
@@ -112,7 +110,8 @@ def _sampling(report: Report, estimate: Estimate) -> dict[str, Any]:
     return _entry(report.over(estimate.log_likelihood), estimate) | {"samples": estimate.samples, "diagnostics": diagnostics}
 
 
-def _annealing(report: Report, annealed: Annealed) -> dict[str, Any]:
+def annealing_entry(report: Report, annealed: Annealed) -> dict[str, Any]:
+    """The entry of annealing, with what its checks say; where it is reported, its mean is that of two stages."""
     estimate, checked, settings, rows = annealed.estimate, annealed.checked, annealed.checked.settings, annealed.subset
     diagnostics = _diagnostics(estimate) | {
         "acceptance": estimate.acceptance.mean(dim=1).tolist(),
@@ -149,13 +148,15 @@ def _error_of_two_stages(annealed: Annealed, importance: Estimate | None, N: int
     return math.sqrt(variance.item())
 
 
-def _exact(report: Report, exact: Exact) -> dict[str, Any]:
+def exact_entry(report: Report, exact: Exact) -> dict[str, Any]:
+    """The entry of exact values, which have no Monte Carlo error, nor a mean where some are missing."""
     diagnostics = {"method": exact.method, "rows_without_value": int(exact.log_likelihood.isnan().sum())}
     mean = pair(report.over(exact.log_likelihood))
     return mean | {"monte_carlo_error": None if exact.reason else 0.0, "diagnostics": diagnostics}
 
 
-def _bounds(report: Report, bounds: Bounds) -> dict[str, Any]:
+def bounds_entry(report: Report, bounds: Bounds) -> dict[str, Any]:
+    """The entry of two-sided bounds: their difference, on simulated rows."""
     return pair(bounds.gap) | {
         "monte_carlo_error": _number(math.hypot(bounds.lower.monte_carlo_error, bounds.upper.monte_carlo_error)),
         "examples": len(bounds.lower.log_likelihood),
@@ -169,11 +170,11 @@ def _bounds(report: Report, bounds: Bounds) -> dict[str, Any]:
 
 # for each estimator its entry, with mean, standard_error, monte_carlo_error and diagnostics
 ENTRIES: Mapping[str, Callable[[Report, Any], dict[str, Any]]] = {
-    "prior": _sampling,
-    "importance": _sampling,
-    "annealed": _annealing,
-    "exact": _exact,
-    "bounds": _bounds,
+    "prior": sampling_entry,
+    "importance": sampling_entry,
+    "annealed": annealing_entry,
+    "exact": exact_entry,
+    "bounds": bounds_entry,
 }
 
 

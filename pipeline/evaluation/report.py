@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.evaluation.findings import METRICS, Annealed, Findings
+from pipeline.tables.statistics import Array
 from vae.evidence import PREFERENCE, Estimate, MeanWithError, Verdict, reported_estimator, two_stage, verdict
 from vae.evidence.verdict.assess import grounds_of
 
@@ -47,6 +49,10 @@ class Report:
         self._require_finite()
         self.comparable = self.examples["log_likelihood"].to_numpy() + log_missing
         self.verdict = self._verdict(tolerance)
+
+    def add(self, columns: Mapping[str, Array]) -> None:
+        """Add columns, (N,), to the table."""
+        self.examples = pd.concat([self.examples, pd.DataFrame(columns)], axis=1)
 
     def mean(self, minus: Any = 0.0) -> MeanWithError:
         """The reported mean log p(y), or its paired difference from other values (N,), with its standard error.

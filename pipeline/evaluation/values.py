@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from torch import Tensor
 
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
+from vae.bar import advancing
 from vae.evidence import log_likelihood_given_rest, reconstruction_by_column
-from vae.evidence.estimate import Advance, ignore
+from vae.evidence.estimate import ignore
 from vae.model.latent_model import LatentModel
 
 
@@ -20,7 +23,7 @@ def value_parts(
     samples: int | None,
     seed: int,
     ids: Tensor | None = None,
-    advance: Advance = ignore,
+    bar: bool = False,
 ) -> dict[str, Array]:
     """The parts of each column of rows y (N, D), in nats of the raw data, (N,).
 
@@ -34,11 +37,12 @@ def value_parts(
         samples: S of log p given the rest; None leaves it out, as one must where the inference network takes no gaps.
         seed: Of the noise.
         ids: Of the rows, (N,), which address the noise; positions by default.
-        advance: Called with the number of rows whose log p given the rest is done.
+        bar: Whether to show how many rows' log p given the rest is done.
     """
     raw, rows = schema.log_derivatives(y), vae.as_rows(y)
     parts = {"reconstruction": reconstruction_by_column(vae, rows, elbo_samples, seed=seed, ids=ids)}
     if samples is not None:
-        parts["given_rest"] = log_likelihood_given_rest(vae, rows, samples, seed=seed, ids=ids, advance=advance)
+        with advancing("each value given its row", len(y)) if bar else nullcontext(ignore) as advance:
+            parts["given_rest"] = log_likelihood_given_rest(vae, rows, samples, seed=seed, ids=ids, advance=advance)
     columns = {quantity: part.cpu().numpy() + raw for quantity, part in parts.items()}
     return {f"{quantity}_{name}": part[:, d] for quantity, part in columns.items() for d, name in enumerate(schema.names)}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from pipeline.base.compute import use_threads
@@ -25,8 +23,7 @@ from pipeline.params.evaluate import EvaluateParams
 from pipeline.stages.job import Job, running
 from pipeline.tables.labels import condition
 from pipeline.tables.schema import SPLITS, Schema, load_groups, load_index, load_schema, load_split
-from vae.bar import advancing
-from vae.evidence.estimate import ignore
+from pipeline.tables.statistics import Array
 
 
 def main() -> None:
@@ -51,16 +48,11 @@ def _evaluate(job: Job[EvaluateParams], schema: Schema) -> dict[str, Any]:
         rows["train"], rows["valid"], schema, components=settings.mixture_components, totals=totals, seed=seed
     )
     report = Report(estimation.run(), index, schema.log_missing(test), settings.tolerance)
-    for baseline in baselines:
-        report.examples[baseline.name] = baseline.density.score_samples(test) + schema.log_jacobian(test)
+    columns: dict[str, Array] = {base.name: base.density.score_samples(test) + schema.log_jacobian(test) for base in baselines}
     if schema.shape is None:
-        takes_gaps = bool(vae.inference.may_miss(vae.as_rows(test)).all())
-        with advancing("each value given its row", len(test)) if takes_gaps else nullcontext(ignore) as advance:
-            samples = settings.imputation.samples if takes_gaps else None
-            parts = value_parts(
-                vae, schema, test, elbo_samples=settings.elbo_samples, samples=samples, seed=seed, advance=advance
-            )
-        report.examples = pd.concat([report.examples, pd.DataFrame(parts)], axis=1)
+        samples = settings.imputation.samples if vae.inference.may_miss(vae.as_rows(test)).all() else None
+        columns |= value_parts(vae, schema, test, elbo_samples=settings.elbo_samples, samples=samples, seed=seed, bar=True)
+    report.add(columns)
     metrics = metrics_of(report, baselines, schema, condition(totals, schema.names))
     if schema.has_missing:
         metrics["imputation"] = quality(vae, schema, np.array(rows["train"]), test, settings.imputation, seed)
