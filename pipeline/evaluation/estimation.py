@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,6 @@ from vae.distributions.noise import DRAWS_PER_BLOCK, generator
 from vae.evidence import (
     Annealing,
     Estimate,
-    Exact,
-    Gap,
     MeanWithError,
     annealed_importance_sampling,
     evidence_lower_bound,
@@ -140,20 +138,14 @@ class Estimation:
         return replace(findings, prior=estimate, prior_ladder=tuple(ladder))
 
     def _importance(self, findings: Findings) -> Findings:
-        S, rungs = self.settings.samples, self.settings.rungs
-
-        def estimate(rows: Tensor, ids: Tensor, advance: Advance) -> Estimate:
-            return importance_sampling(self.vae, rows, S, ladder=rungs, seed=self.seed, ids=ids, advance=advance)
-
-        chunk = rows_per_chunk(self.vae, DRAWS_PER_BLOCK)
+        chunk, ladder = rows_per_chunk(self.vae, DRAWS_PER_BLOCK), self.settings.rungs
+        sampling = partial(importance_sampling, self.vae, S=self.settings.samples, ladder=ladder, seed=self.seed)
         ids = torch.arange(len(self.test))
-        return replace(findings, importance=self._work.in_chunks("importance sampling", self.test, ids, chunk, 1, estimate))
+        return replace(findings, importance=self._work.in_chunks("importance sampling", self.test, ids, chunk, 1, sampling))
 
     def _exact(self, findings: Findings) -> Findings:
-        def compute(advance: Advance) -> Exact:
-            return exact(self.vae, self.test, advance=advance)
-
-        return replace(findings, exact=self._work.whole("exact", len(self.test), compute))
+        values = self._work.whole("exact", len(self.test), partial(exact, self.vae, self.test))
+        return replace(findings, exact=values)
 
     def _annealed(self, findings: Findings) -> Findings:
         groups, asked = self.groups["test"], self.annealing.examples or len(self.test)
@@ -169,14 +161,10 @@ class Estimation:
         return replace(findings, annealed=Annealed(checked, subset, wide, difference, compared))
 
     def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
-        S = self.settings.prior_samples
-
-        def compute(advance: Advance) -> Estimate:
-            return prior_sampling(self.vae, rows, S, widen=widen, seed=self.seed, advance=advance)
-
+        sampling = partial(prior_sampling, self.vae, rows, self.settings.prior_samples, widen=widen, seed=self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the summary says how far off it is
-            return self._work.whole(what, S, compute)
+            return self._work.whole(what, self.settings.prior_samples, sampling)
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
         """How much likelier training rows are than test rows, whose estimate is of ``subset``, and how many were compared."""
@@ -219,11 +207,9 @@ class Estimation:
             return findings
         places = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
         ids = rows[places]
-
-        def compute(advance: Advance) -> Gap:
-            return inference_gap(self.vae, self.test[ids], best[places], seed=self.seed, ids=ids, advance=advance)
-
-        return replace(findings, gap=self._work.whole("split of the ELBO's gap", len(ids), compute), gap_rows=ids)
+        splitting = partial(inference_gap, self.vae, self.test[ids], best[places], seed=self.seed, ids=ids)
+        gap = self._work.whole("split of the ELBO's gap", len(ids), splitting)
+        return replace(findings, gap=gap, gap_rows=ids)
 
     def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
         """The log densities of the raw rows that prepared ones stand for, with what their missing values count as."""
@@ -240,11 +226,8 @@ class Estimation:
 
     def _tuned(self, start: Start) -> Annealing:
         annealing = Annealing(self.annealing.temperatures, self.annealing.leapfrog_steps, start)
-
-        def compute(advance: Advance) -> Annealing:
-            return tune_step_sizes(self.vae, self.valid, annealing=annealing, seed=self.seed, advance=advance)
-
-        return self._work.whole(f"step sizes from the {start}", None, compute)
+        tuning = partial(tune_step_sizes, self.vae, self.valid, annealing=annealing, seed=self.seed)
+        return self._work.whole(f"step sizes from the {start}", None, tuning)
 
     def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
         """Anneal rows; in reverse, where there are latents z that made them."""

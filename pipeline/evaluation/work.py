@@ -29,35 +29,25 @@ class Work:
     def __init__(self, bar: Progress, pieces: Pieces) -> None:
         self._bar, self._pieces = bar, pieces
 
-    def whole(self, what: str, total: int | None, compute: Callable[[Advance], T]) -> T:
-        """The result of ``compute``, which calls what it is given with how much of ``total`` is done."""
+    def whole(self, what: str, total: int | None, compute: Callable[..., T]) -> T:
+        """The result of ``compute``, which calls its argument ``advance`` with how much of ``total`` is done."""
         with self._task(what, total) as advance:
-            return self._piece(what, advance, total or 0, partial(compute, advance))
+            return self._piece(what, advance, total or 0, partial(compute, advance=advance))
 
     def in_chunks(
-        self,
-        what: str,
-        rows: Tensor,
-        ids: Tensor,
-        chunk: int,
-        steps: int,
-        estimate: Callable[[Tensor, Tensor, Advance], Estimate],
+        self, what: str, rows: Tensor, ids: Tensor, chunk: int, steps: int, estimate: Callable[..., Estimate]
     ) -> Estimate:
         """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes.
 
-        Args:
-            what: The name of the bar.
-            rows: That ``estimate`` gets so many of at a time.
-            ids: Of these rows, which it gets too.
-            chunk: How many.
-            steps: What it says is done when a row is.
-            estimate: Estimates log p of rows, by their ids.
+        Each row, which has an id, counts so many steps; ``estimate`` takes rows, ``ids`` and ``advance``.
         """
         parts = []
         with self._task(what, len(rows) * steps) as advance:
             for these, their in zip(rows.split(chunk), ids.split(chunk), strict=True):
                 name = f"{what} from example {int(their[0])} on"  # one stream may be of several sets of rows
-                parts.append(self._piece(name, advance, len(these) * steps, partial(estimate, these, their, advance)))
+                parts.append(
+                    self._piece(name, advance, len(these) * steps, partial(estimate, these, ids=their, advance=advance))
+                )
         return join(parts)
 
     def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
