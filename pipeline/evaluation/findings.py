@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -87,7 +87,7 @@ class Findings:
 
 
 # what is known of each test row beside log p, by name, (N,): columns of examples.parquet, means in metrics.json and in MLflow
-METRICS: Mapping[str, Callable[[Findings], Tensor]] = {
+METRICS: dict[str, Callable[[Findings], Tensor]] = {
     "elbo": lambda findings: findings.lower_bound.elbo,
     "reconstruction": lambda findings: findings.lower_bound.reconstruction,
     "kl": lambda findings: findings.lower_bound.kl,
