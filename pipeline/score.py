@@ -29,7 +29,6 @@ from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.tables.labels import condition, nats
 from pipeline.tables.schema import Schema, load_schema
-from pipeline.tables.statistics import Array
 from vae.bar import progress_bar
 from vae.evidence import importance_sampling
 from vae.model.latent_model import LatentModel
@@ -106,7 +105,11 @@ class Scorer:
         """The scores of a block's rows, some at a time, and their values."""
         y = Application(self.schema, self.seed).prepared(frame, number, first)
         check_support(self.vae.generative.likelihood, self.schema, y, first)
-        self._check_gaps(y, first)
+        for row, column in () if self._takes_gaps else np.argwhere(np.isnan(y))[:1]:
+            raise InputError(
+                f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained on "
+                "complete rows only; fill it, or train with train.hide above 0"
+            )
         for begin in range(0, len(y), ROWS):
             rows = y[begin : begin + ROWS]
             index = np.arange(first + begin, first + begin + len(rows))
@@ -128,15 +131,6 @@ class Scorer:
     @property
     def _takes_gaps(self) -> bool:
         return any(column.missing for column in self.vae.card.inputs or ())
-
-    def _check_gaps(self, y: Array, first: int) -> None:
-        if self._takes_gaps:
-            return
-        for row, column in np.argwhere(np.isnan(y))[:1]:
-            raise InputError(
-                f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained on "
-                "complete rows only; fill it, or train with train.hide above 0"
-            )
 
 
 def parser() -> argparse.ArgumentParser:

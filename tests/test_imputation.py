@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.evaluation.hidden_values import _iterative, crps
+from pipeline.evaluation.hidden_values import by_iterative_imputer, crps
 from pipeline.stages import evaluate, prepare, train
 from pipeline.tables.schema import Column, Schema
 from tests.anchors import LinearGaussian
@@ -139,7 +139,7 @@ def test_the_iterative_imputer_can_tell_a_category() -> None:
     columns = [Column(name=name, kind="continuous") for name in "bc"]
     columns = [Column(name="a", kind="categorical", categories=["x", "y", "z"]), *columns]
     schema = Schema(columns=columns, format=".csv", shape=None, units="", rows={})
-    filled, _ = _iterative(schema, np.column_stack([codes, told]))(np.column_stack([np.full(300, np.nan), told]))
+    filled, _ = by_iterative_imputer(schema, np.column_stack([codes, told]))(np.column_stack([np.full(300, np.nan), told]))
     assert (filled[:, 0] == codes).mean() > 0.95
 
 

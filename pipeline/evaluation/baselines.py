@@ -53,7 +53,8 @@ class BernoulliMixture:
         for _ in range(self.max_iter):
             joint = self._joint(X)
             total = logsumexp(joint, axis=1, keepdims=True)
-            objective = total.mean() + self._log_prior() / len(X)
+            log_prior = float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
+            objective = total.mean() + log_prior / len(X)  # what EM raises, not the likelihood alone
             if objective - previous < self.tol:
                 break
             previous = objective
@@ -68,10 +69,6 @@ class BernoulliMixture:
         counts = responsibilities.sum(axis=0)
         self.weights_ = (counts + 1) / (len(X) + self.n_components)
         self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
-
-    def _log_prior(self) -> float:
-        """The log density of the priors whose mode `_maximise` finds; EM raises the log-likelihood plus this."""
-        return float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
 
     def _joint(self, X: Array) -> Array:
         return np.log(self.weights_) + X @ np.log(self.means_).T + (1 - X) @ np.log1p(-self.means_).T

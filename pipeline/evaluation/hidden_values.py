@@ -108,9 +108,9 @@ def quality(
     columns = [np.arange(y.shape[1]) == d for d in range(y.shape[1])]
     patterns = {"at_random": [scattered], "whole_columns": [column & ~np.isnan(y) for column in columns]}
     methods: dict[str, Callable[[Array], Filled]] = {
-        "vae": lambda holes: _by_vae(vae, schema, holes, rows, settings, seed),
-        "mean": lambda holes: _by_mean(schema, train, holes),
-        "iterative": _iterative(schema, train),
+        "vae": lambda holes: by_vae(vae, schema, holes, rows, settings, seed),
+        "mean": lambda holes: by_mean(schema, train, holes),
+        "iterative": by_iterative_imputer(schema, train),
     }
     content: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
     spreads = np.nanstd(schema.to_raw(train), axis=0)
@@ -138,15 +138,11 @@ def _errors(
 
 def _errors_of_column(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
     if column.categories or column.kind == "binary":
-        return {"error_rate": (_most_frequent(draws) != truth).mean()}
+        codes = np.arange(int(draws.max()) + 1)
+        commonest = codes[(draws[None] == codes[:, None, None]).mean(axis=1).argmax(axis=0)]
+        return {"error_rate": (commonest != truth).mean()}
     spread = spread or 1.0
     return {"error": np.sqrt(((means - truth) ** 2).mean()) / spread, "crps": crps(draws, truth).mean() / spread}
-
-
-def _most_frequent(draws: Array) -> Array:
-    """Per value the commonest of its draws (M, N)."""
-    codes = np.arange(int(draws.max()) + 1)
-    return codes[(draws[None] == codes[:, None, None]).mean(axis=1).argmax(axis=0)]
 
 
 def crps(draws: Array, truth: Array) -> Array:
@@ -156,14 +152,15 @@ def crps(draws: Array, truth: Array) -> Array:
     return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
-def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
+def by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
+    """The model's means and draws."""
     filled = _impute(vae, holes, ids, settings, seed)
     draws, means = filled.draws.numpy(), filled.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]
     return np.stack(raw, axis=-1), schema.to_raw(draws)
 
 
-def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
+def by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
     """The training rows' mean, and their values as draws."""
     raw = schema.to_raw(train)
     values = [column[~np.isnan(column)] for column in raw.T]
@@ -172,7 +169,7 @@ def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
     return np.broadcast_to(means, holes.shape), np.broadcast_to(draws[:, None], (len(draws), *holes.shape))
 
 
-def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
+def by_iterative_imputer(schema: Schema, train: Array) -> Callable[[Array], Filled]:
     """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too.
 
     Its ridge regressions and its rule to stop depend on units, so that it is given standardised columns.

@@ -30,14 +30,12 @@ def metrics_of(report: Report, baselines: Sequence[Baseline], schema: Schema, gi
     }
     reported = estimators[report.estimator]
     log_likelihood = {"samples": reported.get("samples"), "monte_carlo_error": reported["monte_carlo_error"]} | pair(mean)
-    groups = {}
-    if mean.groups is not None and mean.effective_groups is not None:
-        note = too_few(mean.groups, mean.effective_groups)
-        groups = {"groups": {"number": mean.groups, "effective": mean.effective_groups, "note": note}}
+    number, effective = mean.groups or 0, mean.effective_groups or 0.0
+    groups = {"number": number, "effective": effective, "note": too_few(number, effective)}
     least = examples.iloc[int(report.comparable.argmin())]
     return {
         "examples": len(examples),
-        **groups,
+        **({"groups": groups} if number else {}),
         **{name: part["mean"] for name, part in parts.items()},
         "standard_errors": {name: part["standard_error"] for name, part in parts.items()},
         "bits_per_dimension": schema.bits_per_dimension(mean.mean),

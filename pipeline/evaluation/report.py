@@ -46,7 +46,13 @@ class Report:
             )
         self.estimator = reported_estimator(available)
         self.examples = self._examples(index)
-        self._require_finite()
+        bad = ~np.isfinite(self.examples[[*METRICS, "log_likelihood"]].to_numpy()).all(axis=1)
+        if bad.any():
+            row = int(self.examples.loc[bad, "index"].iloc[0])
+            raise InputError(
+                f"row {row + 1} of the raw file, a test row, has no finite log-likelihood ({int(bad.sum())} such rows); look "
+                "for extreme values in it"
+            )
         self.comparable = self.examples["log_likelihood"].to_numpy() + log_missing
         self.verdict = self._verdict(tolerance)
 
@@ -113,15 +119,6 @@ class Report:
         best = table[f"log_likelihood_{self.estimator}"]
         table["log_likelihood"] = best.fillna(table["log_likelihood_importance"]) if self._has("importance") else best
         return table
-
-    def _require_finite(self) -> None:
-        bad = ~np.isfinite(self.examples[[*METRICS, "log_likelihood"]].to_numpy()).all(axis=1)
-        if bad.any():
-            row = int(self.examples.loc[bad, "index"].iloc[0])
-            raise InputError(
-                f"row {row + 1} of the raw file, a test row, has no finite log-likelihood ({int(bad.sum())} such rows); look "
-                "for extreme values in it"
-            )
 
     def _verdict(self, tolerance: float) -> Verdict:
         """The verdict on the reported estimate; that an exact value was asked for and is missing is a reason against it."""

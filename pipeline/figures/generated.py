@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from pipeline.figures.samples import Pictures, latent_scatter, marginals, pairs
+from pipeline.figures.samples import SampleGrids, latent_scatter, marginals, pairs
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.model.latent_model import LatentModel
@@ -21,7 +21,7 @@ def draw_images(vae: LatentModel, schema: Schema, samples: Array, test: Array, f
     """Draw samples, reconstructions and the latent space to a folder, for prepared rows (N, D) that are images."""
     originals = schema.to_raw(test)
     limits = (float(np.nanmin(originals)), float(np.nanmax(originals)))
-    pictures = Pictures(cast(tuple[int, int, int], schema.shape), schema.units, limits)
+    pictures = SampleGrids(cast(tuple[int, int, int], schema.shape), schema.units, limits)
     pictures.sample_grid(schema.to_raw(samples), folder / "samples.png")
     means = _decode(vae, schema, vae.infer(test[:12])[0])
     pictures.reconstructions(originals[:12], means, folder / "reconstructions.png")

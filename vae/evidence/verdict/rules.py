@@ -120,7 +120,11 @@ def verdict(reported: str, grounds: Grounds | None, tolerance: float = TOLERANCE
     if grounds is None:
         return Verdict(("annealing was not checked: add bounds to the estimators",), tolerance)
     reasons = tuple(reason for rule in RULES for reason in rule(grounds, tolerance))
-    return Verdict(reasons, tolerance, _unseen(grounds))
+    if not (others := grounds.rows - grounds.looked_at):
+        return Verdict(reasons, tolerance)
+    most = most_unseen(grounds.rows, grounds.looked_at, grounds.disputed)
+    unseen = f"of the {others} {grounds.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
+    return Verdict(reasons, tolerance, unseen)
 
 
 def rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
@@ -220,11 +224,3 @@ RULES: tuple[Callable[[Grounds, float], Iterator[str]], ...] = (
     rounding_is_small,
     no_other_is_higher,
 )
-
-
-def _unseen(grounds: Grounds) -> str:
-    """What is known of rows that were not annealed, in words; nothing where all were."""
-    if not (others := grounds.rows - grounds.looked_at):
-        return ""
-    most = most_unseen(grounds.rows, grounds.looked_at, grounds.disputed)
-    return f"of the {others} {grounds.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
