@@ -68,7 +68,7 @@ def child() -> None:
     from pipeline.reading.columns.kept import kept_blocks
     from pipeline.reading.columns.passes import surveyed
     from pipeline.reading.formats import read_blocks
-    from pipeline.stages.prepare import prepare
+    from pipeline.reading.preparation import prepare
 
     path, folder, limit = sys.argv[1:]
     data = Data.model_validate(

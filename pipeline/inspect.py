@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
         }
     )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        found = inspected(data, KeptBlocks(Path(folder)))
-    show(found, data)
+        inspection = inspected(data, KeptBlocks(Path(folder)))
+    show(inspection, data)
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Inspection:
     @property
     def is_grey(self) -> bool:
         """Whether the columns may be the pixels of square images."""
-        ranges = [of.numbers.range for of in self.facts if of.is_number and of.numbers.whole]
+        ranges = [column.numbers.range for column in self.facts if column.is_number and column.numbers.whole]
         width = isqrt(len(self.facts))
         square = width > 1 and width * width == len(self.facts) == len(ranges)
-        return square and min(of.least for of in ranges) >= 0 and 1 < max(of.greatest for of in ranges) <= GREY
+        return square and min(ends.least for ends in ranges) >= 0 and 1 < max(ends.greatest for ends in ranges) <= GREY
 
     @property
     def left_out(self) -> dict[str, str]:
         """Columns that say the same as an earlier one, and which."""
-        return {other: one for one, other in reversed(self.copies)}
+        return {copy: first for first, copy in reversed(self.copies)}
 
 
 def inspected(data: Data, blocks: KeptBlocks) -> Inspection:
@@ -88,74 +88,71 @@ def inspected(data: Data, blocks: KeptBlocks) -> Inspection:
         InputError: If it cannot be read.
     """
     table = surveyed(read_blocks(data), data, blocks)
-    numbers = [column for column, of in enumerate(table.facts) if of.is_number and of.observed]
+    numbers = [place for place, column in enumerate(table.facts) if column.is_number and column.observed]
     copies = Copies(table.facts if format_of(data) != ARRAY else [])
 
     def look(block: Any) -> list[Extremes]:
         copies.add(block)
-        return [Extremes.of(block.numbers(column), table.facts[column].numbers.range) for column in numbers]
+        return [Extremes.of(block.numbers(place), table.facts[place].numbers.range) for place in numbers]
 
-    found = summed(over(blocks, "looking for odd values", look))
-    extremes = {table.facts[column].name: of for column, of in zip(numbers, found, strict=True)}
+    ends = summed(over(blocks, "looking for odd values", look))
+    extremes = {table.facts[place].name: extreme for place, extreme in zip(numbers, ends, strict=True)}
     return Inspection(table.facts, kinds_of(table.facts, data), extremes, copies.names)
 
 
-def show(found: Inspection, data: Data) -> None:
-    """Print it."""
+def show(inspection: Inspection, data: Data) -> None:
+    """Print what was found in a file, and what to put into params.yaml."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
-    rows = found.facts[0].rows
+    facts, rows = inspection.facts, inspection.facts[0].rows
     name = reader_of(Path(data.path)).__name__
-    console.print(f"[bold]{escape(data.path)}[/bold]: {name}, {rows:,} rows, {len(found.facts)} columns", end="\n\n")
-    if found.is_grey and format_of(data) == ARRAY:
-        width, greatest = isqrt(len(found.facts)), max(of.numbers.range.greatest for of in found.facts)
+    console.print(f"[bold]{escape(data.path)}[/bold]: {name}, {rows:,} rows, {len(facts)} columns", end="\n\n")
+    if inspection.is_grey and format_of(data) == ARRAY:
+        width, greatest = isqrt(len(facts)), max(column.numbers.range.greatest for column in facts)
         console.print(f"whole numbers from 0 to {greatest:g}: maybe grey images of {width} x {width} pixels")
     else:
-        console.print(_table(found))
+        console.print(_table(inspection))
     print("\nto paste into params.yaml, in place of these keys:\n")
-    print(to_yaml(snippet(found, data), in_order=True, compact=True).decode())
+    print(to_yaml(snippet(inspection, data), in_order=True, compact=True).decode())
     if is_outside(Path(data.path)):
         print("the file lies outside the repository: copy it into data/raw/, `dvc add` it if it is large, and say so in path")
     print("then `dvc repro`; docs/data.md says what else can be declared")
 
 
-def _table(found: Inspection) -> Table:
-    rows = found.facts[0].rows
+def _table(inspection: Inspection) -> Table:
+    rows = inspection.facts[0].rows
     table = Table(title="columns", title_justify="left")
     for heading in ("column", "kind", "because", "values"):
         table.add_column(heading)
     table.add_column("missing", justify="right")
     for heading in ("likelihood", "look at"):
         table.add_column(heading)
-    for of in found.facts[:MOST_COLUMNS]:
-        kind, why = found.kinds[of.name]
-        left_out = kind not in KINDS
-        cells = (of.name, "left out" if left_out else kind, why if not left_out else f"{kind}: {why}", _values(of))
-        missing = f"{of.missing / rows:.1%}" if of.missing else ""
-        odd = "\n".join(_odd(of, found))
-        table.add_row(*map(escape, (*cells, missing, *(["", odd] if left_out else [_likelihood(of, found), odd]))))
-    if len(found.facts) > MOST_COLUMNS:
-        table.add_row(f"and {len(found.facts) - MOST_COLUMNS} more", *[""] * 6)
+    for column in inspection.facts[:MOST_COLUMNS]:
+        kind, why = inspection.kinds[column.name]
+        said = ("left out", f"{kind}: {why}")
+        likelihood = ""
+        if kind in KINDS:
+            said, (likelihood, transform) = (kind, why), _suggested(column, inspection)
+            likelihood += f", transform {transform}" if transform else ""
+        missing = f"{column.missing / rows:.1%}" if column.missing else ""
+        odd = "\n".join(_odd(column, inspection))
+        table.add_row(*map(escape, (column.name, *said, _values(column), missing, likelihood, odd)))
+    if len(inspection.facts) > MOST_COLUMNS:
+        table.add_row(f"and {len(inspection.facts) - MOST_COLUMNS} more", *[""] * 6)
     return table
 
 
-def _values(of: Facts) -> str:
-    if of.is_number and of.observed:
-        return f"{of.numbers.range.least:g} to {of.numbers.range.greatest:g}"
-    levels = sorted(of.levels or ())
+def _values(column: Facts) -> str:
+    if column.is_number and column.observed:
+        return f"{column.numbers.range.least:g} to {column.numbers.range.greatest:g}"
+    levels = sorted(column.levels or ())
     return ", ".join(levels[:4]) + (f", ... ({len(levels)})" if len(levels) > 4 else "")
 
 
-def _odd(of: Facts, found: Inspection) -> Iterator[str]:
-    if of.name in found.left_out:
-        yield f"says the same as {found.left_out[of.name]}"
-    if of.name in found.extremes and found.kinds[of.name][0] != "identifier":
-        yield from odd_values(of, found.extremes[of.name])
-
-
-def _likelihood(of: Facts, found: Inspection) -> str:
-    """The likelihood that suits a column, and its transformation."""
-    name, transform = _suggested(of, found)
-    return f"{name}, transform {transform}" if transform else name
+def _odd(column: Facts, inspection: Inspection) -> Iterator[str]:
+    if column.name in inspection.left_out:
+        yield f"says the same as {inspection.left_out[column.name]}"
+    if column.name in inspection.extremes and inspection.kinds[column.name][0] != "identifier":
+        yield from odd_values(column, inspection.extremes[column.name])
 
 
 def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ from pipeline.base.command import command
 from pipeline.base.compute import use_threads
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
+from pipeline.evaluation.values import value_parts
 from pipeline.export.odd_rows import Summary
 from pipeline.export.row_files import writing
 from pipeline.model.loading import check_support, load_model
@@ -29,8 +30,7 @@ from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.tables.labels import condition, nats
 from pipeline.tables.schema import Schema, load_schema
-from pipeline.tables.statistics import Array
-from vae.evidence import importance_sampling, log_likelihood_given_rest, reconstruction_by_column
+from vae.evidence import importance_sampling
 from vae.model.latent_model import LatentModel
 
 SUFFIXES = (".csv", ".parquet")
@@ -105,42 +105,32 @@ class Scorer:
         """The scores of a block's rows, some at a time, and their values."""
         y = Application(self.schema, self.seed).prepared(frame, number, first)
         check_support(self.vae.generative.likelihood, self.schema, y, first)
-        self._check_gaps(y, first)
-        for begin in range(0, len(y), ROWS):
-            some = slice(begin, begin + ROWS)
-            yield self._scores(y[some], np.arange(first + begin, first + begin + len(y[some]))), frame[self.schema.names][some]
-            advance(len(y[some]))
-
-    def _scores(self, y: Array, index: np.ndarray) -> pd.DataFrame:
-        rows, ids = self.vae.as_rows(y), torch.from_numpy(index)
-        found = importance_sampling(self.vae, rows, self.samples, seed=self.seed, ids=ids)
-        columns = {
-            "index": index,
-            "log_likelihood": found.log_likelihood.cpu().numpy() + self.schema.log_jacobian(y),
-            "effective_sample_size": found.effective_sample_size.cpu().numpy(),
-        }
-        return pd.DataFrame(columns | (self._parts(rows, ids, y) if self.parts else {}))
-
-    def _parts(self, rows: torch.Tensor, ids: torch.Tensor, y: Array) -> dict[str, Array]:
-        raw = self.schema.log_derivatives(y)
-        found = {"reconstruction": reconstruction_by_column(self.vae, rows, PARTS_SAMPLES, seed=self.seed, ids=ids)}
-        if self._takes_gaps:
-            found["given_rest"] = log_likelihood_given_rest(self.vae, rows, self.samples, seed=self.seed, ids=ids)
-        columns = {what: part.cpu().numpy() + raw for what, part in found.items()}
-        return {f"{what}_{name}": part[:, d] for what, part in columns.items() for d, name in enumerate(self.schema.names)}
-
-    @property
-    def _takes_gaps(self) -> bool:
-        return any(of.missing for of in self.vae.card.inputs or ())
-
-    def _check_gaps(self, y: Array, first: int) -> None:
-        if self._takes_gaps:
-            return
-        for row, column in np.argwhere(np.isnan(y))[:1]:
+        for row, column in () if self._takes_gaps else np.argwhere(np.isnan(y))[:1]:
             raise InputError(
                 f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained on "
                 "complete rows only; fill it, or train with train.hide above 0"
             )
+        for begin in range(0, len(y), ROWS):
+            rows = y[begin : begin + ROWS]
+            index = np.arange(first + begin, first + begin + len(rows))
+            ids = torch.from_numpy(index)
+            estimate = importance_sampling(self.vae, self.vae.as_rows(rows), self.samples, seed=self.seed, ids=ids)
+            columns = {
+                "index": index,
+                "log_likelihood": estimate.log_likelihood.cpu().numpy() + self.schema.log_jacobian(rows),
+                "effective_sample_size": estimate.effective_sample_size.cpu().numpy(),
+            }
+            if self.parts:
+                samples = self.samples if self._takes_gaps else None
+                columns |= value_parts(
+                    self.vae, self.schema, rows, elbo_samples=PARTS_SAMPLES, samples=samples, seed=self.seed, ids=ids
+                )
+            yield pd.DataFrame(columns), frame[self.schema.names][begin : begin + ROWS]
+            advance(len(rows))
+
+    @property
+    def _takes_gaps(self) -> bool:
+        return any(column.missing for column in self.vae.card.inputs or ())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline import summary
-from pipeline.evaluation.report import too_few
+from pipeline.evaluation.metrics import too_few
 from pipeline.stages import evaluate, prepare, train
 from pipeline.tables.schema import load_groups
 from tests.workspace import table, write_params, write_table

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.evaluation.hidden_values import _iterative, crps
+from pipeline.evaluation.hidden_values import by_iterative_imputer, crps
 from pipeline.stages import evaluate, prepare, train
 from pipeline.tables.schema import Column, Schema
 from tests.anchors import LinearGaussian
@@ -21,6 +23,8 @@ from vae import VAE
 from vae.distributions.noise import generator
 from vae.evidence import evidence_lower_bound, impute, log_likelihood_given_rest, reconstruction_by_column
 from vae.training.rows.hiding import hide
+
+Evaluated = tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]
 
 
 def conditional(anchor: LinearGaussian, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +139,7 @@ def test_the_iterative_imputer_can_tell_a_category() -> None:
     columns = [Column(name=name, kind="continuous") for name in "bc"]
     columns = [Column(name="a", kind="categorical", categories=["x", "y", "z"]), *columns]
     schema = Schema(columns=columns, format=".csv", shape=None, units="", rows={})
-    filled, _ = _iterative(schema, np.column_stack([codes, told]))(np.column_stack([np.full(300, np.nan), told]))
+    filled, _ = by_iterative_imputer(schema, np.column_stack([codes, told]))(np.column_stack([np.full(300, np.nan), told]))
     assert (filled[:, 0] == codes).mean() > 0.95
 
 
@@ -151,46 +155,59 @@ def test_crps_is_the_integral_that_defines_it() -> None:
         assert crps(draws, y)[d] == pytest.approx((((F - (middle >= y[d])) ** 2) * width).sum() - spread / 49)
 
 
-def test_gaps_are_filled_in_and_scored(workspace: Path) -> None:
-    write_table(workspace, mixed_table(400, gaps=True))
-    write_params(
-        workspace,
-        **{
-            "model.likelihood": {"name": "mixed"},
-            "train.max_epochs": 150,
-            "train.learning_rate": 0.01,
-            "evaluate.imputation": {"samples": 200, "draws": 50},
-        },
-    )
-    for stage in (prepare, train, evaluate):
-        stage.main()
-    examples = pd.read_parquet("results/evaluate/examples.parquet")
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
+    """Of a table with gaps, whose columns depend on one another: examples.parquet, imputed.csv, and what metrics.json says."""
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("gaps")
+        patched.chdir(folder)
+        patched.setenv("DVC_ROOT", str(folder))
+        write_table(folder, mixed_table(400, gaps=True))
+        write_params(
+            folder,
+            **{
+                "model.likelihood": {"name": "mixed"},
+                "train.max_epochs": 150,
+                "train.learning_rate": 0.01,
+                "evaluate.imputation": {"samples": 200, "draws": 50},
+            },
+        )
+        for stage in (prepare, train, evaluate):
+            stage.main()
+        metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
+        yield pd.read_parquet("results/evaluate/examples.parquet"), pd.read_csv("results/evaluate/imputed.csv"), metrics
+
+
+def gaps_of(examples: pd.DataFrame) -> pd.DataFrame:
+    """Which values the test rows lack, by their places in the file."""
+    return mixed_table(400, gaps=True).loc[examples["index"].tolist()].isna()
+
+
+def test_each_value_has_its_parts(evaluated: Evaluated) -> None:
+    examples, _, _ = evaluated
     names = mixed_table().columns
     np.testing.assert_allclose(examples[[f"reconstruction_{name}" for name in names]].sum(axis=1), examples["reconstruction"])
     given = examples[[f"given_rest_{name}" for name in names]]
-    assert given.isna().equals(
-        mixed_table(400, gaps=True)
-        .loc[examples["index"].tolist()]
-        .isna()
-        .set_axis(given.columns, axis=1)
-        .reset_index(drop=True)
-    )
+    assert np.array_equal(given.isna(), gaps_of(examples))
     assert np.isfinite(given.to_numpy()[given.notna().to_numpy()]).all()
-    frame, filled = mixed_table(400), pd.read_csv("results/evaluate/imputed.csv")
-    test = pd.read_parquet("results/evaluate/examples.parquet")["index"]
-    gaps = mixed_table(400, gaps=True).loc[test.tolist()].isna()
+
+
+def test_each_gap_is_filled_in(evaluated: Evaluated) -> None:
+    examples, filled, _ = evaluated
+    gaps = gaps_of(examples)
     places = sorted((row, name) for name in gaps for row in gaps.index[gaps[name]])
     assert sorted(zip(filled["index"], filled["column"], strict=True)) == places
-    heights = filled[filled["column"] == "height"]
+    heights, sexes = (filled[filled["column"] == name] for name in ("height", "sex"))
     assert ((heights["q05"] <= heights["q50"]) & (heights["q50"] <= heights["q95"])).all()
-    assert np.corrcoef(heights["mean"], frame.loc[heights["index"], "height"])[0, 1] > 0.2
-    sexes = filled[filled["column"] == "sex"]
+    assert np.corrcoef(heights["mean"], mixed_table(400).loc[heights["index"], "height"])[0, 1] > 0.2
     assert set(sexes["most_probable"]) <= {"female", "male"}
     assert sexes["probability"].between(0.5, 1).all()
     assert (filled["reliable"] == (filled["effective_sample_size"] >= 20)).all()
-    found = json.loads(Path("results/evaluate/metrics.json").read_text())["imputation"]
-    for pattern in ("at_random", "whole_columns"):
-        vae, mean = found[pattern]["vae"], found[pattern]["mean"]
-        assert vae["error"] < mean["error"]
-        assert vae["crps"] < mean["crps"]
-        assert {"error", "crps", "error_rate"} == set(found[pattern]["iterative"])
+
+
+@pytest.mark.parametrize("pattern", ["at_random", "whole_columns"])
+def test_hidden_values_are_told_better_than_by_the_mean(evaluated: Evaluated, pattern: str) -> None:
+    errors = evaluated[2]["imputation"][pattern]
+    assert errors["vae"]["error"] < errors["mean"]["error"]
+    assert errors["vae"]["crps"] < errors["mean"]["crps"]
+    assert {"error", "crps", "error_rate"} == set(errors["iterative"])

@@ -15,7 +15,7 @@ from scipy.stats import hypergeom, norm
 from tests.anchors import LinearGaussian, rows_for, small_vae, within_error
 from vae.evidence import (
     Estimate,
-    Evidence,
+    Grounds,
     MeanWithError,
     evidence_lower_bound,
     excess,
@@ -60,7 +60,7 @@ def test_the_reported_estimator_follows_a_fixed_order() -> None:
         reported_estimator(["bounds"])
 
 
-def evidence(**changes: Any) -> Evidence:
+def grounds(**changes: Any) -> Grounds:
     """Checks that all hold, but for the changes."""
     sound: dict[str, Any] = {
         "gap": MeanWithError(0.02, 0.01),
@@ -74,7 +74,7 @@ def evidence(**changes: Any) -> Evidence:
         "looked_at": 100,
         "excess": {"importance sampling": 4.6},
     }
-    return Evidence(**{**sound, **changes})
+    return Grounds(**{**sound, **changes})
 
 
 def flags(count: int) -> torch.Tensor:
@@ -84,11 +84,11 @@ def flags(count: int) -> torch.Tensor:
 
 def test_an_exact_value_and_sound_annealing_can_be_trusted() -> None:
     assert verdict("exact", None).trusted
-    assert verdict("annealed", evidence()).trusted
-    assert str(verdict("annealed", evidence())) == "can be trusted to 0.2 nats"
+    assert verdict("annealed", grounds()).trusted
+    assert str(verdict("annealed", grounds())) == "can be trusted to 0.2 nats"
     within = {"prior sampling": MeanWithError(0.1, 0.01), "importance sampling": MeanWithError(0.29, 0.1)}
-    assert verdict("annealed", evidence(surplus=within)).trusted
-    tight = evidence(gap=MeanWithError(0.001, 0.001), start_difference=MeanWithError(0, 0.01), temperature_difference=ZERO)
+    assert verdict("annealed", grounds(surplus=within)).trusted
+    tight = grounds(gap=MeanWithError(0.001, 0.001), start_difference=MeanWithError(0, 0.01), temperature_difference=ZERO)
     assert str(verdict("annealed", tight, 0.03)) == "can be trusted to 0.03 nats"
 
 
@@ -121,18 +121,18 @@ SHORTFALLS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "reason"), SHORTFALLS)
 def test_each_rule_alone_makes_it_a_lower_bound(change: dict[str, Any], reason: str) -> None:
-    found = verdict("annealed", evidence(**change))
+    found = verdict("annealed", grounds(**change))
     assert str(found) == "lower bound only"
     assert len(found.reasons) == 1
     assert re.search(reason, found.reasons[0])
 
 
 def test_the_verdict_says_what_may_be_among_the_rows_that_were_not_annealed() -> None:
-    found = verdict("annealed", evidence(rows=10_000, disputed=0))
+    found = verdict("annealed", grounds(rows=10_000, disputed=0))
     assert str(found) == (
         "can be trusted to 0.2 nats; of the 9900 rows that were not annealed at most 293 would be disputed (95%)"
     )
-    groups = verdict("annealed", evidence(rows=300, looked_at=100, disputed=3, unit="groups"))
+    groups = verdict("annealed", grounds(rows=300, looked_at=100, disputed=3, unit="groups"))
     assert str(groups).endswith("of the 200 groups that were not annealed at most 17 would be disputed (95%)")
 
 
@@ -140,8 +140,8 @@ def test_few_degrees_of_freedom_ask_for_more_than_two_standard_errors() -> None:
     """Student's t at 97.5 % is 4.30 with two degrees of freedom."""
     few = MeanWithError(0.0, 0.09, degrees_of_freedom=2)
     assert few.margin == pytest.approx(4.303 * 0.09, rel=1e-3)
-    assert not verdict("annealed", evidence(start_difference=few)).trusted
-    assert verdict("annealed", evidence(start_difference=MeanWithError(0.0, 0.09))).trusted
+    assert not verdict("annealed", grounds(start_difference=few)).trusted
+    assert verdict("annealed", grounds(start_difference=MeanWithError(0.0, 0.09))).trusted
 
 
 @pytest.mark.parametrize(("rows", "looked_at", "counted"), [(300, 100, 0), (300, 100, 3), (1000, 50, 1), (40, 39, 0)])
@@ -187,13 +187,13 @@ def test_a_few_draws_that_surely_found_more_are_told_and_chance_is_not() -> None
 
 def trusted_beside(other: Estimate, reported: Estimate) -> bool:
     """Whether the reported estimates are trusted beside another, all else being sound."""
-    return verdict("annealed", evidence(surplus={"prior sampling": surpluses(other, reported)})).trusted
+    return verdict("annealed", grounds(surplus={"prior sampling": surpluses(other, reported)})).trusted
 
 
 def test_estimates_without_a_check_are_lower_bounds() -> None:
     """Agreement of importance sampling with annealing is no evidence: both start at q."""
     assert "add annealed and bounds" in verdict("importance", None).reasons[0]
-    assert "add annealed and bounds" in verdict("prior", evidence()).reasons[0]
+    assert "add annealed and bounds" in verdict("prior", grounds()).reasons[0]
     assert "add bounds" in verdict("annealed", None).reasons[0]
 
 

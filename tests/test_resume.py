@@ -21,7 +21,7 @@ import pytorch_lightning as pl
 import torch
 
 from pipeline.base.environment import facts
-from pipeline.evaluation.estimates import Scoring
+from pipeline.evaluation.estimation import Estimation
 from pipeline.evaluation.pieces import Pieces, decoded, encoded
 from pipeline.record.records import declared, digest
 from pipeline.record.saved import Saved, forget, leftovers, remove, saved_folder
@@ -397,13 +397,13 @@ def test_an_evaluation_goes_on_where_rows_run_longer_from_either_start(
     annealing = {"chains": 10, "temperatures": 4, "leapfrog_steps": 1, "bounds_examples": 30, "extra": 30.0}
     write_table(workspace, table(rows=200))
     write_params(workspace, **{"evaluate.annealing": annealing, "train.max_epochs": 5})
-    anneal, calls = Scoring._anneal, list[str]()
+    anneal, calls = Estimation._anneal, list[str]()
 
-    def watched(self: Scoring, what: str, *others: Any) -> Estimate:
+    def watched(self: Estimation, what: str, *others: Any) -> Estimate:
         calls.append(what)
         return anneal(self, what, *others)
 
-    monkeypatch.setattr(Scoring, "_anneal", watched)
+    monkeypatch.setattr(Estimation, "_anneal", watched)
     monkeypatch.setattr(Judgement, "beats", lambda self, other, temperatures: torch.arange(len(self.variance)) % 2 == 0)
     for stage in (prepare, train, evaluate):
         stage.main()

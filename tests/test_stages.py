@@ -20,8 +20,10 @@ from pipeline import summary
 from pipeline.base.command import run
 from pipeline.base.errors import InputError
 from pipeline.base.files import complete
+from pipeline.evaluation.findings import METRICS
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tables.schema import Schema, load_index, load_split
+from pipeline.tracking.contents import points_of
 from tests.workspace import BINARY, ROOT, mixed_table, table, write_params, write_table
 from vae import VAE
 from vae.training.diagnosis import usage
@@ -259,6 +261,17 @@ def test_a_column_that_no_test_row_has_and_pixels_with_gaps(workspace: Path) -> 
     assert np.isfinite(metrics("evaluate")["log_likelihood"]["mean"])
     run_all(workspace, table("integer").mask(table("integer") > 300), **{"data.dequantize": 1, "data.shape": [2, 2]})
     assert Path("results/generate/reconstructions.png").exists()
+
+
+def test_a_metric_is_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By it alone a value of each test row is in the table, its mean and error are in the metrics, and MLflow shows it."""
+    monkeypatch.setitem(METRICS, "doubled_kl", lambda findings: 2 * findings.lower_bound.kl)
+    run_all(workspace)
+    examples, found = pd.read_parquet("results/evaluate/examples.parquet"), metrics("evaluate")
+    np.testing.assert_array_equal(examples["doubled_kl"], 2 * examples["kl"])
+    assert found["doubled_kl"] == pytest.approx(2 * found["kl"])
+    assert found["standard_errors"]["doubled_kl"] == pytest.approx(2 * found["standard_errors"]["kl"])
+    assert ("test/doubled_kl", found["doubled_kl"], 0) in points_of(["evaluate"], lambda path: Path(path).read_bytes())
 
 
 def test_a_missing_jacobian_is_seen(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ class BernoulliMixture:
         for _ in range(self.max_iter):
             joint = self._joint(X)
             total = logsumexp(joint, axis=1, keepdims=True)
-            objective = total.mean() + self._log_prior() / len(X)
+            log_prior = float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
+            objective = total.mean() + log_prior / len(X)  # what EM raises, not the likelihood alone
             if objective - previous < self.tol:
                 break
             previous = objective
@@ -68,10 +69,6 @@ class BernoulliMixture:
         counts = responsibilities.sum(axis=0)
         self.weights_ = (counts + 1) / (len(X) + self.n_components)
         self.means_ = (responsibilities.T @ X + 1) / (counts[:, None] + 2)
-
-    def _log_prior(self) -> float:
-        """Of the priors whose mode `_maximise` finds; EM raises the likelihood plus this, not the likelihood alone."""
-        return float(np.log(self.weights_).sum() + (np.log(self.means_) + np.log1p(-self.means_)).sum())
 
     def _joint(self, X: Array) -> Array:
         return np.log(self.weights_) + X @ np.log(self.means_).T + (1 - X) @ np.log1p(-self.means_).T
@@ -118,19 +115,22 @@ class Baseline:
 def fit_baselines(
     train: Array, valid: Array, schema: Schema, *, components: Sequence[int], seed: int, totals: Sequence[Sequence[int]] = ()
 ) -> list[Baseline]:
-    """Of complete columns of one kind the single density, and the mixture with the number of components best on ``valid``.
+    """Fit a single density to complete columns of one kind, and the mixture that is best on ``valid``.
 
     Numbers of components above the number of training rows are left out. Gaussians have full covariances. Columns of several
     kinds, or with missing values, have no such mixtures: each column is modelled by itself then. Those whose total is
     given (``totals``) are shares of it.
     """
+    train, valid = (np.asarray(rows, dtype=np.float64) for rows in (train, valid))
     if totals or not schema.is_plain:
         independent = IndependentColumns(schema, totals).fit(train)
         given = {"given": condition(totals, schema.names)} if totals else {}
         return [Baseline("independent", independent, {"families": independent.families_} | given)]
 
+    family: Callable[..., Density] = BernoulliMixture if schema.is_binary else StandardizedGaussianMixture
+
     def fitted(count: int) -> Density:
-        return _density(schema.is_binary, count, seed).fit(train)
+        return family(n_components=count, random_state=seed).fit(train)
 
     counts = [count for count in components if count <= len(train)] or [1]
     mixtures = {count: fitted(count) for count in counts}
@@ -139,8 +139,3 @@ def fit_baselines(
         Baseline("bernoulli" if schema.is_binary else "gaussian", fitted(1), {"components": 1}),
         Baseline("mixture", mixtures[best], {"components": best}),
     ]
-
-
-def _density(binary: bool, components: int, seed: int) -> Density:
-    family: Callable[..., Density] = BernoulliMixture if binary else StandardizedGaussianMixture
-    return family(n_components=components, random_state=seed)

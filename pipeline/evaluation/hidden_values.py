@@ -15,7 +15,7 @@ from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.base.bar import advancing
-from pipeline.params.evaluate import Imputation as Settings
+from pipeline.params.evaluate import ImputationSettings
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
 from vae.evidence import Imputation, impute
@@ -30,7 +30,7 @@ Integers = NDArray[np.signedinteger]
 Filled = tuple[Array, Array]  # means (N, D) and draws (M, N, D), in raw numbers
 
 
-def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: Settings, seed: int) -> pd.DataFrame:
+def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: ImputationSettings, seed: int) -> pd.DataFrame:
     """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
 
     Args:
@@ -43,8 +43,10 @@ def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: 
     """
     gaps = np.argwhere(np.isnan(y))
     rows = np.unique(gaps[:, 0])
-    found = _impute(vae, y[rows], rows, settings, seed) if len(rows) else None
-    table = [_described(schema, schema.columns[d], found, np.searchsorted(rows, n), d) for n, d in gaps] if found else []
+    table = []
+    if len(rows):
+        filled = _impute(vae, y[rows], rows, settings, seed)
+        table = [_described(schema.columns[d], filled, np.searchsorted(rows, n), d) for n, d in gaps]
     places = pd.DataFrame({"index": index[gaps[:, 0]], "column": [schema.names[d] for d in gaps[:, 1]]})
     return pd.concat([places, pd.DataFrame(table, columns=DESCRIBED)], axis=1)
 
@@ -62,18 +64,19 @@ DESCRIBED = [
 ]
 
 
-def _impute(vae: LatentModel, y: Array, ids: Integers, settings: Settings, seed: int) -> Imputation:
+def _impute(vae: LatentModel, y: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Imputation:
     return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
 
 
-def _described(schema: Schema, column: Column, found: Imputation, n: int, d: int) -> dict[str, Any]:
-    size = float(found.effective_sample_size[n])
-    draws = found.draws[:, n, d].numpy()
+def _described(column: Column, filled: Imputation, n: int, d: int) -> dict[str, Any]:
+    """What is said of row n's value in a column, which is the d-th."""
+    size = float(filled.effective_sample_size[n])
+    draws = filled.draws[:, n, d].numpy()
     entry: dict[str, Any] = {"effective_sample_size": size, "reliable": size >= RELIABLE}
     if column.categories:
         shares = pd.Series(column.categories)[draws.astype(int)].value_counts(normalize=True)
         return entry | {"most_probable": shares.index[0], "probability": float(shares.iloc[0])}
-    raw, mean = column.numbers(draws), _raw_means(column, found.mean[n, d].numpy()[None], draws[:, None])
+    raw, mean = column.numbers(draws), _raw_means(column, filled.mean[n, d].numpy()[None], draws[:, None])
     q05, q50, q95 = np.quantile(raw, [0.05, 0.5, 0.95])
     return entry | {"mean": float(mean[0]), "standard_deviation": float(raw.std()), "q05": q05, "q50": q50, "q95": q95}
 
@@ -88,7 +91,9 @@ def _raw_means(column: Column, means: Array, draws: Array) -> Array:
     return np.median(column.numbers(draws), axis=0)
 
 
-def quality(vae: LatentModel, schema: Schema, train: Array, test: Array, settings: Settings, seed: int) -> dict[str, Any]:
+def quality(
+    vae: LatentModel, schema: Schema, train: Array, test: Array, settings: ImputationSettings, seed: int
+) -> dict[str, Any]:
     """Errors of hidden test values: hidden one by one at random, and whole columns at a time.
 
     Returns:
@@ -103,19 +108,19 @@ def quality(vae: LatentModel, schema: Schema, train: Array, test: Array, setting
     columns = [np.arange(y.shape[1]) == d for d in range(y.shape[1])]
     patterns = {"at_random": [scattered], "whole_columns": [column & ~np.isnan(y) for column in columns]}
     methods: dict[str, Callable[[Array], Filled]] = {
-        "vae": lambda holes: _by_vae(vae, schema, holes, rows, settings, seed),
-        "mean": lambda holes: _by_mean(schema, train, holes),
-        "iterative": _iterative(schema, train),
+        "vae": lambda holes: by_vae(vae, schema, holes, rows, settings, seed),
+        "mean": lambda holes: by_mean(schema, train, holes),
+        "iterative": by_iterative_imputer(schema, train),
     }
-    found: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
+    content: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
     spreads = np.nanstd(schema.to_raw(train), axis=0)
     with advancing("gaps filled in", sum(map(len, patterns.values())) * len(methods)) as advance:
         for pattern, masks in patterns.items():
-            found[pattern] = {name: _scores(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
-    return found
+            content[pattern] = {name: _errors(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
+    return content
 
 
-def _scores(
+def _errors(
     schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled], advance: Advance
 ) -> dict[str, Any]:
     truth = schema.to_raw(y)
@@ -125,23 +130,19 @@ def _scores(
         for d, column in enumerate(schema.columns):
             if mask[:, d].any():
                 hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
-                for name, value in _errors(column, spreads[d], *hidden).items():
+                for name, value in _errors_of_column(column, spreads[d], *hidden).items():
                     kept[name].append(value)
         advance(1)
     return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
 
 
-def _errors(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
+def _errors_of_column(column: Column, spread: float, truth: Array, means: Array, draws: Array) -> Mapping[str, Any]:
     if column.categories or column.kind == "binary":
-        return {"error_rate": (_most_frequent(draws) != truth).mean()}
+        codes = np.arange(int(draws.max()) + 1)
+        commonest = codes[(draws[None] == codes[:, None, None]).mean(axis=1).argmax(axis=0)]
+        return {"error_rate": (commonest != truth).mean()}
     spread = spread or 1.0
     return {"error": np.sqrt(((means - truth) ** 2).mean()) / spread, "crps": crps(draws, truth).mean() / spread}
-
-
-def _most_frequent(draws: Array) -> Array:
-    """Per value the commonest of its draws (M, N)."""
-    codes = np.arange(int(draws.max()) + 1)
-    return codes[(draws[None] == codes[:, None, None]).mean(axis=1).argmax(axis=0)]
 
 
 def crps(draws: Array, truth: Array) -> Array:
@@ -151,23 +152,24 @@ def crps(draws: Array, truth: Array) -> Array:
     return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
-def _by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: Settings, seed: int) -> Filled:
-    found = _impute(vae, holes, ids, settings, seed)
-    draws, means = found.draws.numpy(), found.mean.numpy()
+def by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
+    """The model's means and draws."""
+    filled = _impute(vae, holes, ids, settings, seed)
+    draws, means = filled.draws.numpy(), filled.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]
     return np.stack(raw, axis=-1), schema.to_raw(draws)
 
 
-def _by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
+def by_mean(schema: Schema, train: Array, holes: Array) -> Filled:
     """The training rows' mean, and their values as draws."""
     raw = schema.to_raw(train)
     values = [column[~np.isnan(column)] for column in raw.T]
-    some = np.stack([np.quantile(x, np.linspace(0, 1, 201), method="nearest") for x in values], axis=-1)
+    draws = np.stack([np.quantile(x, np.linspace(0, 1, 201), method="nearest") for x in values], axis=-1)
     means = np.array([x.mean() for x in values])
-    return np.broadcast_to(means, holes.shape), np.broadcast_to(some[:, None], (len(some), *holes.shape))
+    return np.broadcast_to(means, holes.shape), np.broadcast_to(draws[:, None], (len(draws), *holes.shape))
 
 
-def _iterative(schema: Schema, train: Array) -> Callable[[Array], Filled]:
+def by_iterative_imputer(schema: Schema, train: Array) -> Callable[[Array], Filled]:
     """scikit-learn's IterativeImputer on numbers and on classes one by one; its one value stands for draws too.
 
     Its ridge regressions and its rule to stop depend on units, so that it is given standardised columns.

@@ -91,8 +91,8 @@ class SharesOfTotal:
 
         start = np.log(share * min(max(y.shape[1], 10.0), LARGEST_SHARED))
         bounds = [(np.log(least), np.log(LARGEST_SHARED)) for least in share * LEAST_SHARED]
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-        self.concentrations_: Array = np.exp(found.x)
+        optimum = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+        self.concentrations_: Array = np.exp(optimum.x)
         return self
 
     def score_samples(self, X: Array) -> Array:
@@ -107,46 +107,43 @@ class SharesOfTotal:
 
 
 def _sum_of(a: Array, seen: Array) -> Array:
-    """Of those that are seen, (N,); 1 where none is, and nothing is shared out."""
+    """The sum of those that are seen, (N,); 1 where none is, and nothing is shared out."""
     return np.where(seen.any(axis=1), (a * seen).sum(axis=1), 1.0)
 
 
 def _best(column: Column, train: Array) -> tuple[str, LogDensity]:
+    """The family that is best on the training values of a column, by name, and its log density."""
     y = train[~np.isnan(train)].astype(np.float64)
-    left_out = () if _is_positive(y, column) else POSITIVE
-    families = {name: family for name, family in FAMILIES[column.kind].items() if name not in left_out}
+    next_below = column.numbers(np.nextafter(np.float32(y.min()), np.float32(-np.inf)))  # as well as float32 can tell
+    families = {name: family for name, family in FAMILIES[column.kind].items() if name not in POSITIVE or next_below > 0}
     fitted = {name: family.fit(y, column) for name, family in families.items()}
     best = max(fitted, key=lambda name: fitted[name](y).sum() - families[name].parameters)
     return best, fitted[best]
 
 
-def _is_positive(y: Array, column: Column) -> bool:
-    """Whether all raw values are, as well as float32 can tell them from 0."""
-    return bool(column.numbers(np.nextafter(np.float32(y.min()), np.float32(-np.inf))) > 0)
-
-
 def _observed(density: LogDensity, y: Array) -> Array:
+    """The log density of each value (N,), 0 where it is missing."""
     known = ~np.isnan(y)
     terms = np.zeros(len(y))
     terms[known] = density(np.asarray(y[known], dtype=np.float64))
     return terms
 
 
-def _real(family: Any, y: Array, column: Column) -> LogDensity:
-    """Of any real numbers: shapes and location by maximum likelihood, neither too narrow nor too heavy in the tails."""
+def fit_real(family: Any, y: Array, column: Column) -> LogDensity:
+    """Fit a family of real numbers by maximum likelihood, neither too narrow nor too heavy in the tails."""
     *shapes, loc, scale = family.fit(y)
     if family is stats.t:
         shapes = [max(shapes[0], LEAST_DEGREES)]
     return lambda values: family.logpdf(values, *shapes, loc, max(scale, LEAST_SCALE * y.std()))
 
 
-def _positive(family: Any, y: Array, column: Column) -> LogDensity:
-    """Of positive raw numbers, as a density of the prepared ones.
+def fit_positive(family: Any, y: Array, column: Column) -> LogDensity:
+    """Fit a family of positive raw numbers, as a density of the prepared ones.
 
     A row that is not trained on may have another: one part in n + 1 (Laplace's rule of succession) is a normal distribution.
     """
     inverse, log_derivative, n = column.transform.inverse, column.transform.log_derivative, len(y)
-    parameters, elsewhere = family.fit(inverse(y), floc=0), _real(stats.norm, y, column)
+    parameters, elsewhere = family.fit(inverse(y), floc=0), fit_real(stats.norm, y, column)
 
     def log_density(values: Array) -> Array:
         positive = family.logpdf(inverse(values), *parameters) - log_derivative(values)
@@ -155,25 +152,27 @@ def _positive(family: Any, y: Array, column: Column) -> LogDensity:
     return log_density
 
 
-def _mixture(components: int, y: Array, column: Column) -> LogDensity:
+def fit_mixture(components: int, y: Array, column: Column) -> LogDensity:
+    """Fit a mixture of normal distributions, of no more than there are different values."""
     mixture = GaussianMixture(min(components, len(np.unique(y))), reg_covar=FLOOR, random_state=0).fit(y[:, None])
     return lambda values: mixture.score_samples(values[:, None])
 
 
-def _frequencies(y: Array, column: Column) -> LogDensity:
-    """Laplace's rule of succession over the categories."""
+def fit_frequencies(y: Array, column: Column) -> LogDensity:
+    """Fit probabilities of the categories by Laplace's rule of succession."""
     levels = len(column.categories) if column.categories else 2
     counts = np.bincount(y.astype(int), minlength=levels) + 1.0
     log_shares = np.log(counts / counts.sum())
     return lambda values: log_shares[values.astype(int)]
 
 
-def _poisson(y: Array, column: Column) -> LogDensity:
+def fit_poisson(y: Array, column: Column) -> LogDensity:
+    """Fit a Poisson distribution, whose mean is above 0 also where all values are 0."""
     return lambda values: stats.poisson.logpmf(values, max(y.mean(), 0.5 / len(y)))
 
 
-def _negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> LogDensity:
-    """Maximum likelihood; ``inflated`` with more zeros than it would have."""
+def fit_negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> LogDensity:
+    """Fit a negative binomial distribution by maximum likelihood; ``inflated`` with more zeros than it would have."""
     mean = max(y.mean(), 0.5 / len(y))
     size = mean**2 / max(y.var() - mean, 0.1 * mean)
 
@@ -184,27 +183,27 @@ def _negative_binomial(y: Array, column: Column, *, inflated: bool = False) -> L
         return np.where(values == 0, zeros, counted)
 
     start = np.array([np.log(size), np.log(mean), -2.0][: 3 if inflated else 2])
-    found = minimize(lambda parameters: -log_density(parameters, y).mean(), start, method="Nelder-Mead")
-    return partial(log_density, found.x)
+    optimum = minimize(lambda parameters: -log_density(parameters, y).mean(), start, method="Nelder-Mead")
+    return partial(log_density, optimum.x)
 
 
 FAMILIES: Mapping[Kind, Mapping[str, Family]] = {
     "continuous": {
-        "normal": Family(partial(_real, stats.norm), 2),
-        "student_t": Family(partial(_real, stats.t), 3),
-        "skew_normal": Family(partial(_real, stats.skewnorm), 3),
-        "log_normal": Family(partial(_positive, stats.lognorm), 2),
-        "gamma": Family(partial(_positive, stats.gamma), 2),
-        "mixture of 2 normals": Family(partial(_mixture, 2), 5),
-        "mixture of 4 normals": Family(partial(_mixture, 4), 11),
+        "normal": Family(partial(fit_real, stats.norm), 2),
+        "student_t": Family(partial(fit_real, stats.t), 3),
+        "skew_normal": Family(partial(fit_real, stats.skewnorm), 3),
+        "log_normal": Family(partial(fit_positive, stats.lognorm), 2),
+        "gamma": Family(partial(fit_positive, stats.gamma), 2),
+        "mixture of 2 normals": Family(partial(fit_mixture, 2), 5),
+        "mixture of 4 normals": Family(partial(fit_mixture, 4), 11),
     },
     "count": {
-        "poisson": Family(_poisson, 1),
-        "negative_binomial": Family(_negative_binomial, 2),
-        "zero_inflated_negative_binomial": Family(partial(_negative_binomial, inflated=True), 3),
+        "poisson": Family(fit_poisson, 1),
+        "negative_binomial": Family(fit_negative_binomial, 2),
+        "zero_inflated_negative_binomial": Family(partial(fit_negative_binomial, inflated=True), 3),
     },
-    "binary": {"bernoulli": Family(_frequencies, 1)},
-    "categorical": {"categorical": Family(_frequencies, 1)},  # the only one
-    "ordinal": {"categorical": Family(_frequencies, 1)},
+    "binary": {"bernoulli": Family(fit_frequencies, 1)},
+    "categorical": {"categorical": Family(fit_frequencies, 1)},  # the only one
+    "ordinal": {"categorical": Family(fit_frequencies, 1)},
 }
 POSITIVE = ("log_normal", "gamma")  # where all raw values of the training rows are

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 
 from pipeline.record.saved import Saved
-from vae.evidence import Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError
+from vae.evidence import Annealing, Bounds, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
 
-KINDS = {kind.__name__: kind for kind in (Annealing, Bound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
+KINDS = {kind.__name__: kind for kind in (Annealing, LowerBound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ class Pieces:
         self._new: dict[str, Any] = {}
         self._named = set[str]()
         self._files = 0
-        while (found := saved.load(self._file())) is not None:
-            self._done |= found
+        while (content := saved.load(self._file())) is not None:
+            self._done |= content
             self._files += 1
 
     def __len__(self) -> int:

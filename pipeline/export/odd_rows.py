@@ -16,7 +16,7 @@ ODDEST = 10
 
 @dataclass
 class Summary:
-    """Of all rows: the mean of log p, and the oddest.
+    """The mean of log p over all rows, and the rows that are oddest.
 
     Attributes:
         moments: Of log p.

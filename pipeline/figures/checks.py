@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from pipeline.figures.pixels import Images
+from pipeline.figures.pixels import ImageGrid
 from pipeline.figures.style import DATA, FAINT, OTHER, VAE, new_figure, save
 from pipeline.tables.statistics import Array
 from vae.evidence.verdict.rules import LEAST_ACCEPTANCE
@@ -20,7 +20,7 @@ LEVELS = {"annealed": (VAE, "-"), "exact": ("black", "-"), "elbo": (OTHER, "--")
 MOST_COLUMNS, WIDE_COLUMNS = 40, 16
 
 
-def ladder(
+def estimates_by_samples(
     importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[str, tuple[str, Mapping[str, float]]], path: Path, unit: str
 ) -> None:
     """Estimates against the number of samples S, all of them and the upper part of the picture again.
@@ -68,7 +68,7 @@ def _upper_part(importance: pd.DataFrame, prior: pd.DataFrame, levels: Mapping[s
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def checks(
+def differences_and_acceptance(
     gaps: Array | None, checked: Mapping[str, tuple[float, float]], tolerance: float, acceptance: list[float], path: Path
 ) -> None:
     """What the verdict rests on: the bounds on simulated rows, the checks against their limit, the acceptance rates.
@@ -128,7 +128,7 @@ def _absent(ax: Axes, why: str) -> None:
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes, color=OTHER)
 
 
-def extreme_images(images: Images, rows: Array, log_likelihood: list[Array], path: Path) -> None:
+def extreme_images(images: ImageGrid, rows: Array, log_likelihood: list[Array], path: Path) -> None:
     """The least likely test rows above the most likely, (2, n, D) in raw units, with their log-likelihoods (2, n)."""
     ranges = [
         f"{name}\n{values.min():.0f} to {values.max():.0f}"

@@ -48,7 +48,11 @@ def latent_usage(latents: pd.DataFrame, best_epoch: int, path: Path) -> None:
     by_epoch: Axes = axes[0, 0]
     _epochs(by_epoch, values[order], epochs, measure)
     by_epoch.axvline(best_epoch, color="black", linewidth=1, linestyle=":")
-    _kept(axes[0, 1], kept[order], measure, best_epoch)
+    at_kept: Axes = axes[0, 1]
+    used = [VAE if value >= measure.least else OTHER for value in kept[order]]
+    at_kept.barh(range(1, len(order) + 1), kept[order], color=used, height=0.8)
+    at_kept.set(title=f"at the kept epoch, {best_epoch}", xlabel=measure.unit)
+    at_kept.tick_params(axis="y", length=0, labelleft=False)
     if len(order) <= NAMED:
         by_epoch.set_yticks(range(1, len(order) + 1), [f"z{k + 1}" for k in order], fontsize=8)
     by_epoch.set_ylabel("latent dimension" if len(order) <= NAMED else "latent dimensions, from the one used most")
@@ -66,10 +70,3 @@ def _epochs(ax: Axes, values: Array, epochs: list[int], measure: Measure) -> Non
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     bar = ax.figure.colorbar(picture, ax=ax, extend="min", location="left", pad=0.02, aspect=30, format="{x:g}")
     bar.set_label(f"{measure.unit} (grey: not in use)")
-
-
-def _kept(ax: Axes, values: Array, measure: Measure, epoch: int) -> None:
-    used = [VAE if value >= measure.least else OTHER for value in values]
-    ax.barh(range(1, len(values) + 1), values, color=used, height=0.8)
-    ax.set(title=f"at the kept epoch, {epoch}", xlabel=measure.unit)
-    ax.tick_params(axis="y", length=0, labelleft=False)

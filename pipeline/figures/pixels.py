@@ -11,7 +11,7 @@ from pipeline.figures.style import GAP, new_figure, save
 from pipeline.tables.statistics import Array
 
 
-class Images:
+class ImageGrid:
     """How rows become images.
 
     Args:
@@ -34,7 +34,12 @@ class Images:
         low, high = self.limits
         picture = canvas.reshape(rows * height, columns * width, -1)[:-1, :-1]
         coloured = self.shape[2] == 3
-        picture = _colours(picture, low, high) if coloured else picture[..., 0]
+        if coloured:  # red, green, blue and opacity from 0 to 1; gaps are clear
+            gaps = np.isnan(picture).any(axis=-1, keepdims=True)
+            shares = np.clip((picture - low) / (high - low), 0, 1)
+            picture = np.concatenate([np.where(gaps, 0, shares), ~gaps], axis=-1)
+        else:
+            picture = picture[..., 0]
         shown = ax.imshow(picture, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
         ax.set_facecolor(GAP)
         ax.set(xticks=[], title=title)
@@ -44,10 +49,3 @@ class Images:
         if not coloured:
             figure.colorbar(shown, ax=ax, label=self.units, shrink=0.8, extend="both")
         save(figure, path)
-
-
-def _colours(picture: Array, low: float, high: float) -> Array:
-    """Red, green, blue and opacity of pixels from 0 to 1; gaps are clear."""
-    shares = np.clip((picture - low) / (high - low), 0, 1)
-    gaps = np.isnan(picture).any(axis=-1, keepdims=True)
-    return np.concatenate([np.where(gaps, 0, shares), ~gaps], axis=-1)

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.pixels import Images
+from pipeline.figures.pixels import ImageGrid
 from pipeline.figures.style import DATA, VAE, new_figure, save
 from pipeline.tables.schema import Column, Schema, number_text
 from pipeline.tables.statistics import Array
 
 
-class Pictures(Images):
+class SampleGrids(ImageGrid):
     """The pictures of the generate stage."""
 
     def sample_grid(self, samples: Array, path: Path) -> None:
@@ -71,7 +71,14 @@ def marginals(data: pd.DataFrame, samples: pd.DataFrame, schema: Schema, path: P
 
 
 def _histogram(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None:
-    edges = _edges(data.to_numpy() if len(data) else samples.to_numpy(), samples.to_numpy())
+    """About 30 bins over all test data and all but the outermost thousandth of samples; whole ones for whole numbers."""
+    shown = data.to_numpy() if len(data) else samples.to_numpy()
+    low, high = np.quantile(samples.to_numpy(), [0.001, 0.999])
+    low, high = min(low, shown.min()), max(high, shown.max())
+    edges = np.linspace(low, high, 31)
+    if np.issubdtype(shown.dtype, np.integer):
+        step = max(1, round((high - low) / 30))
+        edges = np.arange(np.floor(low), high + step + 1, step) - 0.5
     for values, colour, label in ((data, DATA, "test rows"), (samples, VAE, "samples")):
         weight = np.full(len(values), 1 / max(1, len(values)))  # a column that no test row has is an empty histogram
         ax.hist(values.to_numpy(dtype=float), edges.tolist(), weights=weight, histtype="step", color=colour, label=label)
@@ -85,16 +92,6 @@ def _bars(ax: Axes, data: pd.Series, samples: pd.Series, column: Column) -> None
         shares = texts.value_counts(normalize=True).reindex(categories, fill_value=0)
         ax.bar(at + offset, shares, width=0.4, color=colour, label=label)
     ax.set_xticks(at, [text[:12] for text in categories], rotation=45, ha="right", fontsize=6)
-
-
-def _edges(data: Array, samples: Array) -> Array:
-    """About 30 bins over all test data and all but the outermost thousandth of the samples; whole ones for whole numbers."""
-    low, high = np.quantile(samples, [0.001, 0.999])
-    low, high = min(low, data.min()), max(high, data.max())
-    if np.issubdtype(data.dtype, np.integer):
-        step = max(1, round((high - low) / 30))
-        return np.arange(np.floor(low), high + step + 1, step) - 0.5
-    return np.linspace(low, high, 31)
 
 
 def pairs(data: pd.DataFrame, samples: pd.DataFrame, path: Path, most: int = 5) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pipeline.params.section import Common, Section
 
 
-class Annealing(Section):
+class AnnealingSettings(Section):
     """``evaluate.annealing``: annealed importance sampling, its bounds on simulated rows, and its checks."""
 
     examples: int | None = Field(None, ge=1)
@@ -29,7 +29,7 @@ class Annealing(Section):
         return content
 
 
-class Imputation(Section):
+class ImputationSettings(Section):
     """``evaluate.imputation``: what is filled in where values are missing, and how well."""
 
     samples: int = Field(1000, ge=1)
@@ -46,8 +46,8 @@ class Evaluate(Section):
     ladder: list[int] | None = None
     prior_samples: int = Field(100_000, ge=1)
     elbo_samples: int = Field(100, ge=1)
-    annealing: Annealing = Field(default_factory=lambda: Annealing.model_validate({}))
-    imputation: Imputation = Field(default_factory=lambda: Imputation.model_validate({}))
+    annealing: AnnealingSettings = Field(default_factory=lambda: AnnealingSettings.model_validate({}))
+    imputation: ImputationSettings = Field(default_factory=lambda: ImputationSettings.model_validate({}))
     tolerance: float = Field(0.2, gt=0)
     diagnostics_examples: int = Field(50, ge=2)
     mixture_components: list[Annotated[int, Field(ge=1)]] = Field([2, 4, 8, 16], min_length=1)

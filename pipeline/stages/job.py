@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pipeline import STARTED
 from pipeline.base.environment import facts, is_first_process, main_repository
@@ -59,7 +59,7 @@ class Job(Generic[P]):
             self._refuse_edits()
             pairs = zip(made, folders, strict=True)
             files = {str(folder / file.name): md5(file) for new, folder in pairs for file in files_in([new])}
-            replace(self.inputs, files={str(path): of for path, of in files.items()}).save(made[0])
+            replace(self.inputs, files=files).save(made[0])
 
     def _refuse_edits(self) -> None:
         changed = self.inputs.changes(declared()[self.stage])
@@ -77,8 +77,10 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     Raises:
         InputError: If params.yaml is wrong, or DVC has recorded an earlier stage with inputs that it did not have.
     """
+    from pipeline.params.whole import check_params  # of all sections, here, as it can only refuse
+
     content, root = read(), main_repository()
-    _check_all(content)
+    check_params(content)
     params = load(content, kind)
     stages = declared()
     inputs = stages[stage]
@@ -119,18 +121,11 @@ def _refuse_misrecorded(stage: str, locked: dict[str, Record]) -> None:
         )
 
 
-def _check_all(content: Any) -> None:
-    """Find a typo in any section before a long stage, though a stage does not depend on the sections of others."""
-    from pipeline.params.whole import check_params  # here, as it can only refuse
-
-    check_params(content)
-
-
 def _refuse_newer_code(inputs: Record) -> None:
     """Refuse code that was edited after this process began to load it: the file says what the process does not do."""
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     sources = files_in([Path(dep) for dep in inputs.deps if is_code(dep)])
-    newer = [str(path) for path in sources if str(path.resolve()) in loaded and _is_since_start(path)]
+    newer = [str(path) for path in sources if str(path.resolve()) in loaded and STARTED < path.stat().st_mtime <= time.time()]
     if newer:
         raise InputError(f"{_listed(newer)} changed while the stage started, so it may run the old code; start it again")
 
@@ -144,10 +139,6 @@ def _refuse_untracked_code(inputs: Record) -> None:
             f"{_listed(untracked)} is beside code that the stage depends on and not tracked by git, so that DVC would take it "
             f"for an input that no other checkout has; `git add` it, or move it out of {Path(untracked[0]).parent}/"
         )
-
-
-def _is_since_start(path: Path) -> bool:
-    return STARTED < path.stat().st_mtime <= time.time()
 
 
 @contextmanager

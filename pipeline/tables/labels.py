@@ -35,6 +35,12 @@ def nats(given: str | None) -> str:
     return "nats per example" if given is None else f"nats per example, given {given}"
 
 
+def plus_minus(entry: Mapping[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:
+    """A mean with its standard error, where it has one."""
+    error = entry["standard_error"]
+    return f"{entry['mean']:{form}}" + ("" if error is None else f" ± {error:{error_form}}")
+
+
 FEW = 6  # columns that are named
 STILL_IMPROVING = (
     "note: training stopped at train.max_epochs while the validation bound was still rising; raise it for a better model"

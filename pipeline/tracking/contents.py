@@ -140,7 +140,7 @@ def _metric_name(column: str) -> str:
 
 def _test_points(read: Read) -> list[Point]:
     metrics = json.loads(read("results/evaluate/metrics.json"))
-    values = {f"test/{name}": metrics[name] for name in ("elbo", "reconstruction", "kl", "bits_per_dimension")}
+    values = {f"test/{name}": metrics[name] for name in (*metrics["standard_errors"], "bits_per_dimension")}
     values["test/log_likelihood"] = metrics["log_likelihood"]["mean"]
     values["test/log_likelihood_se"] = metrics["log_likelihood"]["standard_error"]
     values["test/log_likelihood_monte_carlo_error"] = metrics["log_likelihood"]["monte_carlo_error"]

@@ -34,13 +34,13 @@ from vae.evidence.from_prior import prior_sampling
 from vae.evidence.gap import Gap, inference_gap
 from vae.evidence.imputation import Imputation, impute, log_likelihood_given_rest
 from vae.evidence.integration.exact import Exact, exact, exact_applies
-from vae.evidence.lower_bound import Bound, evidence_lower_bound, reconstruction_by_column
+from vae.evidence.lower_bound import LowerBound, evidence_lower_bound, reconstruction_by_column
 from vae.evidence.verdict.assess import Assessment, assess
 from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, checked_annealing, settle
 from vae.evidence.verdict.others import excess, surpluses
 from vae.evidence.verdict.reported import PREFERENCE, reported_estimator, two_stage
-from vae.evidence.verdict.rules import TOLERANCE, Evidence, Verdict, most_unseen, verdict
+from vae.evidence.verdict.rules import TOLERANCE, Grounds, Verdict, most_unseen, verdict
 
 ESTIMATORS = {"prior": prior_sampling, "importance": importance_sampling, "annealed": annealed_importance_sampling}
 
@@ -50,15 +50,15 @@ __all__ = [
     "TOLERANCE",
     "Annealing",
     "Assessment",
-    "Bound",
     "Bounds",
     "Checked",
     "Estimate",
-    "Evidence",
     "Exact",
     "Gap",
+    "Grounds",
     "Imputation",
     "Latents",
+    "LowerBound",
     "MeanWithError",
     "Verdict",
     "annealed_importance_sampling",

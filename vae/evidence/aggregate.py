@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae.distributions.vectors import DiagonalNormal
 from vae.model.usage import kl_by_dimension, mean_variance
 
 if TYPE_CHECKING:
@@ -52,36 +51,32 @@ def latent_usage(vae: LatentModel, y: Tensor) -> Latents:
         ValueError: If a value of y is not finite.
     """
     q, prior = vae.inference(vae.as_rows(y)), vae.prior()
-    kl = kl_by_dimension(q, prior)
+    kl, marginal_kl = kl_by_dimension(q, prior), None
     mean, variance = q.mean.double(), q.variance.double()
+    if kl is not None:
+        components = zip(mean.T, variance.sqrt().T, prior.mean.double(), prior.stddev.double(), strict=True)
+        marginal_kl = torch.stack([_mixture_kl(*component) for component in components])
     aggregate_variance = variance.mean(dim=0) + mean.var(dim=0, correction=0)
     return Latents(
         mean_variance=mean_variance(mean),
         kl=None if kl is None else kl.double().mean(dim=0),
         aggregate_mean=mean.mean(dim=0),
         aggregate_variance=aggregate_variance,
-        marginal_kl=None if kl is None else _marginal_kl(mean, variance.sqrt(), prior),
-    )
-
-
-def _marginal_kl(mean: Tensor, stddev: Tensor, prior: DiagonalNormal) -> Tensor:
-    """KL of a mixture of N(mean_n, stddev_n^2) from the prior, per dimension, by the trapezoidal rule."""
-    return torch.stack(
-        [_mixture_kl(mean[:, k], stddev[:, k], prior.mean[k].double(), prior.stddev[k].double()) for k in range(mean.shape[1])]
+        marginal_kl=marginal_kl,
     )
 
 
 def _mixture_kl(mean: Tensor, stddev: Tensor, prior_mean: Tensor, prior_stddev: Tensor) -> Tensor:
+    """KL of a mixture of N(mean_n, stddev_n^2), equally weighted, from a normal distribution, by the trapezoidal rule."""
     low, high = (mean - 8 * stddev).min(), (mean + 8 * stddev).max()
     count = max(GRID, int(4 * ((high - low) / stddev.min()).item()))
     if count > LARGEST_GRID:
         return torch.full((), math.nan, dtype=torch.float64, device=mean.device)
     z = torch.linspace(low.item(), high.item(), count, dtype=torch.float64, device=mean.device)
-    log_mixture = torch.cat([_log_mixture(some, mean, stddev) for some in z.split(256)])
+    parts = []
+    for points in z.split(256):
+        log_densities = -0.5 * ((points[:, None] - mean) / stddev).square() - stddev.log() - math.log(2 * math.pi) / 2
+        parts.append(log_densities.logsumexp(dim=1) - math.log(len(mean)))
+    log_mixture = torch.cat(parts)
     log_prior = -0.5 * ((z - prior_mean) / prior_stddev).square() - prior_stddev.log() - math.log(2 * math.pi) / 2
     return torch.trapezoid(log_mixture.exp() * (log_mixture - log_prior), z)
-
-
-def _log_mixture(z: Tensor, mean: Tensor, stddev: Tensor) -> Tensor:
-    log_densities = -0.5 * ((z[:, None] - mean) / stddev).square() - stddev.log() - math.log(2 * math.pi) / 2
-    return log_densities.logsumexp(dim=1) - math.log(len(mean))

@@ -25,10 +25,10 @@ def totals(contributions: Tensor, groups: Tensor) -> Tensor:
     return contributions.new_zeros(len(labels)).index_add_(0, place, contributions)
 
 
-def covariance(one: Tensor, other: Tensor) -> float:
+def covariance(a: Tensor, b: Tensor) -> float:
     """G / (G - 1) sum_g a_g b_g of totals (G,) of contributions that add up to 0; NaN for a single group."""
-    G = len(one)
-    return (one * other).sum().item() * G / (G - 1) if G > 1 else math.nan
+    G = len(a)
+    return (a * b).sum().item() * G / (G - 1) if G > 1 else math.nan
 
 
 def effective_groups(groups: Tensor) -> float:

@@ -1,6 +1,6 @@
 """log p(y|z) for many latents, without what the generic form would compute in vain.
 
-`paired` gives each example its own latents; `all_pairs` scores all examples under the same latents. A likelihood that has no
+`paired` gives each example its own latents; `all_pairs` gives all examples the same ones. A likelihood that has no
 entry in the tables at the end takes the generic form.
 """
 
@@ -32,12 +32,15 @@ def paired(generative: Generative, y: Tensor) -> Paired:
 
 
 def all_pairs(generative: Generative, y: Tensor, probe: Tensor) -> AllPairs:
-    """Scores of all rows y (N, D) under shared latents; ``probe`` (S, K) are some latents to check the product form on."""
+    """log p(y_n|z_s) of all rows y (N, D) under shared latents; ``probe`` (S, K) are latents to check the product form on."""
     form = PRODUCTS.get(type(generative.likelihood))
     if form is None:
         return AllPairs(generative, y)
-    product = form(generative, y, probe)
-    return product if _agrees(product, y, probe[:PROBE]) else form(generative, y, probe, torch.float64)
+    product, z = form(generative, y, probe), probe[:PROBE]
+    rows = product.y.square().sum(dim=-1).topk(min(PROBE, len(y))).indices  # most can cancel farthest from the centre
+    values = product.at(z)(rows).double() + product.offset[rows]
+    direct = generative.likelihood(generative.features(z)[:, None].double()).log_prob(y[rows].double())
+    return product if (values - direct).abs().max() <= CANCELLATION else form(generative, y, probe, torch.float64)
 
 
 class Paired:
@@ -49,9 +52,9 @@ class Paired:
 
     def __call__(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn); without a gradient, some draws at a time."""
-        return self.score(z) if z.requires_grad else torch.cat([self.score(some) for some in z.split(self.draws)])
+        return self.at_once(z) if z.requires_grad else torch.cat([self.at_once(part) for part in z.split(self.draws)])
 
-    def score(self, z: Tensor) -> Tensor:
+    def at_once(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn)."""
         return self.generative(z).log_prob(self.y)
 
@@ -65,7 +68,7 @@ class PairedBernoulli(Paired):
         assert isinstance(last, nn.Linear)
         self.last, self.projected, self.offset = last, y @ last.weight, y @ last.bias
 
-    def score(self, z: Tensor) -> Tensor:
+    def at_once(self, z: Tensor) -> Tensor:
         """log p(y_n|z_sn)."""
         h = self.generative.reads(z)
         for layer in self.hidden:
@@ -77,7 +80,7 @@ class AllPairs:
     """The generic form: a density for each pair.
 
     Attributes:
-        offset: To be added to the scores, (N,): what does not depend on z.
+        offset: To be added to what `at` gives, (N,): what does not depend on z.
     """
 
     def __init__(self, generative: Generative, y: Tensor) -> None:
@@ -85,7 +88,7 @@ class AllPairs:
         self.offset = torch.zeros(len(y), dtype=torch.float64, device=y.device)
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
-        """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
+        """The function from rows to log p(y_n|z_s) - offset_n, (S, rows), for latents z (S, K)."""
         f = self.generative.features(z)
         return lambda rows: self.generative.likelihood(f[:, None]).log_prob(self.y[rows])
 
@@ -103,7 +106,7 @@ class Product(AllPairs):
         return f, -softplus(f).sum(dim=-1)
 
     def at(self, z: Tensor) -> Callable[[Rows], Tensor]:
-        """For latents z (S, K), a function from rows to log p(y_n|z_s) - offset_n, (S, rows)."""
+        """The function from rows to log p(y_n|z_s) - offset_n, (S, rows), for latents z (S, K)."""
         A, a = self.factors(self.generative.features(z).to(self.dtype))
         return lambda rows: torch.addmm(a[:, None], A, self.y[rows].T)
 
@@ -145,14 +148,6 @@ def sum_softplus_(f: Tensor) -> Tensor:
         first, second = factors.chunk(2, dim=-1)
         factors = first * second
     return positive - factors.log_().sum(dim=-1)
-
-
-def _agrees(product: Product, y: Tensor, z: Tensor) -> bool:
-    """On the rows where most can cancel: those farthest from the centre."""
-    generative, rows = product.generative, product.y.square().sum(dim=-1).topk(min(PROBE, len(y))).indices
-    found = product.at(z)(rows).double() + product.offset[rows]
-    direct = generative.likelihood(generative.features(z)[:, None].double()).log_prob(y[rows].double())
-    return bool((found - direct).abs().max() <= CANCELLATION)
 
 
 PAIRED: dict[type[Likelihood], type[Paired]] = {Bernoulli: PairedBernoulli}

@@ -42,7 +42,7 @@ class MeanWithError:
 
     @classmethod
     def of(cls, values: Tensor, groups: Tensor | None = None) -> MeanWithError:
-        """From values (N,), such as paired differences; a single one has no standard error: NaN.
+        """The mean of values (N,), such as paired differences; a single one has no standard error: NaN.
 
         Args:
             values: Of N examples.
@@ -76,7 +76,7 @@ class MeanWithError:
         return max(2.0, float(stdtrit(self.degrees_of_freedom, 0.975))) * self.standard_error
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Around the mean, by Student's t; NaN without a standard error."""
+        """The interval around the mean, by Student's t; NaN without a standard error."""
         half = float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.standard_error
         return self.mean - half, self.mean + half
 
@@ -159,7 +159,7 @@ class Estimate:
         return self.effective_sample_size >= WELL_FOUNDED
 
     def or_better(self, other: Estimate) -> Estimate:
-        """Of each row this, or another estimate where that has more effective samples.
+        """This estimate, or for each row another one where that has more effective samples.
 
         Where that which has fewer found more, by a quarter of a nat and an error, the other missed something: neither is well
         founded there.
@@ -172,7 +172,7 @@ class Estimate:
         return replace(chosen, effective_sample_size=chosen.effective_sample_size.masked_fill(missed, 1.0))
 
     def shifted(self, by: Tensor) -> Estimate:
-        """With something added to each row's log-likelihood, (N,)."""
+        """The estimate with something added to each row's log-likelihood, (N,)."""
         return replace(
             self,
             log_likelihood=self.log_likelihood + by,
@@ -181,7 +181,7 @@ class Estimate:
         )
 
     def of(self, rows: Tensor) -> Estimate:
-        """Of some rows, at positions (n,)."""
+        """The estimate of some rows, at positions (n,)."""
         return replace(
             self,
             log_likelihood=self.log_likelihood[rows],
@@ -195,7 +195,7 @@ class Estimate:
         )
 
     def replaced(self, rows: Tensor, by: Estimate) -> Estimate:
-        """With another estimate of some rows, at positions (n,); acceptance rates stay."""
+        """This estimate with another one's of some rows, at positions (n,); acceptance rates stay."""
 
         def joined(name: str) -> Tensor:
             value: Tensor = getattr(self, name).clone()
@@ -234,7 +234,7 @@ def require_samples(S: int, name: str = "samples") -> None:
 def rows_per_chunk(vae: LatentModel, draws: int, budget: int = 2**21) -> int:
     """How many rows, each with that many draws, keep the widest layer within the budget (8 MiB in float32)."""
     card = vae.card
-    layers = (of.widest(card.shape) for of in (card.generative, card.inference))
+    layers = (network.widest(card.shape) for network in (card.generative, card.inference))
     widest = max(card.data_dim, vae.prior.widest, vae.inference.posterior.widest, *layers)
     return max(1, budget // (draws * widest))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -55,10 +55,12 @@ def importance_sampling(
     ids = example_ids(ids, len(y))
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
     parts = []
-    for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
+    for rows, their_ids in zip(y.split(chunk), ids.split(chunk), strict=True):
         weights = LogWeights(len(rows), S, y.device, rungs=(*(rung for rung in ladder if rung < S), S))
-        for log_weights in _blocks(vae, rows, S, seed, some):
-            weights.add(log_weights)
+        q, prior, log_likelihood = vae.inference(rows), vae.prior(), paired(vae.generative, rows)
+        for noise in draws(seed, "importance", their_ids, S, q.event_shape[0], like=rows):
+            z = q.transform(noise)
+            weights.add(log_likelihood(z) + prior.log_prob(z) - q.log_prob(z))
         parts.append(weights.estimate())
         advance(len(rows))
     return join(parts)
@@ -68,18 +70,10 @@ def join(parts: Sequence[Estimate]) -> Estimate:
     """The estimate of all examples from those of consecutive chunks of them."""
     first = parts[0]
 
-    def of(name: str) -> object:
+    def joined(name: str) -> object:
         value = getattr(first, name)
         if isinstance(value, Tensor):
             return torch.cat([getattr(part, name) for part in parts], dim=-1)
         return {s: torch.cat([part.ladder[s] for part in parts]) for s in value} if name == "ladder" else value
 
-    return Estimate(**{f.name: of(f.name) for f in fields(Estimate)})  # type: ignore[arg-type]
-
-
-def _blocks(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Iterator[Tensor]:
-    """Log weights (S', N) of consecutive blocks of draws."""
-    q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
-    for noise in draws(seed, "importance", ids, S, q.event_shape[0], like=y):
-        z = q.transform(noise)
-        yield log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)
+    return Estimate(**{f.name: joined(f.name) for f in fields(Estimate)})  # type: ignore[arg-type]

@@ -52,28 +52,23 @@ def prior_sampling(
     pairs = all_pairs(vae.generative, y, draws.block(0)[0])
     chunks = [slice(first, first + ROWS) for first in range(0, len(y), ROWS)]
     for block, start in enumerate(range(0, S, DRAWS)):
-        z, log_weights = (part[: S - start] for part in draws.block(block))
+        z, log_weights = (drawn[: S - start] for drawn in draws.block(block))
         for first, stop in list(weights.cuts(len(z))):
-            some = slice(first - start, stop - start)
-            score, added = pairs.at(z[some]), log_weights[some, None]
-            sums = [_log_sums(score(rows) if widen is None else score(rows) + added) for rows in chunks]
-            log_sum, log_sum_of_squares = (torch.cat(part) for part in zip(*sums, strict=True))
+            part = slice(first - start, stop - start)
+            density, added = pairs.at(z[part]), log_weights[part, None]
+            sums = [_log_sums(density(rows) if widen is None else density(rows) + added) for rows in chunks]
+            log_sum, log_sum_of_squares = (torch.cat(parts) for parts in zip(*sums, strict=True))
             weights.add_sums([(stop, log_sum + pairs.offset, log_sum_of_squares + 2 * pairs.offset)])
         advance(len(z))
     estimate = weights.estimate()
-    if widen is None:
-        _warn_if_far_off(estimate)
-    return estimate
-
-
-def _warn_if_far_off(estimate: Estimate) -> None:
     median = estimate.effective_sample_size.median().item()
-    if estimate.samples >= LEAST_SAMPLES and median < NEAR_ONE:
+    if widen is None and estimate.samples >= LEAST_SAMPLES and median < NEAR_ONE:
         warnings.warn(
             f"prior sampling found about {median:.1f} draw of {estimate.samples:,} that explains an example (median effective "
             "sample size): its log-likelihood is far too low; use importance_sampling or annealed_importance_sampling",
-            stacklevel=4,
+            stacklevel=3,
         )
+    return estimate
 
 
 class _Draws:

@@ -69,13 +69,13 @@ def inference_gap(
     ids = example_ids(ids, len(y))
     chunk = rows_per_chunk(vae, DRAWS_PER_STEP)
     amortised, optimal = [], []
-    for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True):
+    for rows, their_ids in zip(y.split(chunk), ids.split(chunk), strict=True):
         with torch.no_grad():
             features = vae.inference.features(rows)
-        best = _optimise(vae, rows, features, steps, seed, some)
+        best = _optimise(vae, rows, features, steps, seed, their_ids)
         with torch.no_grad():
-            amortised.append(_elbo(vae, rows, features, S, seed, some))
-            optimal.append(_elbo(vae, rows, best, S, seed, some))
+            amortised.append(_elbo(vae, rows, features, S, seed, their_ids))
+            optimal.append(_elbo(vae, rows, best, S, seed, their_ids))
         advance(len(rows))
     best_elbo = torch.cat(optimal)
     return Gap(log_likelihood - best_elbo, best_elbo - torch.cat(amortised))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Imputation:
-    """Of N rows with missing values.
+    """What N rows with missing values are filled in with.
 
     Attributes:
         mean: E[y_missing | y_observed], and the observed values themselves, (N, D).
@@ -66,8 +66,8 @@ def impute(
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
     parts = []
-    for rows, some in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
-        parts.append(_impute(vae, rows, S, M, seed, some))
+    for rows, their_ids in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
+        parts.append(_impute(vae, rows, S, M, seed, their_ids))
         advance(len(rows))
     means, drawn, sizes = zip(*parts, strict=True)
     return Imputation(torch.cat(means), torch.cat(drawn, dim=1), torch.cat(sizes))
@@ -97,15 +97,15 @@ def log_likelihood_given_rest(
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
     parts = []
-    for rows, some in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
-        noise = _noise(vae, rows, S, seed, some)
+    for rows, their_ids in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
+        noise = _noise(vae, rows, S, seed, their_ids)
         parts.append(torch.stack([_given_rest(vae, rows, d, noise) for d in range(y.shape[1])], dim=1))
         advance(len(rows))
     return torch.cat(parts)
 
 
 def _given_rest(vae: LatentModel, y: Tensor, d: int, noise: Tensor) -> Tensor:
-    """Of column d, by what it adds to the others. The decoder's output serves for a draw's weight and for the column both."""
+    """log p of column d given the others, (N,): the decoder's output serves for a draw's weight and for the column both."""
     others = y.index_fill(1, torch.tensor([d], device=y.device), torch.nan)
     q = vae.inference(others)
     of_weights, of_column = [], []
@@ -114,40 +114,26 @@ def _given_rest(vae: LatentModel, y: Tensor, d: int, noise: Tensor) -> Tensor:
         of_others = p.log_prob_columns(others)
         of_weights.append((of_others.sum(dim=-1) + vae.prior().log_prob(z) - q.log_prob(z)).double())
         of_column.append((p.log_prob_columns(y) - of_others).sum(dim=-1))
-    found = (torch.cat(of_weights).log_softmax(dim=0) + torch.cat(of_column)).logsumexp(dim=0)
-    return found.masked_fill(y[:, d].isnan(), torch.nan)
+    log_p = (torch.cat(of_weights).log_softmax(dim=0) + torch.cat(of_column)).logsumexp(dim=0)
+    return log_p.masked_fill(y[:, d].isnan(), torch.nan)
 
 
 def _noise(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Tensor:
-    """Of rows (N, D), (S, N, K)."""
+    """What latents of rows (N, D) are made from, (S, N, K)."""
     return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_size, like=y)))
 
 
-def _weighted(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents (S, N, K) from q(z|y), and log weights (S, N), float64, that make them the posterior's."""
+def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means (N, D), draws (M, N, D) and effective sample sizes (N,) of rows that fit into memory together."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
     z = q.transform(_noise(vae, y, S, seed, ids))
-    return z, (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double()
-
-
-def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    z, log_weights = _weighted(vae, y, S, seed, ids)
-    weights = log_weights.softmax(dim=0)
-    missing = y.isnan()
+    weights = (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double().softmax(dim=0)
     mean = (weights[..., None] * vae.generative(z).mean).sum(dim=0).to(y.dtype)
-    drawn = [
-        _draw(vae, z[:, n], weights[:, n], M, generator(seed, "imputed", i, device=y.device))
-        for n, i in enumerate(ids.tolist())
-    ]
-    return (
-        torch.where(missing, mean, y),
-        torch.where(missing, torch.stack(drawn, dim=1), y),
-        1 / weights.square().sum(dim=0),
-    )
-
-
-def _draw(vae: LatentModel, z: Tensor, weights: Tensor, M: int, noise: torch.Generator) -> Tensor:
-    """M draws (M, D) of one row from its latents (S, K)."""
-    chosen = torch.multinomial(weights, M, replacement=True, generator=noise)
-    p: VectorDistribution = vae.generative(z[chosen])
-    return p.sample(generator=noise)
+    drawn = []
+    for n, i in enumerate(ids.tolist()):
+        noise = generator(seed, "imputed", i, device=y.device)
+        chosen = torch.multinomial(weights[:, n], M, replacement=True, generator=noise)
+        p: VectorDistribution = vae.generative(z[:, n][chosen])
+        drawn.append(p.sample(generator=noise))
+    mean, draws = (torch.where(y.isnan(), filled, y) for filled in (mean, torch.stack(drawn, dim=1)))
+    return mean, draws, 1 / weights.square().sum(dim=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bound:
+class LowerBound:
     """The ELBO per example and its parts, in nats, each of shape (N,), float64; elbo = reconstruction - kl."""
 
     reconstruction: Tensor
@@ -33,7 +33,7 @@ class Bound:
 
 
 @torch.no_grad()
-def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> Bound:
+def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, ids: Tensor | None = None) -> LowerBound:
     """E_q[log p(y|z)] by S draws z_s ~ q(z|y), and KL(q(z|y) || p(z)).
 
     The KL is in closed form (Kingma and Welling 2014, eq. 3); where there is none, it is the mean of log q(z_s|y) - log p(z_s)
@@ -53,9 +53,13 @@ def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, 
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
     chunk = rows_per_chunk(vae, DRAWS_PER_BLOCK)
-    parts = [_chunk(vae, rows, S, seed, some) for rows, some in zip(y.split(chunk), ids.split(chunk), strict=True)]
+    parts = []
+    for rows, their_ids in zip(y.split(chunk), ids.split(chunk), strict=True):
+        q = vae.inference(rows)
+        blocks = draws(seed, "bound", their_ids, S, q.event_shape[0], like=rows)
+        parts.append(parts_of_bound(vae, q, rows, blocks))
     reconstruction, kl = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Bound(reconstruction, kl)
+    return LowerBound(reconstruction, kl)
 
 
 @torch.no_grad()
@@ -72,17 +76,12 @@ def reconstruction_by_column(vae: LatentModel, y: Tensor, S: int, *, seed: int =
     y = vae.as_rows(y)
     ids = example_ids(ids, len(y))
     parts = []
-    for rows, some in zip(y.split(chunk := rows_per_chunk(vae, DRAWS_PER_BLOCK)), ids.split(chunk), strict=True):
+    for rows, their_ids in zip(y.split(chunk := rows_per_chunk(vae, DRAWS_PER_BLOCK)), ids.split(chunk), strict=True):
         q = vae.inference(rows)
-        blocks = draws(seed, "bound", some, S, q.event_shape[0], like=y)
+        blocks = draws(seed, "bound", their_ids, S, q.event_shape[0], like=y)
         sums = (vae.generative(q.transform(noise)).log_prob_columns(rows).sum(dim=0, dtype=torch.float64) for noise in blocks)
         parts.append(sum(sums, torch.zeros(rows.shape, dtype=torch.float64, device=y.device)) / S)
     return torch.cat(parts)
-
-
-def _chunk(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor]:
-    q = vae.inference(y)
-    return parts_of_bound(vae, q, y, draws(seed, "bound", ids, S, q.event_shape[0], like=y))
 
 
 def parts_of_bound(vae: LatentModel, q: Posterior, y: Tensor, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

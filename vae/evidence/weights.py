@@ -77,17 +77,12 @@ class LogWeights:
         if not self._gathered:
             return
         log_weights, self._gathered = torch.cat(self._gathered).double(), []
-        self.add_sums(
-            (stop, piece.logsumexp(dim=0), (2 * piece).logsumexp(dim=0)) for stop, piece in self._pieces(log_weights)
-        )
+        start, cuts = self._position, list(self.cuts(len(log_weights)))
+        pieces = [(stop, log_weights[first - start : stop - start]) for first, stop in cuts]
+        self.add_sums((stop, piece.logsumexp(dim=0), (2 * piece).logsumexp(dim=0)) for stop, piece in pieces)
         self._tail.add(log_weights)
         for rung in self._rungs:
             rung.add(log_weights)
-
-    def _pieces(self, log_weights: Tensor) -> Iterator[tuple[int, Tensor]]:
-        start = self._position
-        for first, stop in list(self.cuts(len(log_weights))):
-            yield stop, log_weights[first - start : stop - start]
 
     def _leave_one_out(self) -> Tensor:
         B = len(self._blocks)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae.evidence.annealing.hmc import Transition
 from vae.evidence.annealing.path import Path, Point, path_of
-from vae.evidence.annealing.temperatures import Annealing, Noise
+from vae.evidence.annealing.temperatures import Annealing, ChainNoise
 from vae.evidence.annealing.tuning import tune_step_sizes
 from vae.evidence.estimate import Advance, Estimate, example_ids, ignore, require_samples, rows_per_chunk
 from vae.evidence.from_posterior import join
@@ -122,14 +122,14 @@ def _run(
     for first in range(0, len(y), chunk):
         rows = slice(first, first + chunk)
         path = path_of(vae, y[rows], annealing.start, annealing.widen)
-        noise = Noise(path, seed, stream, ids[rows], S)
+        noise = ChainNoise(path, seed, stream, ids[rows], S)
         begin = path.start.transform(noise.start()) if z is None else z[rows].expand(S, -1, -1)
         parts.append(_anneal(path, path.at(path.position(begin)), annealing, noise, seed, reverse=z is not None))
         advance(len(y[rows]) * annealing.temperatures)
     return join(parts)
 
 
-def _anneal(path: Path, point: Point, annealing: Annealing, noise: Noise, seed: int, *, reverse: bool) -> Estimate:
+def _anneal(path: Path, point: Point, annealing: Annealing, noise: ChainNoise, seed: int, *, reverse: bool) -> Estimate:
     log_weights = torch.zeros(point.log_joint.shape, dtype=torch.float64, device=point.z.device)
     acceptance = torch.zeros(annealing.ranges, point.z.shape[1], dtype=torch.float64, device=point.z.device)
     counts = acceptance[:, :1].clone()

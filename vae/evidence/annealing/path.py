@@ -43,7 +43,7 @@ class Point(NamedTuple):
         return (1 - beta) * self.log_start + beta * self.log_joint
 
     def gradient(self, beta: float) -> Tensor:
-        """Its gradient, (C, N, K)."""
+        """The gradient of `log_density`, (C, N, K)."""
         return (1 - beta) * self.start_gradient + beta * self.joint_gradient
 
     @property
@@ -76,11 +76,11 @@ class Path:
         return DiagonalNormal(self.prior.mean.expand_as(self.q.mean), widen * self.prior.stddev.expand_as(self.q.stddev))
 
     def position(self, z: Tensor) -> Tensor:
-        """Of latents z (C, N, K)."""
+        """The position of latents z (C, N, K)."""
         return z
 
     def latents(self, position: Tensor) -> Tensor:
-        """At positions (C, N, K)."""
+        """The latents at positions (C, N, K)."""
         return position
 
     def at(self, z: Tensor) -> Point:
@@ -90,7 +90,7 @@ class Path:
         return Point(z, self.start.log_prob(z), log_joint, self.start.score(z), joint_gradient)
 
     def gradient(self, z: Tensor, beta: float) -> Tensor:
-        """Of the annealed log density at latents z (C, N, K)."""
+        """The gradient of the annealed log density at latents z (C, N, K)."""
         _, gradient = self._likelihood(z)
         return (1 - beta) * self.start.score(z) + beta * (gradient + self.prior.score(z))
 
@@ -119,7 +119,7 @@ class Path:
 
 
 class PathOfNoise(Path):
-    """The same of a hierarchy of latents, over positions which are the noise that the start makes latents of.
+    """The annealed densities of a hierarchy of latents, over positions which are the noise that the start makes latents of.
 
     One layer may all but determine the next, so that latents can move only together; of the noise the start's density is a
     standard normal one, whatever its layers do (Hoffman et al. 2019, "NeuTra-lizing bad geometry in Hamiltonian Monte Carlo").
@@ -182,11 +182,11 @@ class Frame:
     mode: Tensor
 
     def displacement(self, momentum: Tensor, beta: float) -> Tensor:
-        """Of positions, (C, N, K), by standard normal momentum (C, N, K)."""
+        """How positions move by standard normal momentum (C, N, K)."""
         return torch.einsum("nij,cnj->cni", self.axes, momentum * self._scale(beta))
 
     def force(self, gradient: Tensor, beta: float) -> Tensor:
-        """On such momentum, (C, N, K), by the gradient (C, N, K) of a log density at positions."""
+        """How such momentum changes by the gradient (C, N, K) of a log density at positions."""
         return torch.einsum("nij,cni->cnj", self.axes, gradient).mul_(self._scale(beta))
 
     def _scale(self, beta: float) -> Tensor:
@@ -194,7 +194,7 @@ class Frame:
 
 
 def frame_of(path: Path) -> Frame:
-    """Of a path's rows, by the Hessian of log p(y, z) at the mean of q, in coordinates in which the start is standard normal.
+    """The frame of a path's rows: by the Hessian of log p(y, z) at the mean of q, where the start is standard normal.
 
     Of the Hessian's eigenvalues the size counts (Betancourt 2013, "A general metric for Riemannian manifold Hamiltonian Monte
     Carlo"), and no less than the prior's precision. Where a gradient is not finite, the variances of q take its place.
@@ -212,7 +212,7 @@ def frame_of(path: Path) -> Frame:
 
 
 def _hessian(path: Path, root: Tensor) -> Tensor:
-    """Of log p(y, z) by coordinates along the root's columns, (N, K, K), from gradients a standard deviation of q apart."""
+    """The Hessian of log p(y, z) along the root's columns, (N, K, K), from gradients a standard deviation of q apart."""
     steps, columns = path.q.stddev / path.start.stddev, list[Tensor]()
     for k in range(root.shape[2]):
         step = (root[:, :, k] * steps[:, k, None]).to(path.centre)

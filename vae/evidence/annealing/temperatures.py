@@ -70,17 +70,17 @@ class Annealing:
         return min(RANGES, self.temperatures - 2)
 
     def range_of(self, t: int, ranges: int | None = None) -> int:
-        """In which of so many equal ranges (`ranges` by default) the transition at temperature t lies, 1 <= t <= T - 2."""
+        """Which of so many equal ranges (`ranges` by default) the transition at temperature t lies in, 1 <= t <= T - 2."""
         return (t - 1) * (ranges or self.ranges) // (self.temperatures - 2)
 
     def step_size(self, t: int, seed: int) -> float:
-        """At temperature t, jittered by up to 30 % either way: equal steps resonate with the density."""
+        """The step size at temperature t, jittered by up to 30 %, as equal steps resonate with the density."""
         assert self.step_sizes is not None
         jitter = 1 + JITTER * (2 * torch.rand(1, generator=generator(seed, "jitter", t)).item() - 1)
         return self.step_sizes[self.range_of(t, len(self.step_sizes))] * jitter
 
 
-class Noise:
+class ChainNoise:
     """Standard normal noise of the chains of some examples: draws of the start, and (C, N, K + 1) at each temperature."""
 
     def __init__(self, path: Path, seed: int, stream: str, ids: Tensor, S: int) -> None:
@@ -89,12 +89,12 @@ class Noise:
         self._block, self._values = -1, torch.empty(0)
 
     def start(self) -> Tensor:
-        """Of the start, (C, N, K): in the main stream the draws that importance sampling begins with."""
+        """The start's draws, (C, N, K): in the main stream those that importance sampling begins with."""
         stream = "importance" if self._stream == "annealing" else f"{self._stream} start"
         return torch.cat(list(draws(self._seed, stream, self._ids, self._chains, self._size, self._like)))
 
     def at(self, t: int) -> Tensor:
-        """Of the transition at temperature t."""
+        """What the transition at temperature t is made from, (C, N, K + 1)."""
         block, position = divmod(t, TEMPERATURES_PER_BLOCK)
         if block != self._block:
             shape = (TEMPERATURES_PER_BLOCK, self._chains, self._size + 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from vae.distributions.noise import generator
 from vae.evidence.annealing.hmc import Transition
 from vae.evidence.annealing.path import Path, Point, path_of
-from vae.evidence.annealing.temperatures import Annealing, Noise
+from vae.evidence.annealing.temperatures import Annealing, ChainNoise
 from vae.evidence.estimate import Advance, ignore
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def tune_step_sizes(
         advance: Called with the number of (row, temperature) pairs done.
     """
     annealing = replace(annealing or Annealing(), step_sizes=None, knots=None)
-    rows = cast("Tensor", vae.generate(ROWS, seed=_own_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
+    rows = cast("Tensor", vae.generate(ROWS, seed=pilot_seed(seed))) if y is None else vae.as_rows(y)[:ROWS]
     first = _knots_of_normal(path_of(vae, rows, annealing.start, annealing.widen))
     annealing = replace(annealing, step_sizes=(_quarter_period(annealing.leapfrog_steps),) * annealing.ranges, knots=first)
-    passes = _passes(annealing)
+    updates = (annealing.temperatures - 2) // max(1, annealing.ranges)  # of a step size in a pass
+    passes = max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0  # none where there is no transition
     for number in range(passes):
         steps, spreads = _adapt(vae, rows, annealing, seed, f"pilot {number}")
         knots = _knots(annealing.betas, spreads) if number < passes - 1 else annealing.knots
@@ -58,10 +59,15 @@ def tune_step_sizes(
     return annealing
 
 
+def pilot_seed(seed: int) -> int:
+    """The seed of the pilot rows: with ``seed`` itself they would be the very rows of the bounds on simulated data."""
+    return generator(seed, "pilot rows").initial_seed()
+
+
 def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream: str) -> tuple[list[float], list[float]]:
     """Step sizes by range, the geometric mean of those used while they follow the acceptance rate; each step's `_spread`."""
     path = path_of(vae, y, annealing.start, annealing.widen)
-    noise = Noise(path, seed, stream, torch.arange(len(y)), CHAINS)
+    noise = ChainNoise(path, seed, stream, torch.arange(len(y)), CHAINS)
     point = path.at(path.position(path.start.transform(noise.start())))
     assert annealing.step_sizes is not None
     factors, trace = [1.0] * annealing.ranges, [list[float]() for _ in range(annealing.ranges)]
@@ -126,14 +132,3 @@ def _knots(betas: list[float], spreads: list[float]) -> tuple[float, ...]:
     parts = EVEN * even + (1 - EVEN) * parts / total if total > 0 else even
     way = np.concatenate([[0.0], parts.cumsum()])
     return tuple(np.interp(np.linspace(0, 1, KNOTS), way / way[-1], betas).tolist())
-
-
-def _own_seed(seed: int) -> int:
-    """Of the pilot rows: with ``seed`` itself they would be the very rows of the bounds on simulated data."""
-    return generator(seed, "pilot rows").initial_seed()
-
-
-def _passes(annealing: Annealing) -> int:
-    """More of them where few temperatures share a step size, none where there is no transition."""
-    updates = (annealing.temperatures - 2) // max(1, annealing.ranges)
-    return max(PASSES, math.ceil(LEAST_UPDATES / updates)) if updates else 0

@@ -25,7 +25,7 @@ STEP, FLOOR = 0.1, 0.01  # of its range, and of its size, that a hidden unit may
 
 
 class Profile(NamedTuple):
-    """Of M integrands, each on a cell; all are (M,).
+    """What is known of M integrands, each on a cell; all are (M,).
 
     Attributes:
         direct: log of the integral, by the values in the Gauss points.
@@ -63,11 +63,11 @@ class Rule:
             self._tensor(chebvander(gauss, n) @ to_degree),
             self._tensor(chebvander(fine, n) @ to_degree),
         )
+        fine_weights = np.linalg.solve(chebvander(fine, FINE * n).T, moments)
         self._gauss_weights, self._fine_weights = (
-            self._log_product(self._tensor(of))
-            for of in (gauss_weights, np.linalg.solve(chebvander(fine, FINE * n).T, moments))
+            self._grid(self._tensor(weights).log()).sum(dim=1) for weights in (gauss_weights, fine_weights)
         )
-        self._grids = [torch.cartesian_prod(*[self._tensor(of)] * K).reshape(-1, K) for of in (own, gauss)]
+        self._grids = [self._grid(self._tensor(points)) for points in (own, gauss)]
 
     @cached_property
     def points(self) -> Tensor:
@@ -75,12 +75,12 @@ class Rule:
         return torch.cat(self._grids)
 
     def profile(self, values: Tensor) -> Profile:
-        """Of integrands whose logarithms in `points` are (M, P).
+        """The profiles of integrands whose logarithms in `points` are (M, P).
 
         A polynomial of degree n in each of K dimensions, of size 1 on the Chebyshev grid of m > n intervals, is
         cos(pi n / 2m)^-K at most between its points (Ehlich and Zeller 1964), and its slope n^2 times that (Markov).
         """
-        own, gauss = values.split([len(of) for of in self._grids], dim=1)
+        own, gauss = values.split([len(grid) for grid in self._grids], dim=1)
         fine = self._interpolated(own, self._to_fine)
         error = (self._interpolated(own, self._to_gauss) - gauss).abs().amax(dim=1)
         low, high = torch.minimum(fine.amin(dim=1), values.amin(dim=1)), torch.maximum(fine.amax(dim=1), values.amax(dim=1))
@@ -97,7 +97,7 @@ class Rule:
     def steps(self, units: Tensor) -> Tensor:
         """Whether some of the units (C, P, H) of a layer step or bend too sharply between points for P to follow, (C,)."""
         values = units.transpose(1, 2)
-        own, gauss = values.split([len(of) for of in self._grids], dim=2)
+        own, gauss = values.split([len(grid) for grid in self._grids], dim=2)
         size = values.abs().amax(dim=2).clamp_min(1)  # the scale on which activations bend: tails of GELU are no steps
         scale = values.amax(dim=2) - values.amin(dim=2) + FLOOR * size
         return ((self._interpolated(own, self._to_gauss) - gauss).abs().amax(dim=2) > STEP * scale).any(dim=1)
@@ -108,8 +108,9 @@ class Rule:
             return own @ to.T
         return (to @ own.unflatten(-1, (to.shape[1], -1)) @ to.T).flatten(-2)
 
-    def _log_product(self, weights: Tensor) -> Tensor:
-        return torch.cartesian_prod(*[weights.log()] * self.K).reshape(-1, self.K).sum(dim=1)
+    def _grid(self, values: Tensor) -> Tensor:
+        """All K-tuples of values (n,), (n^K, K)."""
+        return torch.cartesian_prod(*[values] * self.K).reshape(-1, self.K)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=self._like.dtype, device=self._like.device)

@@ -36,8 +36,10 @@ class Exact:
 
 def exact_applies(vae: LatentModel) -> bool:
     """Whether `exact` has an answer for this model: not if a part of it is another than its card says."""
-    small = _is_linear_gaussian(vae) or vae.card.latent_size in DIMENSIONS
-    return bool(vae.prior.smooth and small and _is_of_its_card(vae))
+    if not vae.prior.smooth or not (_is_linear_gaussian(vae) or vae.card.latent_size in DIMENSIONS):
+        return False
+    built = type(vae)(**vae.card.arguments())  # quadrature looks at the hidden units of networks that it knows
+    return [type(part) for part in built.modules()] == [type(part) for part in vae.modules()]
 
 
 @torch.no_grad()
@@ -66,32 +68,21 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
             f"prior {vae.card.prior['name']!r}, latent_dim {vae.card.latent_dim}, "
             f"{vae.card.likelihood['name']!r} and hidden {hidden}"
         )
-    double = _in_float64(vae)
+    double = vae
+    if vae.dtype != torch.float64:
+        double = type(vae)(**vae.card.arguments()).double().to(vae.device)
+        double.load_state_dict(vae.state_dict())
     if _is_linear_gaussian(vae):
         advance(len(y))
         return Exact(_linear_gaussian(double, y.double()), "closed form")
-    found = quadrature(double, y.double(), advance=advance)
-    return Exact(found.log_likelihood, "quadrature", found.reason)
+    sums = quadrature(double, y.double(), advance=advance)
+    return Exact(sums.log_likelihood, "quadrature", sums.reason)
 
 
 def _is_linear_gaussian(vae: LatentModel) -> bool:
     card = vae.card.generative
     affine = not card.hidden and not card.channels and vae.card.hierarchy is None
     return affine and isinstance(vae.generative.likelihood, Gaussian | LearnedGaussian)
-
-
-def _is_of_its_card(vae: LatentModel) -> bool:
-    """Quadrature looks at the hidden units of networks that it knows."""
-    built = type(vae)(**vae.card.arguments())
-    return [type(part) for part in built.modules()] == [type(part) for part in vae.modules()]
-
-
-def _in_float64(vae: LatentModel) -> LatentModel:
-    if vae.dtype == torch.float64:
-        return vae
-    double = type(vae)(**vae.card.arguments()).double().to(vae.device)
-    double.load_state_dict(vae.state_dict())
-    return double
 
 
 def _linear_gaussian(vae: LatentModel, y: Tensor) -> Tensor:

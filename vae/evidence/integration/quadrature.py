@@ -93,17 +93,17 @@ class Survey(NamedTuple):
 @torch.no_grad()
 def quadrature(vae: LatentModel, y: Tensor, *, advance: Advance) -> Sums:
     """log p(y) per row of y (N, D), for a model in float64."""
-    parts = [_Division(vae, some).sums(advance) for some in y.split(ROWS)]
-    return Sums(*(torch.cat(of) for of in zip(*parts, strict=True)))
+    parts = [_Division(vae, rows).sums(advance) for rows in y.split(ROWS)]
+    return Sums(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 class _Division:
-    """Of the box for rows y (N, D), which goes on until nothing is waiting. All attributes are (N,), logarithms.
+    """The division of the box for rows y (N, D), which goes on until nothing is waiting.
 
-    Attributes:
-        total: Of what is summed.
-        spent: Of the differences between the two sums in it.
-        least: Of what the integral is at least.
+    Attributes, all (N,):
+        total: log of what is summed.
+        spent: log of the differences between the two sums in it.
+        least: log of what the integral is at least.
         best: The highest log p(y|z) seen.
     """
 
@@ -137,13 +137,15 @@ class _Division:
         negligible = known[row] + math.log(NEGLIGIBLE) - self.landscape.K * math.log(ROOTS * 2**level)
         out = profile.resolved & (profile.highest <= negligible)
         out |= survey.prior + self.best[row] + UNSEEN <= negligible
-        error = _log_difference(profile).where(profile.close, profile.highest.where(profile.resolved, math.inf))
+        direct, other = profile.direct, profile.by_polynomial
+        difference = torch.maximum(direct, other) + (-torch.expm1(-(direct - other).abs())).log()
+        error = difference.where(profile.close, profile.highest.where(profile.resolved, math.inf))
         error = error.masked_fill(out, -math.inf).nan_to_num(math.inf, math.inf, -math.inf)
         count = torch.bincount(row[~out], minlength=self.N)
         left = known + (TOLERANCE - (self.spent - known).exp()).log()
         fits = self._log_sum(row, error) <= left
         summed = ~out & (fits[row] | (error <= (left - (2 * count).log())[row]))
-        self.total = torch.logaddexp(self.total, self._log_sum(row[summed], profile.direct[summed]))
+        self.total = torch.logaddexp(self.total, self._log_sum(row[summed], direct[summed]))
         self.spent = torch.logaddexp(self.spent, self._log_sum(row[summed], error[summed]))
         divided = ~out & ~summed
         self.crowded |= torch.bincount(row[divided], minlength=self.N) > CELLS
@@ -174,7 +176,7 @@ class Landscape:
         return Waiting(cells, *torch.cartesian_prod(torch.arange(len(cells), device=rows.device), rows).T.contiguous())
 
     def survey(self, waiting: Waiting, level: int) -> Survey:
-        """Of cells of a level, some at a time."""
+        """What is known of cells of a level, found for so many of them at a time."""
         P, parts = len(self.rule.points), []
         count = max(1, NUMBERS // (P * self.widest))
         pairs = max(1, NUMBERS // (P * self.vae.card.data_dim))
@@ -182,12 +184,12 @@ class Landscape:
             ground = self._ground(waiting.cells[first : first + count], level)
             low, high = torch.searchsorted(waiting.cell, waiting.cell.new_tensor([first, first + count])).tolist()
             groups = torch.arange(low, high, device=self.y.device).split(pairs)
-            parts += [self._survey(ground, waiting.cell[of] - first, self.y[waiting.row[of]]) for of in groups]
+            parts += [self._survey(ground, waiting.cell[group] - first, self.y[waiting.row[group]]) for group in groups]
         profiles, *others = zip(*parts, strict=True)
         return Survey(Profile(*map(torch.cat, zip(*profiles, strict=True))), *map(torch.cat, others))
 
     def _survey(self, ground: Ground, cell: Tensor, y: Tensor) -> Survey:
-        """Of pairs of a cell and a row of y."""
+        """What is known of pairs of a cell and a row of y."""
         log_likelihood = self.vae.generative.likelihood(ground.features[cell]).log_prob(y[:, None])
         profile = self.rule.profile(log_likelihood + ground.log_prior[cell])
         smooth = ground.smooth[cell]
@@ -242,7 +244,7 @@ def _watched(vae: LatentModel) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
     layers = [layer for part in (vae.generative.network, vae.prior) for layer in part.modules()]
     leaves = [layer for layer in layers if not list(layer.children()) and not isinstance(layer, nn.Linear)]
-    handles = [layer.register_forward_hook(lambda of, x, units: seen.append(units.flatten(1))) for layer in leaves]
+    handles = [layer.register_forward_hook(lambda layer, x, units: seen.append(units.flatten(1))) for layer in leaves]
     try:
         yield seen
     finally:
@@ -258,9 +260,3 @@ def _halves(waiting: Waiting, divided: Tensor) -> Waiting:
     cells, cell = parts.unique(dim=0, return_inverse=True)
     order = cell.argsort(stable=True)
     return Waiting(cells, cell[order], waiting.row[divided].repeat_interleave(2**K)[order])
-
-
-def _log_difference(profile: Profile) -> Tensor:
-    """log of the difference between the two sums."""
-    a, b = profile.direct, profile.by_polynomial
-    return torch.maximum(a, b) + (-torch.expm1(-(a - b).abs())).log()

@@ -19,7 +19,7 @@ from vae.evidence.integration.exact import Exact, exact, exact_applies
 from vae.evidence.verdict.bidirectional import Bounds, settled_bounds, simulated_rows
 from vae.evidence.verdict.checked import Checked, settle, tuned_starts
 from vae.evidence.verdict.others import excess, surpluses
-from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Evidence, Verdict, verdict
+from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Grounds, Verdict, verdict
 
 if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
@@ -125,11 +125,11 @@ def assess(
     checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
     more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
     bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
-    said = verdict("annealed", evidence(checked, bounds, others), tolerance)
+    said = verdict("annealed", grounds_of(checked, bounds, others), tolerance)
     return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
 
 
-def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Evidence:
+def grounds_of(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Grounds:
     """What the verdict on annealing of all rows rests on; rows are named by their positions.
 
     Args:
@@ -141,7 +141,7 @@ def evidence(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], g
     disputed = (checked.level > 0) | ~checked.settled.cpu()
     units = torch.arange(len(disputed)) if groups is None else groups.cpu()
     count = len(units.unique())
-    return Evidence(
+    return Grounds(
         gap=bounds.gap,
         start_difference=MeanWithError.of(checked.start_difference, groups),
         temperature_difference=MeanWithError.of(checked.temperature_difference, groups),

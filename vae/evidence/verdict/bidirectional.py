@@ -49,7 +49,7 @@ class Bounds:
 
     @property
     def settled_share(self) -> float:
-        """Of the rows; 1 where they were not checked."""
+        """The share of the rows that are settled; 1 where they were not checked."""
         return 1.0 if self.settled is None else self.settled.double().mean().item()
 
 
@@ -97,7 +97,7 @@ def settled_bounds(
     extra: float,
     sampled: Estimate | None = None,
 ) -> Bounds:
-    """The same of rows that are checked and repeated as test rows are, which examines all of the procedure.
+    """`bidirectional_bounds` of rows that are checked and repeated as test rows are, to examine all of the procedure.
 
     Each row's upper bound takes the start and as many temperatures as its lower bound at last did. As the judges alone decide
     on that, both remain bounds in expectation.
@@ -117,10 +117,10 @@ def settled_bounds(
         if len(rows := ((checked.level == level) & (checked.at_prior == at_prior)).nonzero()[:, 0]):
             start = prior if at_prior else posterior
             longer = replace(start, temperatures=start.temperatures * FACTOR**level)
-            found = reverse(f"in reverse, {FACTOR**level} times as long", rows, longer)
-            parts.append(replace(found, acceptance=found.acceptance[:0]))  # whose ranges are as many as temperatures allow
+            upper = reverse(f"in reverse, {FACTOR**level} times as long", rows, longer)
+            parts.append(replace(upper, acceptance=upper.acceptance[:0]))  # whose ranges are as many as temperatures allow
             order.append(rows)
-            runs += len(rows) * found.samples * longer.temperatures * longer.leapfrog_steps
+            runs += len(rows) * upper.samples * longer.temperatures * longer.leapfrog_steps
     return Bounds(y, checked.estimate, join(parts).of(torch.cat(order).argsort()), checked.settled, runs)
 
 
@@ -128,10 +128,8 @@ def simulated_rows(vae: LatentModel, N: int, *, missing: Tensor | None = None, s
     """N rows (N, D) that the model generates, and the latents (N, K) that made them; see `bidirectional_bounds`."""
     require_samples(N, "simulated rows")
     y, _, z = cast("Generated", vae.generate(N, seed=seed, full=True))
-    return (y if missing is None else _with_gaps(y, missing, seed)), z
-
-
-def _with_gaps(y: Tensor, missing: Tensor, seed: int) -> Tensor:
+    if missing is None:
+        return y, z
     D = y.shape[1]
     if missing.shape[1:] != (D,) or not len(missing) or missing.dtype != torch.bool:
         raise ValueError(
@@ -139,4 +137,4 @@ def _with_gaps(y: Tensor, missing: Tensor, seed: int) -> Tensor:
             f"{tuple(missing.shape)}; y.isnan() of the rows that were scored is such a mask"
         )
     drawn = torch.randint(len(missing), (len(y),), generator=generator(seed, "gaps of simulated rows"))
-    return y.masked_fill(missing[drawn.to(missing.device)].to(y.device), torch.nan)
+    return y.masked_fill(missing[drawn.to(missing.device)].to(y.device), torch.nan), z

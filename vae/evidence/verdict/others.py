@@ -46,9 +46,6 @@ def surpluses(other: Estimate, reported: Estimate) -> MeanWithError:
     """
     difference = other.log_likelihood - reported.log_likelihood
     surely = difference > SURELY * (other.monte_carlo_variance + reported.monte_carlo_variance).sqrt()
-    found = [surplus(other, reported, rows) for rows in (torch.ones_like(surely), other.well_founded, surely)]
-    return max(found, key=lambda higher: _or_least(higher.mean - SURELY * higher.standard_error))
-
-
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
+    candidates = [surplus(other, reported, rows) for rows in (torch.ones_like(surely), other.well_founded, surely)]
+    known = [higher for higher in candidates if not math.isnan(higher.mean - SURELY * higher.standard_error)]
+    return max(known or candidates[:1], key=lambda higher: higher.mean - SURELY * higher.standard_error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,7 +24,7 @@ NAMED = 10  # rows that a reason lists
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Grounds:
     """What the verdict on annealing rests on.
 
     Attributes:
@@ -99,7 +99,7 @@ def most_unseen(rows: int, looked_at: int, counted: int) -> int:
     return int(totals[likely].max()) - counted
 
 
-def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERANCE) -> Verdict:
+def verdict(reported: str, grounds: Grounds | None, tolerance: float = TOLERANCE) -> Verdict:
     """Trust an exact value; trust annealing if every check holds; take anything else for a lower bound.
 
     The rules for annealing are tests of equivalence: with e the tolerance in nats, |mean| + 2 SE < e for the gap of the bounds
@@ -117,40 +117,36 @@ def verdict(reported: str, evidence: Evidence | None, tolerance: float = TOLERAN
             (f"nothing says how far {reported} sampling stays below log p(y): add annealed and bounds to the estimators",),
             tolerance,
         )
-    if evidence is None:
+    if grounds is None:
         return Verdict(("annealing was not checked: add bounds to the estimators",), tolerance)
-    return Verdict(tuple(_shortfalls(evidence, tolerance)), tolerance, _unseen(evidence))
+    reasons = tuple(reason for rule in RULES for reason in rule(grounds, tolerance))
+    if not (others := grounds.rows - grounds.looked_at):
+        return Verdict(reasons, tolerance)
+    most = most_unseen(grounds.rows, grounds.looked_at, grounds.disputed)
+    unseen = f"of the {others} {grounds.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
+    return Verdict(reasons, tolerance, unseen)
 
 
-def _shortfalls(evidence: Evidence, tolerance: float) -> Iterator[str]:
-    yield from _unsettled(evidence)
-    yield from _differences(evidence, tolerance)
-    if not evidence.simulated_settled >= LEAST_SETTLED:
+def rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Every annealed row is settled."""
+    if grounds.chains is not None:
+        yield f"{grounds.chains} chains have no Monte Carlo error, so that no row is settled: take at least {LEAST_CHAINS}"
+    elif count := len(grounds.unsettled):
+        names = ", ".join(map(str, grounds.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
+        subject = f"row {names} is" if count == 1 else f"rows {names} are"
         yield (
-            f"only {evidence.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
-            "temperatures, or what may be spent on rows that are not (extra)"
+            f"{subject} not settled: independent runs differ by more than a nat, errors included, or end in different "
+            "places: raise the temperatures, or what may be spent on such rows (extra)"
         )
-    yield from _acceptance(evidence)
-    poor = evidence.unreliable.double().mean().item()
-    if not poor < LARGEST_SHARE:
-        yield (
-            f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
-            f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
-        )
-    if not evidence.rounding < tolerance * LARGEST_ROUNDING:
-        yield (
-            f"log p(y|z) is so large that the model's precision rounds it by {evidence.rounding:.2g} nats a row: look at the "
-            "least likely rows, or compute in float64"
-        )
-    yield from _others(evidence, tolerance)
 
 
-def _differences(evidence: Evidence, tolerance: float) -> Iterator[str]:
+def differences_vanish(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """What should be 0 is within the tolerance, two standard errors included."""
     simulated, longer = "raise the temperatures, or the simulated rows if the error is large", "raise the temperatures"
     for what, difference, remedy in (
-        ("the upper and the lower bound on simulated data differ", evidence.gap, simulated),
-        ("annealing from q and from the prior differs", evidence.start_difference, longer),
-        ("annealing with T and with T / 2 temperatures differs", evidence.temperature_difference, longer),
+        ("the upper and the lower bound on simulated data differ", grounds.gap, simulated),
+        ("annealing from q and from the prior differs", grounds.start_difference, longer),
+        ("annealing with T and with T / 2 temperatures differs", grounds.temperature_difference, longer),
     ):
         if math.isnan(difference.margin):
             yield f"{what} by {difference.mean:+.3f} nats on the only row, which says nothing of the error: take more rows"
@@ -162,15 +158,54 @@ def _differences(evidence: Evidence, tolerance: float) -> Iterator[str]:
             )
 
 
-def _others(evidence: Evidence, tolerance: float) -> Iterator[str]:
-    for name, higher in evidence.surplus.items():
+def simulated_rows_are_settled(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """At least half of the simulated rows are settled."""
+    if not grounds.simulated_settled >= LEAST_SETTLED:
+        yield (
+            f"only {grounds.simulated_settled:.0%} of the simulated rows are settled, and the bounds are of these: raise the "
+            "temperatures, or what may be spent on rows that are not (extra)"
+        )
+
+
+def proposals_are_accepted(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Every range of temperatures accepts enough of its proposals."""
+    low = [rate for rate in grounds.acceptance if not rate >= LEAST_ACCEPTANCE]
+    if low:
+        yield (
+            f"{len(low)} of {len(grounds.acceptance)} ranges of temperatures accept less than {LEAST_ACCEPTANCE} of their "
+            f"proposals (for one, {low[0]:.2f}): raise the temperatures or the leapfrog steps"
+        )
+
+
+def chains_are_worth_enough(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """Few rows have chains that are worth less than a quarter of their number."""
+    poor = grounds.unreliable.double().mean().item()
+    if not poor < LARGEST_SHARE:
+        yield (
+            f"the chains of {poor:.0%} of the examples have an effective sample size below a quarter of their number; "
+            f"fewer than {LARGEST_SHARE:.0%} may: raise the temperatures or the chains"
+        )
+
+
+def rounding_is_small(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """What log p(y|z) is rounded to is small beside the tolerance."""
+    if not grounds.rounding < tolerance * LARGEST_ROUNDING:
+        yield (
+            f"log p(y|z) is so large that the model's precision rounds it by {grounds.rounding:.2g} nats a row: look at the "
+            "least likely rows, or compute in float64"
+        )
+
+
+def no_other_is_higher(grounds: Grounds, tolerance: float) -> Iterator[str]:
+    """No other estimate, all of which are too low in expectation, is higher by more than chance."""
+    for name, higher in grounds.surplus.items():
         if higher.mean > SURELY * higher.standard_error and not higher.mean + 2 * higher.standard_error < tolerance:
             yield (
                 f"{name} is higher than annealing by {higher.mean:.3f} ± {higher.standard_error:.3f} nats, by Monte Carlo "
                 "error: annealing misses a part of the latent space that it found"
             )
     limit = -math.log(FALSE_ALARM)
-    for name, value in evidence.excess.items():
+    for name, value in grounds.excess.items():
         if not value < limit:
             yield (
                 f"{name} found {value:.1f} nats more than annealing (log of the mean over rows of the ratio of p); chance "
@@ -179,29 +214,13 @@ def _others(evidence: Evidence, tolerance: float) -> Iterator[str]:
             )
 
 
-def _unsettled(evidence: Evidence) -> Iterator[str]:
-    if evidence.chains is not None:
-        yield f"{evidence.chains} chains have no Monte Carlo error, so that no row is settled: take at least {LEAST_CHAINS}"
-    elif count := len(evidence.unsettled):
-        names = ", ".join(map(str, evidence.unsettled[:NAMED])) + (f" and {count - NAMED} more" if count > NAMED else "")
-        subject = f"row {names} is" if count == 1 else f"rows {names} are"
-        yield (
-            f"{subject} not settled: independent runs differ by more than a nat, errors included, or end in different "
-            "places: raise the temperatures, or what may be spent on such rows (extra)"
-        )
-
-
-def _acceptance(evidence: Evidence) -> Iterator[str]:
-    low = [rate for rate in evidence.acceptance if not rate >= LEAST_ACCEPTANCE]
-    if low:
-        yield (
-            f"{len(low)} of {len(evidence.acceptance)} ranges of temperatures accept less than {LEAST_ACCEPTANCE} of their "
-            f"proposals (for one, {low[0]:.2f}): raise the temperatures or the leapfrog steps"
-        )
-
-
-def _unseen(evidence: Evidence) -> str:
-    if not (others := evidence.rows - evidence.looked_at):
-        return ""
-    most = most_unseen(evidence.rows, evidence.looked_at, evidence.disputed)
-    return f"of the {others} {evidence.unit} that were not annealed at most {most} would be disputed ({CONFIDENCE:.0%})"
+# a rule gives the reasons why a mean is not known to a tolerance, or nothing where it holds
+RULES: tuple[Callable[[Grounds, float], Iterator[str]], ...] = (
+    rows_are_settled,
+    differences_vanish,
+    simulated_rows_are_settled,
+    proposals_are_accepted,
+    chains_are_worth_enough,
+    rounding_is_small,
+    no_other_is_higher,
+)

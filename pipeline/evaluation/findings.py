@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from torch import Tensor
 
-from vae.evidence import Bound, Bounds, Checked, Estimate, Exact, Gap, Latents, MeanWithError
-
-Advance = Callable[[int], object]
-T = TypeVar("T")
+from vae.evidence import Bounds, Checked, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
 
 
 @dataclass(frozen=True)
@@ -35,24 +31,24 @@ class Annealed:
 
     @property
     def estimate(self) -> Estimate:
-        """Of the rows ``subset``."""
+        """The annealing of the rows ``subset``."""
         return self.checked.estimate
 
     def shifted(self, by: Tensor) -> Annealed:
-        """With something added to each row's log-likelihood, (n,)."""
+        """The annealing with something added to each row's log-likelihood, (n,)."""
         return replace(self, checked=self.checked.shifted(by), wide=self.wide.shifted(by))
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of the test rows, in nats; None stands for what was not asked for.
+class Findings:
+    """What is known of the test rows, in nats; None stands for what was not asked for.
 
     Attributes:
         groups: Of the test rows, integers (N,); None where each row is by itself.
         gap_rows: Positions of the rows of ``gap``.
     """
 
-    bound: Bound
+    lower_bound: LowerBound
     latents: Latents
     prior: Estimate | None = None
     prior_ladder: tuple[Estimate, ...] = ()
@@ -64,8 +60,8 @@ class Scores:
     gap_rows: Tensor | None = None
     groups: Tensor | None = None
 
-    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Scores:
-        """Log densities of prepared rows as those of the raw ones.
+    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Findings:
+        """The findings with log densities of the raw rows, instead of those of the prepared ones.
 
         Args:
             test: The test rows.
@@ -80,7 +76,7 @@ class Scores:
             bounds = replace(bounds, lower=bounds.lower.shifted(simulated), upper=bounds.upper.shifted(simulated))
         return replace(
             self,
-            bound=replace(self.bound, reconstruction=self.bound.reconstruction + added),
+            lower_bound=replace(self.lower_bound, reconstruction=self.lower_bound.reconstruction + added),
             prior=self.prior and self.prior.shifted(added),
             prior_ladder=tuple(estimate.shifted(added) for estimate in self.prior_ladder),
             importance=self.importance and self.importance.shifted(added),
@@ -88,3 +84,11 @@ class Scores:
             bounds=bounds,
             exact=exact and replace(exact, log_likelihood=exact.log_likelihood + added),
         )
+
+
+# what is known of each test row beside log p, by name, (N,): columns of examples.parquet, means in metrics.json and in MLflow
+METRICS: dict[str, Callable[[Findings], Tensor]] = {
+    "elbo": lambda findings: findings.lower_bound.elbo,
+    "reconstruction": lambda findings: findings.lower_bound.reconstruction,
+    "kl": lambda findings: findings.lower_bound.kl,
+}
