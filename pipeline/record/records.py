@@ -33,6 +33,8 @@ class Record:
         deps: md5 of each file or folder that it depends on.
         outs: The files and folders that it makes, as dvc.yaml names them.
         files: md5 of each file that it made; empty before it has run.
+        read_as: The params as its version read them, with its defaults for what params.yaml leaves open; empty where no record
+            says so.
     """
 
     cmd: str
@@ -40,6 +42,7 @@ class Record:
     deps: dict[str, str]
     outs: list[str]
     files: dict[str, str] = field(default_factory=dict)
+    read_as: dict[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -69,7 +72,8 @@ class Record:
 
     def content(self) -> bytes:
         """What stands in ``record.json``."""
-        return to_json({**self.inputs, "outs": self.outs, "files": self.files}).encode()
+        read_as = {"read_as": self.read_as} if self.read_as else {}  # a record of before stays as it is
+        return to_json({**self.inputs, "outs": self.outs, "files": self.files, **read_as}).encode()
 
     def save(self, folder: Path) -> None:
         """Write ``record.json``."""

@@ -81,7 +81,7 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     _check_all(content)
     params = load(content, kind)
     stages = declared()
-    inputs = stages[stage]
+    inputs = replace(stages[stage], read_as=params.model_dump(include=set(stages[stage].params)))
     _refuse_newer_code(inputs)
     _refuse_untracked_code(inputs)
     locked = load_lock()
