@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +15,8 @@ from pipeline.base.command import run
 from pipeline.base.environment import facts
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
-from pipeline.params.whole import load_params
 from pipeline.record.experiment import git
-from pipeline.record.records import LOCK_FILE, load_lock, lock_records
+from pipeline.record.records import LOCK_FILE, STAGES, load_lock, load_record, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
 from vae.training.collapse import usage_lines
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Print the summary."""
     metrics = _metrics("evaluate")
     reported = metrics["log_likelihood"]
-    source = load_params().data.path
+    source = _params()["data"]["path"]
     unit = nats(reported.get("given"))
     title = f"Held-out log-likelihood of {metrics['examples']} test rows of {source}\n({unit}, larger is better)"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -61,7 +61,7 @@ def _lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield f"least likely test row: {least['log_likelihood']:.2f}, data row {least['index'] + 1} of the file"
     if metrics["bits_per_dimension"] is not None:
         yield f"bits per dimension: {metrics['bits_per_dimension']:.3f}"
-    if still_improving(_metrics("train"), load_params().train.max_epochs):
+    if still_improving(_metrics("train"), _params()["train"]["max_epochs"]):
         yield STILL_IMPROVING
     yield from _other_bytes()
     yield "pictures:"
@@ -91,7 +91,7 @@ def _other_bytes() -> Iterator[str]:
     if changed:
         import torch  # noqa: F401  # its build and what it sees of the CPU are among the facts
 
-        machine = facts(load_params().threads)
+        machine = facts(_params()["threads"])
         yield f"[bold]same inputs as the commit's, other bytes[/bold]: {', '.join(changed)}"
         yield "  the same bytes are promised for one CPU instruction set, number of threads and set of versions: see"
         yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {of}' for name, of in machine.items())}"
@@ -156,12 +156,18 @@ def _model(diagnostics: dict[str, Any]) -> Iterator[str]:
     if "train_minus_test" in diagnostics:
         difference = diagnostics["train_minus_test"]
         yield f"training minus test rows: {_pm(difference, '+.2f')} nats ({difference['examples']} of each)"
-    yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_size)
+    yield from usage_lines(diagnostics["active_units"]["0.01"], int(np.sum(_params()["model"]["latent_dim"])))
 
 
 def _pm(entry: dict[str, Any], form: str = ".2f", error_form: str = ".2f") -> str:
     error = entry["standard_error"]
     return f"{entry['mean']:{form}}" + ("" if error is None else f" ± {error:{error_form}}")
+
+
+def _params() -> dict[str, Any]:
+    """The params of the results, which may be of a version with others than today's."""
+    records = [record for stage in STAGES if (record := load_record(stage))]
+    return {name: value for record in records for name, value in record.params.items()}
 
 
 def _metrics(stage: str) -> dict[str, Any]:
