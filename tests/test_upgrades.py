@@ -7,6 +7,7 @@ Its params.yaml sets an option that there is no more, and leaves options open wh
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from pipeline import publish, restore, score, summary
+from pipeline.base.errors import InputError
+from pipeline.history.verify import verify
 from pipeline.params import versions, whole
 from pipeline.record.records import load_record
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import contents
+from pipeline.tracking.contents import points_of
 from pipeline.tracking.store import Store
 from tests.clones import Repository
 from tests.mlflow_store import Shown
@@ -116,6 +120,18 @@ def test_it_is_restored(older: Repository, tmp_path: Path) -> None:
     assert {name: (tmp_path / "restored" / name).read_bytes() for name in made} == made
     with Repo(str(tmp_path / "restored")) as repo:
         assert repo.status() == {}
+
+
+def test_metrics_that_only_its_version_shows_do_not_differ(older: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate_again(folder: Path) -> None:
+        shutil.copytree(folder / ".evidence/restored", folder / "results/evaluate")
+
+    monkeypatch.setattr("pipeline.history.verify._evaluate", evaluate_again)
+    points = points_of(("train", "evaluate"), lambda path: (older.folder / path).read_bytes())
+    shown = frozenset(point for point in points if point[0] != "test/kl") | {("test/of_old", 1.0, 0)}
+    assert f"all {len(points) - 1} of its MLflow run" in verify(older.folder, shown)
+    with pytest.raises(InputError, match=r"1 of \d+ metrics differ from those of the run:\n  MLflow's test/elbo at step 0"):
+        verify(older.folder, frozenset((name, value + (name == "test/elbo"), step) for name, value, step in shown))
 
 
 def test_it_is_summed_up_and_scored(older: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
