@@ -60,7 +60,7 @@ class Record:
 
     def is_on_disk(self) -> bool:
         """Whether the outputs of a stage, as dvc.lock has them, are in the working directory."""
-        return all(Path(out).exists() and md5(Path(out)) == of for out, of in self.files.items())
+        return all(Path(out).exists() and md5(Path(out)) == was for out, was in self.files.items())
 
     def lock_entry(self, stage: str) -> dict[str, Any]:
         """The stage's entry in a dvc.lock, without sizes."""
@@ -112,11 +112,10 @@ def declared() -> dict[str, Record]:
 
 def current_records() -> dict[str, Record]:
     """The records of the stages whose outputs on disk are what their inputs, as they are now, give."""
-    found = {name: (now, load_record(name)) for name, now in declared().items()}
     return {
         name: record
-        for name, (now, record) in found.items()
-        if record is not None and record.inputs == now.inputs and record.is_intact()
+        for name, now in declared().items()
+        if (record := load_record(name)) and record.inputs == now.inputs and record.is_intact()
     }
 
 
@@ -187,7 +186,7 @@ def _interpolated(text: str, params: Mapping[str, Any]) -> str:
 
 def _outside(deps: Mapping[str, str], made: Iterable[str]) -> dict[str, str]:
     made = tuple(made)
-    return {path: of for path, of in deps.items() if not any(path == out or path.startswith(f"{out}/") for out in made)}
+    return {path: was for path, was in deps.items() if not any(path == out or path.startswith(f"{out}/") for out in made)}
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
