@@ -25,6 +25,12 @@ from pipeline.history.worktree import Source, refuse_taken, worktree
 from pipeline.record.records import Record
 from pipeline.tracking.run import PATCH_FILE
 
+NEXT_STEPS = """
+  cd {path}
+  dvc repro                 # executes nothing until you edit something; new runs go to an mlflow.db there
+and when you are done with it, here:
+  git worktree remove --force {path}"""
+
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the command."""
@@ -33,11 +39,17 @@ def main(arguments: argparse.Namespace) -> None:
     if not (root / ".dvc").is_dir():
         raise InputError(f"{root} is no repository of DVC's; run from the repository's root")
     wanted = find(arguments.name, root)
-    folder = (arguments.into or _beside(root, wanted.name)).resolve()
+    beside = root.with_name(f"{root.name}-" + re.sub(r"[^\w.-]+", "-", wanted.name))
+    folder = (arguments.into or beside).resolve()
     refuse_taken(folder)
     source, locked = restored(wanted, folder, root)
     print(f"restored {wanted.name} from {_described(source)} into {folder}")
-    print("\n".join([_compared(wanted), *_environment(wanted.tags, locked), _next_steps(folder)]), flush=True)
+    if wanted.run_id:
+        print(f"model and data have the md5 that run {wanted.run_id} says, and every file that of its dvc.lock")
+    else:
+        print("every file has the md5 that its dvc.lock says; there was no run in MLflow to compare with")
+    print("\n".join(_environment(wanted.tags, locked)))
+    print(NEXT_STEPS.format(path=shlex.quote(str(folder))), flush=True)
     if arguments.verify:
         print(verify(folder, wanted.points))
 
@@ -74,7 +86,9 @@ def _sources(wanted: Wanted, problems: list[str]) -> Iterator[Source]:
             yield Source(state.revision)
     clean = wanted.tags.get("mlflow.source.git.commit", "") if wanted.tags.get("git.dirty") == "false" else ""
     if wanted.lock is None:
-        problems.append(_without_lock(wanted))
+        unfinished = f"its run {wanted.run_id} keeps none, as not all its stages have finished"
+        why = unfinished if wanted.run_id else "MLflow has no run of it"
+        problems.append(f"no other commit has its dvc.lock, and {why}; `dvc repro` with its params and code makes it")
         return
     if clean:
         yield Source(clean, lock=wanted.lock)
@@ -88,15 +102,6 @@ def _sources(wanted: Wanted, problems: list[str]) -> Iterator[Source]:
         )
 
 
-def _without_lock(wanted: Wanted) -> str:
-    run = (
-        f"its run {wanted.run_id} keeps none, as not all its stages have finished"
-        if wanted.run_id
-        else "MLflow has no run of it"
-    )
-    return f"no other commit has its dvc.lock, and {run}; `dvc repro` with its params and code makes it"
-
-
 def _compare(locked: Mapping[str, Record], tags: Mapping[str, str]) -> None:
     """Refuse a model or data that are not those of the run; what is in the folder has the md5 that dvc.lock says."""
     prepare = locked["prepare"]
@@ -104,22 +109,16 @@ def _compare(locked: Mapping[str, Record], tags: Mapping[str, str]) -> None:
         "model.md5": locked["train"].files.get("models/model.safetensors"),
         "data.md5": prepare.deps[prepare.params["data"]["path"]],
     }
-    for tag, of in held.items():
-        if tags.get(tag, of) != of:
-            raise InputError(f"the {tag.removesuffix('.md5')} has the md5 {of}, but the run's tag {tag} says {tags[tag]}")
-
-
-def _compared(wanted: Wanted) -> str:
-    if not wanted.run_id:
-        return "every file has the md5 that its dvc.lock says; there was no run in MLflow to compare with"
-    return f"model and data have the md5 that run {wanted.run_id} says, and every file that of its dvc.lock"
+    for tag, md5 in held.items():
+        if tags.get(tag, md5) != md5:
+            raise InputError(f"the {tag.removesuffix('.md5')} has the md5 {md5}, but the run's tag {tag} says {tags[tag]}")
 
 
 def _environment(tags: Mapping[str, str], locked: Mapping[str, Record]) -> Iterator[str]:
     """How this machine differs from that of the run, a line each."""
     import torch  # noqa: F401  # its build is among the facts
 
-    then = _by_package({name.removeprefix("machine."): of for name, of in tags.items() if name.startswith("machine.")})
+    then = _by_package({name.removeprefix("machine."): fact for name, fact in tags.items() if name.startswith("machine.")})
     now = _by_package(facts(locked["train"].params.get("threads")))
     different = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
     if not then:
@@ -131,27 +130,16 @@ def _environment(tags: Mapping[str, str], locked: Mapping[str, Record]) -> Itera
         yield from (f"  {name}: {then.get(name, 'unknown')} then, {now.get(name, 'unknown')} now" for name in different)
 
 
-def _by_package(found: Mapping[str, str]) -> dict[str, str]:
-    packages = [part.partition(" ") for part in found.get("packages", "").split(", ") if part]
-    return {name: of for name, of in found.items() if name != "packages"} | {name: of for name, _, of in packages}
+def _by_package(machine: Mapping[str, str]) -> dict[str, str]:
+    """The facts of a machine, with each package's version as one of them."""
+    packages = [part.partition(" ") for part in machine.get("packages", "").split(", ") if part]
+    others = {name: fact for name, fact in machine.items() if name != "packages"}
+    return others | {name: version for name, _, version in packages}
 
 
 def _described(source: Source) -> str:
-    kept = [what for what, of in (("the changes", source.patch), ("the dvc.lock", source.lock)) if of]
+    kept = [what for what, content in (("the changes", source.patch), ("the dvc.lock", source.lock)) if content]
     return f"commit {source.commit[:12]}" + (f" with {' and '.join(kept)} that the run keeps" if kept else "")
-
-
-def _beside(root: Path, name: str) -> Path:
-    return root.with_name(f"{root.name}-" + re.sub(r"[^\w.-]+", "-", name))
-
-
-def _next_steps(folder: Path) -> str:
-    path = shlex.quote(str(folder))
-    return f"""
-  cd {path}
-  dvc repro                 # executes nothing until you edit something; new runs go to an mlflow.db there
-and when you are done with it, here:
-  git worktree remove --force {path}"""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +15,8 @@ from pipeline.base.command import run
 from pipeline.base.environment import facts
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
-from pipeline.params.whole import load_params
 from pipeline.record.experiment import git
-from pipeline.record.records import LOCK_FILE, load_lock, lock_records
+from pipeline.record.records import LOCK_FILE, STAGES, load_lock, load_record, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, plus_minus, still_improving
 from vae.training.collapse import usage_lines
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Print the summary."""
     metrics = _metrics("evaluate")
     reported, estimators = metrics["log_likelihood"], metrics["estimators"]
-    unit, source = nats(reported.get("given")), load_params().data.path
+    unit, source = nats(reported.get("given")), _params()["data"]["path"]
     title = f"Held-out log-likelihood of {metrics['examples']} test rows of {source}\n({unit}, larger is better)"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model")
@@ -106,7 +106,7 @@ def model(metrics: Metrics) -> Iterator[str]:
     if "train_minus_test" in diagnostics:
         difference = diagnostics["train_minus_test"]
         yield f"training minus test rows: {plus_minus(difference, '+.2f')} nats ({difference['examples']} of each)"
-    yield from usage_lines(diagnostics["active_units"]["0.01"], load_params().model.latent_size)
+    yield from usage_lines(diagnostics["active_units"]["0.01"], int(np.sum(_params()["model"]["latent_dim"])))
 
 
 def imputation(metrics: Metrics) -> Iterator[str]:
@@ -133,7 +133,7 @@ def rows(metrics: Metrics) -> Iterator[str]:
 
 def training(metrics: Metrics) -> Iterator[str]:
     """Whether training should have gone on."""
-    if still_improving(_metrics("train"), load_params().train.max_epochs):
+    if still_improving(_metrics("train"), _params()["train"]["max_epochs"]):
         yield STILL_IMPROVING
 
 
@@ -148,7 +148,7 @@ def other_bytes(metrics: Metrics) -> Iterator[str]:
     if changed:
         import torch  # noqa: F401  # its build and what it sees of the CPU are among the facts
 
-        machine = facts(load_params().threads)
+        machine = facts(_params()["threads"])
         yield f"[bold]same inputs as the commit's, other bytes[/bold]: {', '.join(changed)}"
         yield "  the same bytes are promised for one CPU instruction set, number of threads and set of versions: see"
         yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {value}' for name, value in machine.items())}"
@@ -162,6 +162,12 @@ def pictures(metrics: Metrics) -> Iterator[str]:
 
 
 SECTIONS = (errors, verdict, estimates, model, imputation, rows, training, other_bytes, pictures)
+
+
+def _params() -> dict[str, Any]:
+    """The params of the results, which may be of a version with others than today's."""
+    records = [record for stage in STAGES if (record := load_record(stage))]
+    return {name: value for record in records for name, value in record.params.items()}
 
 
 def _metrics(stage: str) -> dict[str, Any]:

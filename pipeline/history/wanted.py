@@ -14,7 +14,7 @@ from pipeline.history.states import state_of
 from pipeline.record.experiment import git
 from pipeline.record.records import LOCK_FILE
 from pipeline.tracking.contents import Point
-from pipeline.tracking.run import PATCH_FILE, Run
+from pipeline.tracking.run import PATCH_FILE
 from pipeline.tracking.store import DIGEST, Store
 from pipeline.tracking.view import watched
 
@@ -26,8 +26,8 @@ class Wanted:
     """An experiment, and what its MLflow run says of it.
 
     Attributes:
-        name: Its name.
-        digest: Its digest.
+        name: The experiment's name.
+        digest: The experiment's digest.
         commit: That of the DVC experiment, if one was named.
         run_id: The run's id; empty if there is none.
         tags: Of the run.
@@ -52,7 +52,10 @@ def find(name: str, root: Path) -> Wanted:
     Raises:
         InputError: If there is none, or several.
     """
-    states = {state.experiment.digest: state for commit in _experiment_commits(name) if (state := state_of(commit))}
+    lines = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    refs = [line.split(" ", 1) for line in lines if "/exec/" not in line]
+    commits = [commit for commit, ref in refs if ref.rpartition("/")[2] == name]
+    states = {state.experiment.digest: state for commit in commits if (state := state_of(commit))}
     if states:
         digest, state = _only([*states.items()], [f"digest {digest}" for digest in states], name)
         return replace(_of_experiment(name, digest, root), commit=state.revision)
@@ -72,21 +75,15 @@ def artifact(wanted: Wanted, path: str, root: Path) -> bytes | None:
     return watched(root, read)
 
 
-def _only(found: list[T], names: list[str], name: str) -> T:
-    if not found:
+def _only(experiments: list[T], names: list[str], name: str) -> T:
+    if not experiments:
         raise InputError(
             f"no DVC experiment and no run in MLflow's store is called {name}; `make publish ALL=1` shows there what git and "
             "the cache hold"
         )
-    if len(found) > 1:
-        raise InputError(f"{name} may be any of {len(found)} experiments; say which: {', '.join(names)}")
-    return found[0]
-
-
-def _experiment_commits(name: str) -> list[str]:
-    lines = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-    refs = [line.split(" ", 1) for line in lines if "/exec/" not in line]
-    return [commit for commit, ref in refs if ref.rpartition("/")[2] == name]
+    if len(experiments) > 1:
+        raise InputError(f"{name} may be any of {len(experiments)} experiments; say which: {', '.join(names)}")
+    return experiments[0]
 
 
 def _of_experiment(name: str, digest: str, root: Path) -> Wanted:
@@ -102,18 +99,17 @@ def _runs(name: str, root: Path) -> list[Wanted]:
 
     def read(store: Store) -> list[Wanted]:
         runs = {run.tags[DIGEST]: run for run in store.named(name) if DIGEST in run.tags}
-        return [_wanted(run) for run in runs.values()]
+        return [
+            Wanted(
+                name=run.tags.get("mlflow.runName", run.id),
+                digest=digest,
+                run_id=run.id,
+                tags=run.tags,
+                points=frozenset(run.values()),
+                patch=run.artifact(PATCH_FILE),
+                lock=run.artifact(str(LOCK_FILE)),
+            )
+            for digest, run in runs.items()
+        ]
 
     return watched(root, read)
-
-
-def _wanted(run: Run) -> Wanted:
-    return Wanted(
-        name=run.tags.get("mlflow.runName", run.id),
-        digest=run.tags[DIGEST],
-        run_id=run.id,
-        tags=run.tags,
-        points=frozenset(run.values()),
-        patch=run.artifact(PATCH_FILE),
-        lock=run.artifact(str(LOCK_FILE)),
-    )

@@ -103,14 +103,9 @@ def _nearest(name: str, kind: type[Section]) -> str:
 def _field_names(section: type[BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield name
-        for variant in _sections_in(field.annotation):
-            yield from _field_names(variant)
-
-
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            yield candidate
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, Section):
+                yield from _field_names(part)
 
 
 def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

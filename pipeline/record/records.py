@@ -33,6 +33,8 @@ class Record:
         deps: md5 of each file or folder that it depends on.
         outs: The files and folders that it makes, as dvc.yaml names them.
         files: md5 of each file that it made; empty before it has run.
+        read_as: The params as its version read them, with its defaults for what params.yaml leaves open; empty where no record
+            says so.
     """
 
     cmd: str
@@ -40,6 +42,7 @@ class Record:
     deps: dict[str, str]
     outs: list[str]
     files: dict[str, str] = field(default_factory=dict)
+    read_as: dict[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Record:
 
     def is_on_disk(self) -> bool:
         """Whether the outputs of a stage, as dvc.lock has them, are in the working directory."""
-        return all(Path(out).exists() and md5(Path(out)) == of for out, of in self.files.items())
+        return all(Path(out).exists() and md5(Path(out)) == was for out, was in self.files.items())
 
     def lock_entry(self, stage: str) -> dict[str, Any]:
         """The stage's entry in a dvc.lock, without sizes."""
@@ -69,7 +72,8 @@ class Record:
 
     def content(self) -> bytes:
         """What stands in ``record.json``."""
-        return to_json({**self.inputs, "outs": self.outs, "files": self.files}).encode()
+        read_as = {"read_as": self.read_as} if self.read_as else {}  # a record of before stays as it is
+        return to_json({**self.inputs, "outs": self.outs, "files": self.files, **read_as}).encode()
 
     def save(self, folder: Path) -> None:
         """Write ``record.json``."""
@@ -108,11 +112,10 @@ def declared() -> dict[str, Record]:
 
 def current_records() -> dict[str, Record]:
     """The records of the stages whose outputs on disk are what their inputs, as they are now, give."""
-    found = {name: (now, load_record(name)) for name, now in declared().items()}
     return {
         name: record
-        for name, (now, record) in found.items()
-        if record is not None and record.inputs == now.inputs and record.is_intact()
+        for name, now in declared().items()
+        if (record := load_record(name)) and record.inputs == now.inputs and record.is_intact()
     }
 
 
@@ -183,7 +186,7 @@ def _interpolated(text: str, params: Mapping[str, Any]) -> str:
 
 def _outside(deps: Mapping[str, str], made: Iterable[str]) -> dict[str, str]:
     made = tuple(made)
-    return {path: of for path, of in deps.items() if not any(path == out or path.startswith(f"{out}/") for out in made)}
+    return {path: was for path, was in deps.items() if not any(path == out or path.startswith(f"{out}/") for out in made)}
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,9 @@ class Saved:
         try:
             (self.folder / "holder").write_text(str(os.getpid()))
             if self._fresh:
-                self._forget()
+                for path in self.folder.iterdir():
+                    if path.suffix in (".state", ".previous", ".new"):
+                        path.unlink()
             yield
         finally:
             lock.release()
@@ -83,7 +85,9 @@ class Saved:
             os.replace(fresh, current)
             sync(self.folder)
         except OSError as error:
-            self._warn(f"cannot save the state for resuming ({error}); the stage goes on without")
+            if not self._broken:
+                print(f"warning: cannot save the state for resuming ({error}); the stage goes on without", file=sys.stderr)
+            self._broken = True
         self._last = time.monotonic()
 
     def load(self, name: str, check: Callable[[dict[str, Any]], None] = lambda content: None) -> dict[str, Any] | None:
@@ -100,23 +104,15 @@ class Saved:
         return None
 
     def _wait(self, lock: FileLock, what: str) -> None:
+        path = self.folder / "holder"
+        holder = path.read_text() if path.is_file() else "unknown"
         print(
-            f"{what} of this very experiment already runs as process {_holder(self.folder)}; waiting for it to end "
+            f"{what} of this very experiment already runs as process {holder}; waiting for it to end "
             "(Ctrl-C leaves it running; if it is ended, this one goes on from its last saved state)",
             file=sys.stderr,
             flush=True,
         )
         lock.acquire(poll_interval=0.2)
-
-    def _forget(self) -> None:
-        for path in self.folder.iterdir():
-            if path.suffix in (".state", ".previous", ".new"):
-                path.unlink()
-
-    def _warn(self, message: str) -> None:
-        if not self._broken:
-            print(f"warning: {message}", file=sys.stderr)
-        self._broken = True
 
 
 def saved_folder(root: Path, stage: str, inputs: str, machine: str = "") -> Path:
@@ -167,10 +163,3 @@ def _checked(content: bytes) -> dict[str, Any]:
         return torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("it holds more than data (none of its code was run)") from error
-
-
-def _holder(folder: Path) -> str:
-    try:
-        return (folder / "holder").read_text()
-    except OSError:
-        return "unknown"

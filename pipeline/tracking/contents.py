@@ -11,10 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
-from pipeline.params.file import PARAMS_FILE, leaves
-from pipeline.params.whole import check_params
+from pipeline.params.file import PARAMS_FILE
+from pipeline.params.versions import BEFORE_READ_AS, BEFORE_TOLERANCE, LATEST, completed
 from pipeline.record.experiment import Experiment
 from pipeline.record.records import LOCK_FILE, STAGES, Record, digest, record_path
 
@@ -39,6 +38,7 @@ class Content:
         artifacts: Files by path under the run.
         tags: Beside those of the experiment.
         patch: How the code that ran differs from its commit.
+        read_as: The flattened params, as the versions that ran read them; None before any has.
     """
 
     experiment: Experiment
@@ -47,6 +47,7 @@ class Content:
     artifacts: dict[str, bytes] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     patch: str = ""
+    read_as: Mapping[str, Any] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -56,7 +57,8 @@ class Content:
     @property
     def params(self) -> dict[str, str]:
         """The flattened params, with the defaults of those that are left out."""
-        return {name: v if isinstance(v, str) else json.dumps(v) for name, v in _flat(self.experiment.params).items()}
+        flat = completed(self.experiment.params) if self.read_as is None else self.read_as
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
 
 
 def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read) -> Content:
@@ -72,14 +74,20 @@ def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read
     artifacts = {str(PARAMS_FILE): to_yaml(experiment.params)}
     for stage in finished[1:]:
         artifacts |= dict(_artifacts(stage, records[stage], read))
-    tags = {}
+    tags: dict[str, str] = {}
+    said: dict[str, Any] = {}
+    version = LATEST
+    for stage in finished:
+        said |= json.loads(read(str(record_path(stage)))).get("read_as", {})
     if "train" in records:
         tags = {TRAINED: digest(records["train"].inputs), "model.md5": records["train"].files["models/model.safetensors"]}
     if "evaluate" in records:
-        tags["verdict"] = json.loads(read("results/evaluate/metrics.json"))["verdict"]["statement"]
+        verdict = json.loads(read("results/evaluate/metrics.json"))["verdict"]
+        tags["verdict"] = verdict["statement"]
+        version = BEFORE_READ_AS if "tolerance" in verdict else BEFORE_TOLERANCE
     if finished == STAGES:
         artifacts[str(LOCK_FILE)] = lock_of(records)
-    return Content(experiment, finished, points, artifacts, tags)
+    return Content(experiment, finished, points, artifacts, tags, read_as=completed(experiment.params, said, version))
 
 
 def points_of(stages: Iterable[str], read: Read) -> frozenset[Point]:
@@ -96,13 +104,6 @@ def live_points(row: Mapping[str, float]) -> list[Point]:
 def lock_of(records: Mapping[str, Record]) -> bytes:
     """A dvc.lock of these records, for DVC to check the files out by."""
     return to_yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
-
-
-def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return check_params(params).flat()
-    except InputError:  # of a version with other params
-        return dict(leaves(params))
 
 
 def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, bytes]]:

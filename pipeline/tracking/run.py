@@ -61,14 +61,13 @@ class Run:
         return self._points_of(MEASURED & set(self._run.data.metrics))
 
     def contradicts(self, content: Content) -> bool:
-        """Whether the run holds what a run of this content cannot: another param, or a point that is not the content's."""
-        held = self._run.data.params
-        if held and held != content.params:
-            return True
+        """Whether the run holds another point of a metric that the content has too.
+
+        Its params are those of the digest that it was found by; the defaults beside them, and which metrics it shows, are its
+        version's.
+        """
         names = {name for name, _, _ in content.points}
-        metrics = set(self._run.data.metrics)
-        foreign = metrics - names - MEASURED if content.is_complete else set()
-        return bool(foreign) or not self._points_of(metrics & names) <= content.points
+        return not self._points_of(names & set(self._run.data.metrics)) <= content.points
 
     def show(self, content: Content) -> None:
         """Add what is missing, and say how far the experiment is."""

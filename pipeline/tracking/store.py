@@ -66,7 +66,7 @@ class Store:
     def bring(self, content: Content) -> Run:
         """Bring the run of an experiment to what ``content`` says.
 
-        A run that has other params, or other points where content has some, is of other bytes: it is replaced by a new one.
+        A run that has other points of a metric that content has is of other bytes: it is replaced by a new one.
         """
         run = self.open(content.experiment)
         if run.contradicts(content):
