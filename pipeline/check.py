@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pipeline.base.command import run
 from pipeline.base.files import from_yaml, to_yaml, write_whole
+from pipeline.dvc.formats import LOCK_FILE
 from pipeline.history.states import Cache
 from pipeline.params.whole import load_params
 from pipeline.reading.formats import check_files
-from pipeline.record.records import LOCK_FILE, lock_records, locked_record, record_path
+from pipeline.record.records import lock_records, locked_record, record_path
 from pipeline.stages.job import misrecorded
 
 

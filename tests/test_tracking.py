@@ -18,7 +18,7 @@ import pytest
 from pipeline import publish
 from pipeline.base.command import command
 from pipeline.base.errors import InputError
-from pipeline.base.files import md5
+from pipeline.dvc.formats import md5
 from pipeline.params.whole import load_params
 from pipeline.record.records import declared, experiment_digest
 from pipeline.stages import evaluate, generate, prepare, train

@@ -1,8 +1,7 @@
-"""Files that are complete or not there, on disk when the program goes on, and their md5."""
+"""Files that are complete or not there, on disk when the program goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -98,21 +97,6 @@ def to_yaml(content: Any, *, in_order: bool = False, compact: bool = False) -> b
     return buffer.getvalue()
 
 
-def md5(path: Path) -> str:
-    """The md5 of a file or a folder, as DVC records it: without what .dvcignore names."""
-    if path.is_dir():
-        files = [file for file in files_in([path]) if not is_compiled(file)]
-        return folder_md5({str(file.relative_to(path).as_posix()): md5(file) for file in files})
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
-
-
-def folder_md5(files: dict[str, str]) -> str:
-    """DVC's name for a folder of these files, relative path to md5."""
-    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return _md5(json.dumps(listing).encode()).hexdigest() + ".dir"
-
-
 def files_in(paths: Sequence[Path]) -> list[Path]:
     """The files that these paths name or contain, sorted."""
     found = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
@@ -122,7 +106,3 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
 def is_compiled(file: Path) -> bool:
     """Whether Python made it of a source."""
     return file.suffix == ".pyc" or "__pycache__" in file.parts
-
-
-def _md5(content: bytes = b"") -> Any:
-    return hashlib.md5(content, usedforsecurity=False)

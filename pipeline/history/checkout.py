@@ -5,7 +5,6 @@ A dvc.lock that comes from a store is not trusted: what it names stays inside th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 from ruamel.yaml.error import YAMLError
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import md5, write_whole
+from pipeline.base.files import write_whole
+from pipeline.dvc.formats import content_md5, md5
 from pipeline.history.states import Cache
 from pipeline.record.records import STAGES, Record, declared, experiment_digest, load_lock
 from pipeline.tracking.store import reason
@@ -43,7 +43,7 @@ class Places:
             if place.is_file() and md5(place) == of:
                 return place.read_bytes()
         content = self.fetch(path)
-        return content if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == of else None
+        return content if content is not None and content_md5(content) == of else None
 
 
 def fill(folder: Path, root: Path, fetch: Callable[[str], bytes | None]) -> dict[str, Record]:

@@ -6,7 +6,6 @@ so what is read is of that state or nothing is. The working directory is not tou
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +15,9 @@ from pathlib import Path
 from ruamel.yaml.error import YAMLError
 
 from pipeline.base.files import from_yaml
+from pipeline.dvc.formats import LOCK_FILE, content_md5
 from pipeline.record.experiment import Experiment, git, patch, workspace_origin
-from pipeline.record.records import LOCK_FILE, STAGES, Record, current_records, declared, digest, lock_records, locked_record
+from pipeline.record.records import STAGES, Record, current_records, declared, digest, lock_records, locked_record
 from pipeline.tracking.contents import Content, content_of
 
 
@@ -115,7 +115,7 @@ class State:
     def _read(self, path: str, md5: str, cache: Cache) -> bytes:
         cached = cache.path(md5)
         content = cached.read_bytes() if cached.is_file() else _blob(self.revision, path)
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        if content_md5(content) != md5:
             raise Missing(path)
         return content
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_whole
-from pipeline.record.records import LOCK_FILE
+from pipeline.dvc.formats import LOCK_FILE
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.dvc.formats import PIPELINE_FILE
 from pipeline.params.file import PARAMS_FILE
-from pipeline.record.records import PIPELINE_FILE, Record, experiment_digest, is_code
+from pipeline.record.records import Record, experiment_digest, is_code
 
 LARGEST_PATCH = 2**20  # characters, of one file
 

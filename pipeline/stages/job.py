@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 from pipeline import STARTED
 from pipeline.base.environment import facts, is_first_process, main_repository
 from pipeline.base.errors import InputError
-from pipeline.base.files import RESULTS, complete, files_in, is_compiled, md5
+from pipeline.base.files import RESULTS, complete, files_in, is_compiled
 from pipeline.base.processes import is_forced
+from pipeline.dvc.formats import md5
 from pipeline.params.file import load, read
 from pipeline.params.section import Common
 from pipeline.record.experiment import git

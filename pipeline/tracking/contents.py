@@ -13,10 +13,11 @@ import pandas as pd
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
+from pipeline.dvc.formats import LOCK_FILE
 from pipeline.params.file import PARAMS_FILE, leaves
 from pipeline.params.whole import check_params
 from pipeline.record.experiment import Experiment
-from pipeline.record.records import LOCK_FILE, STAGES, Record, digest, record_path
+from pipeline.record.records import STAGES, Record, digest, lock_of, record_path
 
 Point = tuple[str, float, int]  # name, value, step
 Read = Callable[[str], bytes]  # the content of a file that a stage made
@@ -91,11 +92,6 @@ def live_points(row: Mapping[str, float]) -> list[Point]:
     """The points of one row of history.csv or latents.csv, or of what is `MEASURED` in an epoch."""
     columns = [name for name in row if name != "epoch"]
     return [(_metric_name(name), row[name], int(row["epoch"])) for name in columns if len(columns) <= MOST_CURVES]
-
-
-def lock_of(records: Mapping[str, Record]) -> bytes:
-    """A dvc.lock of these records, for DVC to check the files out by."""
-    return to_yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
