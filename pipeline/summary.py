@@ -14,9 +14,9 @@ from pipeline.base.command import run
 from pipeline.base.environment import facts
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
+from pipeline.base.git import git
 from pipeline.dvc.formats import LOCK_FILE
 from pipeline.params.whole import load_params
-from pipeline.record.experiment import git
 from pipeline.record.records import load_lock, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, still_improving
 from vae.training.collapse import usage_lines

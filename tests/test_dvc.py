@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from dvc.dvcfile import load_file
 from dvc.repo import Repo
+from dvc.repo.experiments import refs
+from dvc.repo.experiments.executor.base import ExecutorInfo
+from dvc.repo.experiments.stash import ExpStash
+from dvc.repo.experiments.utils import get_exp_rwlock
+from dvc.rwlock import rwlock
 
 from pipeline.base.files import from_yaml
+from pipeline.dvc.cache import Cache, Missing
 from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, Entry, content_md5, folder_md5, is_whole_lock, lock_file, md5
+from pipeline.dvc.rwlock import RWLOCKS, holders, living_holders, preparing
+from pipeline.dvc.unfinished import (
+    ARGUMENTS,
+    EXEC_HEAD,
+    EXEC_MERGE,
+    EXPS,
+    IN_WORKSPACE,
+    INTERNAL,
+    STARTED,
+    TMP,
+    Unfinished,
+    damaged,
+    experiments,
+    stashed,
+)
 from pipeline.params.file import PARAMS_FILE
-from tests.clones import Repository
+from tests.clones import IDENTITY, Repository
 from tests.workspace import ROOT
 
 PIPELINE = {
@@ -27,6 +50,7 @@ PIPELINE = {
         }
     }
 }
+FILES = ("data.csv", "deeper.csv", "deeper/é b.csv")
 PARAMS = {"seed": 3, "data": {"path": "raw", "fractions": [0.5, 1e-5], "text": "é: x", "nothing": None}}
 
 
@@ -98,3 +122,103 @@ def test_dvc_takes_a_lock_that_is_written_here(workspace: Repository) -> None:
     assert is_whole_lock(LOCK_FILE.read_text())
     assert is_whole_lock(before.decode())
     LOCK_FILE.write_bytes(before)
+
+
+def test_the_cache_holds_what_a_stage_made(workspace: Repository) -> None:
+    cache = Cache.at(workspace.folder)
+    ((path, entry),) = cache.entries()
+    assert entry == locked()
+    assert cache.content(entry.outs) == {
+        "metrics.json": entry.outs["metrics.json"],
+        "plots.csv": entry.outs["plots.csv"],
+        **{f"{out}/{file}": md5(Path(out) / file) for out in ("out", "plain") for file in FILES},
+    }
+    assert cache.path(entry.outs["plots.csv"]).read_text() == "a\n"
+    assert cache.holds(entry.outs)
+    listing = cache.path(entry.outs["out"])
+    content = listing.read_bytes()
+    for left in (b'[{"relp', None):
+        listing.chmod(0o600)
+        listing.unlink() if left is None else listing.write_bytes(left)
+        assert not cache.holds(entry.outs)
+        with pytest.raises(Missing):
+            cache.content(entry.outs)
+    listing.write_bytes(content)
+    (path.parent / "damaged").write_text("cmd: [")
+    assert cache.entries() == [(path, entry)]
+    (path.parent / "damaged").unlink()
+
+
+def test_an_rwlock_names_its_holders(workspace: Repository) -> None:
+    EXPS.mkdir(exist_ok=True)
+    with Repo() as repo:
+        command = "/usr/bin/python /usr/bin/dvc repro -f"
+        with rwlock(str(TMP), repo.fs, command, ["raw"], ["out", "plain"], False):
+            assert holders(RWLOCKS[0]) == {os.getpid(): "dvc repro -f"}
+            assert living_holders(RWLOCKS[0]) == set()  # this process is not DVC
+        with get_exp_rwlock(repo, writes=["workspace"]):
+            assert preparing() == " ".join(sys.argv)
+    assert [holders(path) for path in RWLOCKS] == [{}, {}]
+    assert preparing() == ""
+
+
+def test_names_in_git_are_dvcs(workspace: Repository) -> None:
+    assert (refs.EXEC_HEAD, refs.EXEC_MERGE, refs.WORKSPACE_STASH) == (EXEC_HEAD, EXEC_MERGE, STARTED)
+    namespaces = {*refs.ITER_SKIP_NAMESPACES, *(stash for stash in refs.STASHES if "celery" not in stash)}
+    assert {f"{refs.EXPS_NAMESPACE}/{name}" for name in INTERNAL} == namespaces
+    workspace.run("git", *IDENTITY, "commit", "-q", "--allow-empty", "-m", ExpStash.format_message("a" * 40, "b" * 40, "mine"))
+    commit = workspace.run("git", "rev-parse", "HEAD").strip()
+    assert stashed("HEAD") == ("b" * 40, "mine")
+    for ref in (str(refs.ExpRefInfo(commit, "brave-otter")), refs.CELERY_STASH, refs.WORKSPACE_STASH, refs.EXEC_MERGE):
+        workspace.run("git", "update-ref", ref, commit)
+    assert experiments() == experiments("--points-at", commit) == [(commit, "brave-otter")]
+
+
+def test_folders_of_experiments_are_dvcs(workspace: Repository) -> None:
+    with Repo() as repo:
+        assert repo.tmp_dir == str(TMP.absolute())
+        queue = repo.experiments.workspace_queue
+        assert Path(queue.get_infofile_path(queue._EXEC_NAME)).parent == IN_WORKSPACE.absolute()
+        assert queue.args_file == str(ARGUMENTS.absolute())
+        assert repo.experiments.tempdir_queue._standalone_tmp_dir == str((EXPS / "standalone").absolute())
+
+
+def test_a_queued_experiment_is_taken_queued_again_and_ended(workspace: Repository) -> None:
+    """As by a worker that is killed, and whose message alone moves; tests/test_recover.py kills real ones."""
+    workspace.run("git", "add", ".")
+    workspace.run("git", *IDENTITY, "commit", "-qm", "start")
+    workspace.run("dvc", "exp", "run", "--queue", "-n", "mine", "-S", "seed=4")
+    with Repo() as repo:
+        unfinished, queue = Unfinished(repo), repo.experiments.celery_queue
+        (rev,) = queue.stash.stash_revs
+        assert (unfinished.lost(), unfinished.taken()) == ([], [])
+        (waiting,) = EXPS.glob("celery/broker/in/*")
+        waiting.rename(waiting.parents[1] / "processed" / waiting.name)
+        unfinished.drop(rev)
+        ((message, entry),) = unfinished.taken()
+        assert (entry.stash_rev, entry.name) == (rev, "mine")
+        unfinished.queue_again(message, rev)
+        assert unfinished.taken() == []
+        assert [entry.stash_rev for entry in queue.iter_queued()] == list(queue.stash.stash_revs) == [rev]
+        assert queue.stash.stash_revs[rev].name == "mine"
+        assert stashed(rev)[1] == "mine"
+        (waiting,) = EXPS.glob("celery/broker/in/*")
+        assert list(damaged()) == []
+        waiting.write_text(waiting.read_text()[:50])
+        assert list(damaged()) == [waiting.relative_to(Path())]
+        waiting.unlink()
+        assert unfinished.lost() == [rev]
+        unfinished.drop(rev)
+        assert unfinished.lost() == []
+
+
+def test_a_record_of_an_experiment_is_read_or_named(workspace: Repository) -> None:
+    with Repo() as repo:
+        unfinished = Unfinished(repo)
+        info = ExecutorInfo("url", "base", "tempdir", "/root", ".dvc", name="mine", result_ref="refs/exps/a/b/mine")
+        info.dump_json(repo.experiments.tempdir_queue.get_infofile_path("abc"))
+        assert dict(unfinished.records()) == {"abc": info}
+        (EXPS / "standalone/run/abc/abc.run").write_text('{"git_url": ')
+        assert dict(unfinished.records()) == {"abc": EXPS / "standalone/run/abc"}
+        unfinished.forget_record("abc")
+        assert dict(unfinished.records()) == {}

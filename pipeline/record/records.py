@@ -134,7 +134,7 @@ def digest(content: Any) -> str:
 def lock_records(content: Mapping[str, Any] | None) -> dict[str, Record]:
     """The stages as a dvc.lock has them; a folder among ``files`` has DVC's md5 of a folder."""
     stages = (content or {}).get("stages", {})
-    return {name: locked_record(stages[name]) for name in STAGES if name in stages}
+    return {name: locked_record(Entry.locked(stages[name])) for name in STAGES if name in stages}
 
 
 def lock_of(records: Mapping[str, Record]) -> bytes:
@@ -142,13 +142,8 @@ def lock_of(records: Mapping[str, Record]) -> bytes:
     return lock_file({name: record.entry(name) for name, record in records.items()})
 
 
-def locked_record(content: Mapping[str, Any]) -> Record:
-    """The record that one entry of a dvc.lock or of the run-cache stands for.
-
-    Raises:
-        KeyError: If it is no such entry.
-    """
-    entry = Entry.locked(content)
+def locked_record(entry: Entry) -> Record:
+    """The record that an entry of a dvc.lock or of the run-cache stands for."""
     return Record(entry.cmd, entry.params, entry.deps, sorted(entry.outs), entry.outs)
 
 

@@ -172,10 +172,3 @@ def tracking_uri(root: Path) -> str:
 def is_remote(root: Path) -> bool:
     """Whether the store is a server, which may be away."""
     return tracking_uri(root).startswith("http")
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, without credentials."""
-    lines = str(error).splitlines()
-    said = re.sub(r"//[^/\s]*@", "//***@", f"{type(error).__name__}: {lines[0] if lines else ''}")
-    return re.sub(r"(?i)\b(password|passwd|token|secret|sslkey|key)=[^&\s'\"]+", r"\1=***", said)[:300]

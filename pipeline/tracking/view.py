@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.base.environment import facts, is_first_process
-from pipeline.base.errors import InputError
+from pipeline.base.errors import InputError, reason
 from pipeline.base.files import to_json
 from pipeline.base.processes import this_process
 from pipeline.record.experiment import Experiment, patch, workspace_origin
 from pipeline.record.records import Record, current_records
 from pipeline.tracking.contents import Content, Point, content_of, live_points
 from pipeline.tracking.run import Run
-from pipeline.tracking.store import CALL_SECONDS, PATIENT_SECONDS, PROCESS, Store, is_remote, reason
+from pipeline.tracking.store import CALL_SECONDS, PATIENT_SECONDS, PROCESS, Store, is_remote
 from pipeline.tracking.watch import Watch
 
 FLUSH_SECONDS = 1.0  # between sendings of live points
