@@ -44,7 +44,7 @@ class Job(Generic[P]):
     params: P
     inputs: Record
     saved: Saved
-    view: tracking.View
+    view: tracking.View | tracking.Silent
     source: str
 
     @contextmanager

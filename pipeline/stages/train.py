@@ -22,7 +22,7 @@ from pipeline.record.saved import Saved
 from pipeline.stages.job import Job, running
 from pipeline.tables.labels import STILL_IMPROVING, condition, nats, still_improving
 from pipeline.tables.schema import Schema, load_probabilities, load_schema, load_split
-from pipeline.tracking.view import View
+from pipeline.tracking.view import Silent, View
 from vae import VAE
 from vae.training.collapse import usage_lines
 from vae.training.diagnosis import latest_row
@@ -62,7 +62,7 @@ class Live(Callback):
         rows: Training rows.
     """
 
-    def __init__(self, view: View, rows: int) -> None:
+    def __init__(self, view: View | Silent, rows: int) -> None:
         self._view, self._rows = view, rows
         self._began = 0.0
 
