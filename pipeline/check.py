@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.base.command import run
 from pipeline.base.files import from_yaml, to_yaml, write_whole
-from pipeline.dvc.cache import Cache
 from pipeline.dvc.formats import LOCK_FILE, Entry
+from pipeline.dvc.repository import Cache
 from pipeline.params.whole import load_params
 from pipeline.reading.formats import check_files
 from pipeline.record.records import lock_records, record_path

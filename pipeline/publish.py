@@ -17,7 +17,7 @@ from rich.progress import track
 from pipeline.base.command import command
 from pipeline.base.environment import main_repository
 from pipeline.base.errors import InputError
-from pipeline.dvc.cache import Cache, Missing
+from pipeline.dvc.repository import Cache, Missing
 from pipeline.history.states import git_states, run_cache_records, run_cache_states, workspace_content
 from pipeline.record.records import STAGES, Record, digest, load_lock
 from pipeline.record.saved import forget, leftovers
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def show(store: Store, current: Content, *, every: bool, root: Path) -> str:
-    """Publish the current state, and with ``every`` all others before it; what there is to say of it."""
+    """Publish the current state, and with ``every`` all others before it; return what there is to say of it."""
     lines = []
     others, absent = show_others(store, current, root) if every else (0, 0)
     if current.finished:
@@ -59,7 +59,7 @@ def show(store: Store, current: Content, *, every: bool, root: Path) -> str:
 
 
 def show_others(store: Store, current: Content, root: Path) -> tuple[int, int]:
-    """Publish the states of git and of the run-cache; how many beside the current one were, and how many could not be.
+    """Publish the states of git and of the run-cache; return how many beside the current one were, and how many could not be.
 
     The current one is published in its turn, as the first run of a training counts as that which trained.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.rwlock import rwlock
 
 from pipeline.base.files import from_yaml
-from pipeline.dvc.cache import Cache, Missing
 from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, Entry, content_md5, folder_md5, is_whole_lock, lock_file, md5
-from pipeline.dvc.rwlock import RWLOCKS, holders, living_holders, preparing
+from pipeline.dvc.repository import Cache, Missing
 from pipeline.dvc.unfinished import (
     ARGUMENTS,
     EXEC_HEAD,
@@ -27,11 +27,15 @@ from pipeline.dvc.unfinished import (
     EXPS,
     IN_WORKSPACE,
     INTERNAL,
+    RWLOCKS,
     STARTED,
     TMP,
     Unfinished,
     damaged,
     experiments,
+    holders,
+    living_holders,
+    preparing,
     stashed,
 )
 from pipeline.params.file import PARAMS_FILE
@@ -100,6 +104,14 @@ def test_the_projects_stages_are_declared_as_dvc_reads_them() -> None:
             assert (declared.cmd, set(declared.deps)) == (stage.cmd, inputs)
             assert set(declared.outs) == {out.def_path for out in stage.outs}
             assert set(declared.params) == {name for dep in stage.params for name in dep.params}
+
+
+def test_stages_depend_on_the_formats_alone_which_load_no_dvc() -> None:
+    stages = from_yaml((ROOT / PIPELINE_FILE).read_text())["stages"].values()
+    room = {dep for stage in stages for dep in stage["deps"] if dep.startswith("pipeline/dvc")}
+    assert room == {"pipeline/dvc/__init__.py", "pipeline/dvc/formats.py"}
+    code = "import sys, pipeline.stages.job; assert 'dvc' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_files_and_folders_have_the_md5_that_dvc_records(workspace: Repository) -> None:

@@ -32,21 +32,17 @@ def complete(*folders: Path) -> Iterator[tuple[Path, ...]]:
         for folder in partial:
             sync(*folder.iterdir())
         for source, target in zip(partial, folders, strict=True):
-            _replace(source, target)
+            target.mkdir(parents=True, exist_ok=True)
+            made = sorted(path.name for path in source.iterdir())
+            for name in made:
+                os.replace(source / name, target / name)
+            for path in target.iterdir():
+                if path.is_file() and path.name not in (*made, ".gitignore"):
+                    path.unlink()
+            sync(target)
     finally:
         for folder in partial:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    made = sorted(path.name for path in source.iterdir())
-    for name in made:
-        os.replace(source / name, target / name)
-    for path in target.iterdir():
-        if path.is_file() and path.name not in (*made, ".gitignore"):
-            path.unlink()
-    sync(target)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -73,7 +69,7 @@ def sync(*paths: Path) -> None:
 
 
 def to_json(content: Any) -> str:
-    """Indented, sorted keys, no NaN: the same content is the same bytes."""
+    """JSON with sorted keys, indented and without NaN: the same content is the same bytes."""
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -99,8 +95,8 @@ def to_yaml(content: Any, *, in_order: bool = False, compact: bool = False) -> b
 
 def files_in(paths: Sequence[Path]) -> list[Path]:
     """The files that these paths name or contain, sorted."""
-    found = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
-    return sorted(file for file in found if file.is_file())
+    inside = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sorted(file for file in inside if file.is_file())
 
 
 def is_compiled(file: Path) -> bool:

@@ -15,9 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.base.errors import InputError, reason
 from pipeline.base.files import write_whole
-from pipeline.dvc.cache import Cache
 from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, content_md5, md5
-from pipeline.dvc.repository import default_remote, opened, share_cache
+from pipeline.dvc.repository import Cache, default_remote, opened, share_cache
 from pipeline.record.records import STAGES, Record, declared, experiment_digest, load_lock
 
 T = TypeVar("T")
@@ -46,7 +45,7 @@ class Places:
         return content if content is not None and content_md5(content) == wanted else None
 
     def put(self, folder: Path, wanted: Mapping[str, str]) -> dict[str, str]:
-        """Put the files that DVC did not: data, and what DVC does not cache. Those that are nowhere to be had."""
+        """Put the files that DVC did not, data and what it does not cache; return those that are nowhere to be had."""
         for path, md5_ in wanted.items():
             target = folder / path
             if not _is(target, md5_) and target.resolve().is_relative_to(folder.resolve()):

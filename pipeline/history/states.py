@@ -15,8 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.base.files import from_yaml
 from pipeline.base.git import git
-from pipeline.dvc.cache import Cache, Missing
 from pipeline.dvc.formats import LOCK_FILE, content_md5
+from pipeline.dvc.repository import Cache, Missing
 from pipeline.dvc.unfinished import experiments
 from pipeline.record.experiment import Experiment, patch, workspace_origin
 from pipeline.record.records import STAGES, Record, current_records, declared, digest, lock_records, locked_record, record_path
@@ -39,11 +39,11 @@ class State:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """Its experiment."""
+        """The experiment that the state is of."""
         return Experiment(self.records, self.origin)
 
     def content(self, cache: Cache) -> Content:
-        """What its run shows.
+        """What the run of the state shows.
 
         Raises:
             Missing: If a file of it cannot be had.

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
@@ -25,7 +25,6 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import from_yaml
 from pipeline.base.git import git
 from pipeline.dvc.repository import opened
-from pipeline.dvc.rwlock import preparing
 from pipeline.dvc.unfinished import (
     ARGUMENTS,
     EXEC_HEAD,
@@ -36,12 +35,9 @@ from pipeline.dvc.unfinished import (
     Unfinished,
     damaged,
     folders,
-    is_queued,
+    preparing,
     stashed,
 )
-
-if TYPE_CHECKING:
-    from dvc.repo.experiments.executor.base import ExecutorInfo
 
 STASHING = 10  # seconds at most from taking the workspace to stashing the user's changes
 
@@ -101,7 +97,7 @@ def settle_others(used: Sequence[Path]) -> None:
         settle_folders(unfinished, records, used)
 
 
-def settle_queue(unfinished: Unfinished, records: dict[str, ExecutorInfo], used: Sequence[Path]) -> None:
+def settle_queue(unfinished: Unfinished, records: dict[str, Any], used: Sequence[Path]) -> None:
     """Queue again what died with its worker, unless it had finished; name what never reached the queue."""
     for rev in unfinished.lost():
         print(f"an experiment was killed before it was in the queue: {again(rev, '--queue')}")
@@ -121,14 +117,14 @@ def settle_queue(unfinished: Unfinished, records: dict[str, ExecutorInfo], used:
             print(f"{died} and cannot be run again, as git has dropped its stash")
 
 
-def settle_folders(unfinished: Unfinished, records: dict[str, ExecutorInfo], used: Sequence[Path]) -> None:
+def settle_folders(unfinished: Unfinished, records: dict[str, Any], used: Sequence[Path]) -> None:
     """Clear away the folders in which no process works; of those of ``dvc exp run --temp``, collect or name the experiment."""
     revs = {Path(record.root_dir).name: rev for rev, record in records.items()}
     for folder in folders():
         if _is_used(folder, used):
             continue
         rev = revs.get(folder.name)
-        if rev and not is_queued(folder):
+        if rev and records[rev].location == "tempdir":
             if not _is_collected(records[rev]):
                 print(
                     f"experiment {records[rev].name} was killed, and its temporary folder is removed: "
@@ -179,7 +175,7 @@ def _show_changes(merge: str) -> None:
             os.utime(name, (time.time() + 1,) * 2)
 
 
-def _is_collected(record: ExecutorInfo) -> bool:
+def _is_collected(record: Any) -> bool:
     """Fetch an experiment that had finished in its folder; whether there was one."""
     ref = record.result_ref
     if ref:

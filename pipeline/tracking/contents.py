@@ -31,7 +31,7 @@ TRAINED = "evidence.trained"  # tag: the digest of what the training depended on
 
 @dataclass(frozen=True)
 class Content:
-    """What a run should show.
+    """What an MLflow run should show.
 
     Attributes:
         experiment: Whose run it is.
@@ -85,7 +85,7 @@ def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read
 
 def points_of(stages: Iterable[str], read: Read) -> frozenset[Point]:
     """The metrics in the files of these stages."""
-    return frozenset(point for stage in stages for point in _POINTS.get(stage, _nothing)(read))
+    return frozenset(point for stage in stages if stage in _POINTS for point in _POINTS[stage](read))
 
 
 def live_points(row: Mapping[str, float]) -> list[Point]:
@@ -111,15 +111,11 @@ def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, by
 
 
 def _train_points(read: Read) -> list[Point]:
-    return _curves(read("results/train/history.csv")) + _curves(_latents(read))
-
-
-def _latents(read: Read) -> bytes:
-    """Without a row where training was by a version that did not write them."""
     try:
-        return read("results/train/latents.csv")
-    except (KeyError, FileNotFoundError):
-        return b"epoch\n"
+        latents = read("results/train/latents.csv")
+    except (KeyError, FileNotFoundError):  # of a version that did not write them
+        latents = b"epoch\n"
+    return _curves(read("results/train/history.csv")) + _curves(latents)
 
 
 def _curves(table: bytes) -> list[Point]:
@@ -128,8 +124,8 @@ def _curves(table: bytes) -> list[Point]:
 
 
 def _metric_name(column: str) -> str:
-    if of_latent := re.fullmatch(r"(kl|mean_variance)_(\d+)", column):
-        return f"valid/{of_latent[1]}_per_dimension/{int(of_latent[2]):02d}"
+    if latent := re.fullmatch(r"(kl|mean_variance)_(\d+)", column):
+        return f"valid/{latent[1]}_per_dimension/{int(latent[2]):02d}"
     split, _, quantity = column.partition("_")
     return f"{split}/{quantity}" if split in ("train", "valid") else column
 
@@ -149,10 +145,6 @@ def _test_points(read: Read) -> list[Point]:
     ladder = pd.read_csv(io.BytesIO(read("results/evaluate/ladder.csv")))
     rungs = [("test/ladder", float(mean), int(s)) for s, mean in zip(ladder["samples"], ladder["mean"], strict=True)]
     return [(name, float(value), 0) for name, value in values.items() if value is not None] + rungs
-
-
-def _nothing(read: Read) -> list[Point]:
-    return []
 
 
 _POINTS: dict[str, Callable[[Read], list[Point]]] = {"train": _train_points, "evaluate": _test_points}
