@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.base.command import run
 from pipeline.base.files import from_yaml, to_yaml, write_whole
-from pipeline.dvc.formats import LOCK_FILE, Entry
+from pipeline.dvc.formats import LOCK_FILE, StageEntry
 from pipeline.dvc.repository import Cache
 from pipeline.params.whole import load_params
 from pipeline.reading.formats import check_files
@@ -20,7 +20,7 @@ def main() -> None:
     check_files(load_params().data)
     content = from_yaml(LOCK_FILE.read_text(encoding="utf-8")) if LOCK_FILE.is_file() else {}
     for stage, changed in misrecorded(lock_records(content)).items():
-        entry = Entry.locked(content["stages"].pop(stage))
+        entry = StageEntry.locked(content["stages"].pop(stage))
         write_whole(LOCK_FILE, to_yaml(content, in_order=True))
         for path, other in Cache.at(Path.cwd()).entries():
             if other == entry:

@@ -18,7 +18,7 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.rwlock import rwlock
 
 from pipeline.base.files import from_yaml
-from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, Entry, content_md5, folder_md5, is_whole_lock, lock_file, md5
+from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, StageEntry, content_md5, folder_md5, is_whole_lock, lock_file, md5
 from pipeline.dvc.repository import Cache, Missing
 from pipeline.dvc.unfinished import (
     ARGUMENTS,
@@ -83,12 +83,12 @@ def workspace(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Reposi
     return repository
 
 
-def locked() -> Entry:
-    return Entry.locked(from_yaml(LOCK_FILE.read_text())["stages"]["copy"])
+def locked() -> StageEntry:
+    return StageEntry.locked(from_yaml(LOCK_FILE.read_text())["stages"]["copy"])
 
 
 def test_a_stage_is_declared_as_dvc_reads_it(workspace: Repository) -> None:
-    declared = Entry.declared(PIPELINE["stages"]["copy"], PARAMS)
+    declared = StageEntry.declared(PIPELINE["stages"]["copy"], PARAMS)
     assert (declared.cmd, declared.params) == (locked().cmd, locked().params)
     assert (list(declared.deps), list(declared.outs)) == (list(locked().deps), list(locked().outs))
     assert locked().params == PARAMS
@@ -99,7 +99,7 @@ def test_the_projects_stages_are_declared_as_dvc_reads_them() -> None:
     stages = from_yaml((ROOT / PIPELINE_FILE).read_text())["stages"]
     with Repo(str(ROOT)) as repo:
         for stage in load_file(repo, str(ROOT / PIPELINE_FILE)).stages.values():
-            declared = Entry.declared(stages[stage.name], params)
+            declared = StageEntry.declared(stages[stage.name], params)
             inputs = {dep.def_path for dep in stage.deps if dep.def_path != str(PARAMS_FILE)}
             assert (declared.cmd, set(declared.deps)) == (stage.cmd, inputs)
             assert set(declared.outs) == {out.def_path for out in stage.outs}

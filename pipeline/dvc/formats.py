@@ -41,7 +41,7 @@ def content_md5(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StageEntry:
     """A stage as DVC's files describe it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Entry:
     outs: dict[str, str]
 
     @classmethod
-    def declared(cls, stage: Mapping[str, Any], params: Mapping[str, Any]) -> Entry:
+    def declared(cls, stage: Mapping[str, Any], params: Mapping[str, Any]) -> StageEntry:
         """The stage as dvc.yaml declares it, with the params as they are; no file is looked at."""
         deps = [_interpolated(dep, params) for dep in stage.get("deps", [])]
         listed = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
@@ -70,7 +70,7 @@ class Entry:
         )
 
     @classmethod
-    def locked(cls, content: Mapping[str, Any]) -> Entry:
+    def locked(cls, content: Mapping[str, Any]) -> StageEntry:
         """The stage as dvc.lock or a file of the run-cache has it.
 
         Raises:
@@ -86,7 +86,7 @@ class Entry:
         return {"cmd": self.cmd, "params": {str(PARAMS_FILE): self.params}, **lists}
 
 
-def lock_file(stages: Mapping[str, Entry]) -> bytes:
+def lock_file(stages: Mapping[str, StageEntry]) -> bytes:
     """A dvc.lock of these stages, for DVC to check the files out by."""
     return to_yaml({"schema": "2.0", "stages": {name: stage.content() for name, stage in stages.items()}})
 

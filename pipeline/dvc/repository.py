@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.base.errors import InputError, reason
 from pipeline.base.files import from_yaml
-from pipeline.dvc.formats import FOLDER, Entry
+from pipeline.dvc.formats import FOLDER, StageEntry
 
 
 class Missing(Exception):
@@ -80,12 +80,12 @@ class Cache:
         """Where a file of this md5 lies, if it does."""
         return Path(self.files.oid_to_path(md5))
 
-    def entries(self) -> list[tuple[Path, Entry]]:
+    def entries(self) -> list[tuple[Path, StageEntry]]:
         """The files of the run-cache that can be read, oldest first, and what they say."""
         entries = []
         for path in sorted(self.runs.glob("*/*/*"), key=lambda path: (path.stat().st_mtime, path.name)):
             try:
-                entries.append((path, Entry.locked(from_yaml(path.read_text(encoding="utf-8")))))
+                entries.append((path, StageEntry.locked(from_yaml(path.read_text(encoding="utf-8")))))
             except (OSError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
                 continue  # damaged, or none of this format
         return entries

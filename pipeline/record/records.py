@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml, to_json
-from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, Entry, content_md5, folder_md5, lock_file, md5
+from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, StageEntry, content_md5, folder_md5, lock_file, md5
 from pipeline.params.file import PARAMS_FILE
 
 STAGES = ("prepare", "train", "evaluate", "generate")
@@ -57,7 +57,7 @@ class Record:
         """Whether the outputs of a stage, as dvc.lock has them, are in the working directory."""
         return all(Path(out).exists() and md5(Path(out)) == of for out, of in self.files.items())
 
-    def entry(self, stage: str) -> Entry:
+    def entry(self, stage: str) -> StageEntry:
         """The stage as DVC would describe it."""
         files = {str(record_path(stage)): content_md5(self.content())} | self.files  # a record cannot hold its own md5
         inside = {
@@ -65,7 +65,7 @@ class Record:
             for out in self.outs
         }
         outs = {out: folder_md5(inside[out]) if inside[out] else files[out] for out in self.outs}
-        return Entry(self.cmd, self.params, self.deps, outs)
+        return StageEntry(self.cmd, self.params, self.deps, outs)
 
     def content(self) -> bytes:
         """What stands in ``record.json``."""
@@ -103,7 +103,7 @@ def declared() -> dict[str, Record]:
     params = _read(PARAMS_FILE)
     stages = _read(PIPELINE_FILE).get("stages", {})
     known = _Md5s()
-    entries = {name: Entry.declared(stages[name], params) for name in STAGES if name in stages}
+    entries = {name: StageEntry.declared(stages[name], params) for name in STAGES if name in stages}
     return {
         name: Record(entry.cmd, entry.params, {dep: known[dep] for dep in entry.deps}, list(entry.outs))
         for name, entry in entries.items()
@@ -134,7 +134,7 @@ def digest(content: Any) -> str:
 def lock_records(content: Mapping[str, Any] | None) -> dict[str, Record]:
     """The stages as a dvc.lock has them; a folder among ``files`` has DVC's md5 of a folder."""
     stages = (content or {}).get("stages", {})
-    return {name: locked_record(Entry.locked(stages[name])) for name in STAGES if name in stages}
+    return {name: locked_record(StageEntry.locked(stages[name])) for name in STAGES if name in stages}
 
 
 def lock_of(records: Mapping[str, Record]) -> bytes:
@@ -142,7 +142,7 @@ def lock_of(records: Mapping[str, Record]) -> bytes:
     return lock_file({name: record.entry(name) for name, record in records.items()})
 
 
-def locked_record(entry: Entry) -> Record:
+def locked_record(entry: StageEntry) -> Record:
     """The record that an entry of a dvc.lock or of the run-cache stands for."""
     return Record(entry.cmd, entry.params, entry.deps, sorted(entry.outs), entry.outs)
 
