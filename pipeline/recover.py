@@ -32,22 +32,22 @@ def main() -> None:
     Raises:
         InputError: If the user's changes are in git's stash since DVC was killed; without them another experiment would run.
     """
-    here = list(_processes_in(Path.cwd().resolve()))
+    here = list(processes_in(Path.cwd().resolve()))
     running = {process for process in here if is_dvc(process)}.union(*map(living_holders, RWLOCKS))
     for process in sorted(running, key=lambda process: process.pid):
         print(f"DVC runs in this repository as process {_name(process)}: its locks and files are left as they are")
     if not running:
-        _explain_stages(here)
-        _restore_dvc_lock()
-        _clear_git_locks(here)
+        explain_stages(here)
+        restore_dvc_lock()
+        clear_git_locks(here)
         killed.settle_workspace()
         killed.settle_others([_folder(process) for process in here])
         for path in RWLOCKS:
             free(path)
 
 
-def _processes_in(root: Path) -> Iterator[psutil.Process]:
-    """Those that work in a repository or in its experiments' folders, not in another repository inside it."""
+def processes_in(root: Path) -> Iterator[psutil.Process]:
+    """The processes that work in a repository or in its experiments' folders, not in another repository inside it."""
     for process in psutil.process_iter():
         folder = _folder(process)
         if folder.is_relative_to(root) and "daemon" not in command(process):
@@ -66,7 +66,7 @@ def _name(process: psutil.Process) -> str:
     return f"{process.pid} ({plain(shlex.join(command(process)))})"
 
 
-def _explain_stages(here: list[psutil.Process]) -> None:
+def explain_stages(here: list[psutil.Process]) -> None:
     """Name the stages whose DVC was killed alone."""
     stages = {process.pid: process for process in here if _is_stage(process)}
     for process in stages.values():
@@ -87,7 +87,7 @@ def _is_stage(process: psutil.Process) -> bool:
     return False
 
 
-def _restore_dvc_lock() -> None:
+def restore_dvc_lock() -> None:
     """Replace a dvc.lock that DVC could not read, or that breaks off, by the committed one."""
     path, aside = LOCK_FILE, TMP / "dvc.lock.damaged"
     if not path.exists() or is_whole_lock(path.read_text(errors="replace")):
@@ -101,7 +101,7 @@ def _restore_dvc_lock() -> None:
         print(f"dvc.lock was damaged, and HEAD has none: moved to {aside}; DVC writes a new one")
 
 
-def _clear_git_locks(here: list[psutil.Process]) -> None:
+def clear_git_locks(here: list[psutil.Process]) -> None:
     """Remove the locks of the refs that only DVC writes; name those that git itself uses."""
     if any(Path(word).name == "git" for process in here for word in command(process)[:1]):
         return
