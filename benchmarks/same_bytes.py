@@ -27,7 +27,8 @@ from ruamel.yaml import YAML
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
 from benchmarks.report import Report, options
-from pipeline.base.files import files_in, md5
+from pipeline.base.files import files_in
+from pipeline.dvc.formats import md5
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = {"hidden": [200], "activation": "tanh"}

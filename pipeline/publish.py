@@ -17,7 +17,8 @@ from rich.progress import track
 from pipeline.base.command import command
 from pipeline.base.environment import main_repository
 from pipeline.base.errors import InputError
-from pipeline.history.states import Cache, Missing, git_states, run_cache_states, workspace_content
+from pipeline.dvc.repository import Cache, Missing
+from pipeline.history.states import git_states, run_cache_records, run_cache_states, workspace_content
 from pipeline.record.records import STAGES, Record, digest, load_lock
 from pipeline.record.saved import forget, leftovers
 from pipeline.tracking.contents import Content
@@ -30,16 +31,20 @@ def main(arguments: argparse.Namespace) -> None:
     every = arguments.all
     root = main_repository()
     warnings.simplefilter("ignore")  # of MLflow's own
-    _forget_recorded(root)
+    if leftovers(root) and (root / ".dvc").is_dir():
+        cache = Cache.at(root)
+        for name, record in [*load_lock().items(), *run_cache_records(cache)]:  # whose outputs make a saved state useless
+            forget(root, name, digest(record.inputs), made=partial(_can_be_had, record, cache))
     current = workspace_content()
     if not every and not current.finished:
         raise InputError("nothing to publish: no stage's outputs are those of params.yaml; run `dvc repro` or `dvc pull`")
-    print(watched(root, lambda store: _publish(store, current, every=every, root=root)))
+    print(watched(root, lambda store: show(store, current, every=every, root=root)))
 
 
-def _publish(store: Store, current: Content, *, every: bool, root: Path) -> str:
+def show(store: Store, current: Content, *, every: bool, root: Path) -> str:
+    """Publish the current state, and with ``every`` all others before it; return what there is to say of it."""
     lines = []
-    found, absent = _all(store, current, root) if every else (0, 0)
+    others, absent = show_others(store, current, root) if every else (0, 0)
     if current.finished:
         store.bring(current)
         missing = [stage for stage in STAGES if stage not in current.finished]
@@ -47,18 +52,18 @@ def _publish(store: Store, current: Content, *, every: bool, root: Path) -> str:
         lines.append(f"MLflow shows {current.experiment.name}, {state}")
     store.end_abandoned(but=current.experiment.digest)
     if every:
-        lines.append(f"MLflow shows {found} experiments that git or the run-cache holds beside it")
+        lines.append(f"MLflow shows {others} experiments that git or the run-cache holds beside it")
         if absent:
             lines.append(f"{absent} more have files that are not in DVC's cache; `dvc pull --all-commits` may bring them")
     return "\n".join(lines)
 
 
-def _all(store: Store, current: Content, root: Path) -> tuple[int, int]:
-    """Publish the states of git and of the run-cache; how many beside the current one were, and how many could not be.
+def show_others(store: Store, current: Content, root: Path) -> tuple[int, int]:
+    """Publish the states of git and of the run-cache; return how many beside the current one were, and how many could not be.
 
     The current one is published in its turn, as the first run of a training counts as that which trained.
     """
-    cache = Cache.of(root)
+    cache = Cache.at(root)
     done, absent = set(), set()
     own = {current.experiment.digest: current} if current.is_complete else {}
     states = list(git_states())
@@ -74,16 +79,8 @@ def _all(store: Store, current: Content, root: Path) -> tuple[int, int]:
     return len(done - own.keys()), len(absent - done)
 
 
-def _forget_recorded(root: Path) -> None:
-    """Remove the saved states of stages whose outputs dvc.lock or the run-cache records."""
-    if leftovers(root) and (root / ".dvc").is_dir():
-        cache = Cache.of(root)
-        for name, record in [*load_lock().items(), *cache.records()]:
-            forget(root, name, digest(record.inputs), made=partial(_can_be_had, record, cache))
-
-
 def _can_be_had(record: Record, cache: Cache) -> bool:
-    return cache.holds(record) or record.is_on_disk()
+    return cache.holds(record.files) or record.is_on_disk()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,8 +15,9 @@ from pipeline.base.command import run
 from pipeline.base.environment import facts
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
-from pipeline.record.experiment import git
-from pipeline.record.records import LOCK_FILE, STAGES, load_lock, load_record, lock_records
+from pipeline.base.git import git
+from pipeline.dvc.formats import LOCK_FILE
+from pipeline.record.records import STAGES, load_lock, load_record, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, plus_minus, still_improving
 from vae.training.collapse import usage_lines
 

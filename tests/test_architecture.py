@@ -33,6 +33,7 @@ ORDER = [
     "pipeline.base",
     "pipeline.tables",
     "pipeline.params",
+    "pipeline.dvc",
     "pipeline.record",
     "pipeline.tracking",
     "pipeline.reading.formats",

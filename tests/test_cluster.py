@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import md5
+from pipeline.dvc.formats import md5
 from pipeline.reading.columns.cluster import ADDRESS
 from pipeline.stages import prepare
 from tests.test_program import COLUMNS, big_table

@@ -18,12 +18,12 @@ from filelock import FileLock
 from pipeline import check, clean, summary
 from pipeline.base.command import run
 from pipeline.base.errors import InputError
-from pipeline.base.files import from_yaml, md5, to_yaml
-from pipeline.record.records import current_records, declared, digest, load_lock, load_record
+from pipeline.base.files import from_yaml, to_yaml
+from pipeline.dvc.formats import md5
+from pipeline.record.records import current_records, declared, digest, load_lock, load_record, lock_of
 from pipeline.record.saved import saved_folder
 from pipeline.stages import evaluate, job, prepare, train
 from pipeline.stages.job import misrecorded
-from pipeline.tracking.contents import lock_of
 from tests.workspace import ROOT, write_params, write_pipeline, write_table
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import md5
+from pipeline.dvc.formats import md5
 from pipeline.reading.columns import kept, passes
 from pipeline.stages import prepare
 from pipeline.tables.schema import SPLITS, Column, load_index, load_schema, load_split

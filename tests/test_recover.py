@@ -364,7 +364,7 @@ def test_a_task_that_a_killed_worker_had_taken_is_queued_again(repository: Pipel
     if not just_begun:
         repository.go()
         repository.spawn("dvc", "queue", "start").wait()
-        wait_for(lambda: [*exps.glob("celery/result/*")])
+        wait_for(lambda: [*exps.glob("celery/result/celery-task-meta-*")])
         for process in repository.processes():
             process.kill()
         wait_for(lambda: not repository.processes())

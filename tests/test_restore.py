@@ -204,7 +204,7 @@ def test_verify_evaluates_again_and_compares_every_metric(
         metrics = folder / METRICS
         metrics.write_text(re.sub('"least_likely": {\\s+"index": ', "\\g<0>1", metrics.read_text()))
 
-    monkeypatch.setattr("pipeline.history.verify._evaluate", evaluate_otherwise)
+    monkeypatch.setattr("pipeline.history.verify.evaluate", evaluate_otherwise)
     wrong = frozenset((name, value + (name == "test/ladder" and step == 1), step) for name, value, step in points)
     with pytest.raises(InputError, match=r"2 of \d+ metrics differ") as raised:
         verify(into, wrong)

@@ -17,15 +17,14 @@ import pytest
 
 from pipeline import publish
 from pipeline.base.command import command
-from pipeline.base.errors import InputError
-from pipeline.base.files import md5
+from pipeline.base.errors import InputError, reason
+from pipeline.dvc.formats import md5
 from pipeline.params.whole import load_params
 from pipeline.record.records import declared, experiment_digest
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import store
 from pipeline.tracking import view as tracking
 from pipeline.tracking.contents import points_of
-from pipeline.tracking.store import reason
 from tests.clones import on_server
 from tests.mlflow_store import Shown
 from tests.services import bad_server, proxy

@@ -34,10 +34,10 @@ def use_threads(threads: int) -> None:
     """
     _keep_memory()
     torch.set_num_threads(threads)
-    one = torch.full((1,), 0.5)
+    element = torch.full((1,), 0.5)
     for dtype in (torch.float32, torch.float64):
         for function in FUNCTIONS:
-            function(one.to(dtype))
+            function(element.to(dtype))
 
 
 def _keep_memory() -> None:

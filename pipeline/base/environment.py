@@ -24,11 +24,17 @@ PACKAGES = (
 
 def facts(threads: int | None = None) -> dict[str, str]:
     """Versions, instruction set, threads and device, by name."""
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    found["packages"] = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    named = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    named["packages"] = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     if threads is not None:
-        found["threads"] = str(threads)
-    return found | _torch_facts()
+        named["threads"] = str(threads)
+    torch = sys.modules.get("torch")  # a stage that does without it does not depend on its build
+    if torch is not None:
+        named["torch_build"] = str(torch.version.git_version)
+        named["cuda"] = str(torch.version.cuda)
+        named["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        named["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return named
 
 
 def main_repository() -> Path:
@@ -39,17 +45,3 @@ def main_repository() -> Path:
 def is_first_process() -> bool:
     """Whether this is the process that writes files, of those that train together."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _torch_facts() -> dict[str, str]:
-    """Where torch is loaded; a stage that does without it does not depend on its build."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return {}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        "torch_build": str(torch.version.git_version),
-        "cuda": str(torch.version.cuda),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": gpu,
-    }

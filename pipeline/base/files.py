@@ -1,8 +1,7 @@
-"""Files that are complete or not there, on disk when the program goes on, and their md5."""
+"""Files that are complete or not there, on disk when the program goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -33,21 +32,17 @@ def complete(*folders: Path) -> Iterator[tuple[Path, ...]]:
         for folder in partial:
             sync(*folder.iterdir())
         for source, target in zip(partial, folders, strict=True):
-            _replace(source, target)
+            target.mkdir(parents=True, exist_ok=True)
+            made = sorted(path.name for path in source.iterdir())
+            for name in made:
+                os.replace(source / name, target / name)
+            for path in target.iterdir():
+                if path.is_file() and path.name not in (*made, ".gitignore"):
+                    path.unlink()
+            sync(target)
     finally:
         for folder in partial:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    made = sorted(path.name for path in source.iterdir())
-    for name in made:
-        os.replace(source / name, target / name)
-    for path in target.iterdir():
-        if path.is_file() and path.name not in (*made, ".gitignore"):
-            path.unlink()
-    sync(target)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -74,7 +69,7 @@ def sync(*paths: Path) -> None:
 
 
 def to_json(content: Any) -> str:
-    """Indented, sorted keys, no NaN: the same content is the same bytes."""
+    """JSON with sorted keys, indented and without NaN: the same content is the same bytes."""
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -98,31 +93,12 @@ def to_yaml(content: Any, *, in_order: bool = False, compact: bool = False) -> b
     return buffer.getvalue()
 
 
-def md5(path: Path) -> str:
-    """The md5 of a file or a folder, as DVC records it: without what .dvcignore names."""
-    if path.is_dir():
-        files = [file for file in files_in([path]) if not is_compiled(file)]
-        return folder_md5({str(file.relative_to(path).as_posix()): md5(file) for file in files})
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
-
-
-def folder_md5(files: dict[str, str]) -> str:
-    """DVC's name for a folder of these files, relative path to md5."""
-    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return _md5(json.dumps(listing).encode()).hexdigest() + ".dir"
-
-
 def files_in(paths: Sequence[Path]) -> list[Path]:
     """The files that these paths name or contain, sorted."""
-    found = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
-    return sorted(file for file in found if file.is_file())
+    inside = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sorted(file for file in inside if file.is_file())
 
 
 def is_compiled(file: Path) -> bool:
     """Whether Python made it of a source."""
     return file.suffix == ".pyc" or "__pycache__" in file.parts
-
-
-def _md5(content: bytes = b"") -> Any:
-    return hashlib.md5(content, usedforsecurity=False)

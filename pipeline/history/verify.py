@@ -35,9 +35,12 @@ def verify(folder: Path, points: frozenset[Point]) -> str:
     """
     then = _metrics(folder)
     with _aside(folder):
-        _evaluate(folder)
+        evaluate(folder)
         now = _metrics(folder)
-        again = _points(folder) if points else points
+        try:
+            again = points_of(("train", "evaluate"), lambda path: (folder / path).read_bytes()) if points else points
+        except (KeyError, OSError) as error:
+            raise InputError(f"its MLflow metrics cannot be compared, its files are of another version: {error}") from error
     # a version may show metrics that another does not
     names = {name for name, _, _ in points} & {name for name, _, _ in again}
     points, again = (frozenset(point for point in shown if point[0] in names) for shown in (points, again))
@@ -54,13 +57,6 @@ def verify(folder: Path, points: frozenset[Point]) -> str:
     return f"verified: evaluated again, equal are all {len(then)} values of {EVALUATED}/metrics.json; {run}"
 
 
-def _points(folder: Path) -> frozenset[Point]:
-    try:
-        return points_of(("train", "evaluate"), lambda path: (folder / path).read_bytes())
-    except (KeyError, OSError) as error:
-        raise InputError(f"its MLflow metrics cannot be compared, its files are of another version: {error}") from error
-
-
 def _metrics(folder: Path) -> dict[str, Any]:
     return dict(_leaves(json.loads((folder / EVALUATED / "metrics.json").read_text(encoding="utf-8"))))
 
@@ -74,7 +70,7 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _by_name(points: frozenset[Point]) -> dict[str, float]:
-    """By name and step, of the values that a step holds each."""
+    """The values of points by their name and step, as a message calls them."""
     return {f"MLflow's {name} at step {step}": value for name, value, step in sorted(points)}
 
 
@@ -97,7 +93,12 @@ def _aside(folder: Path) -> Iterator[None]:
         os.replace(aside, folder / EVALUATED)
 
 
-def _evaluate(folder: Path) -> None:
+def evaluate(folder: Path) -> None:
+    """Evaluate a restored state by its own code, from the beginning and without a view.
+
+    Raises:
+        InputError: If that fails.
+    """
     settings = {FRESH: "1", "EVIDENCE_TRACKING": "off", "DVC_ROOT": str(folder)}
     done = subprocess.run([sys.executable, "-m", "pipeline.evaluate"], cwd=folder, env=os.environ | settings, check=False)
     if done.returncode:

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS
+from pipeline.base.git import git
+from pipeline.dvc.formats import LOCK_FILE
 from pipeline.history.states import state_of
-from pipeline.record.experiment import git
-from pipeline.record.records import LOCK_FILE
 from pipeline.tracking.contents import Point
 from pipeline.tracking.run import PATCH_FILE
 from pipeline.tracking.store import DIGEST, Store

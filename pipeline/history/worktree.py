@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_whole
-from pipeline.record.records import LOCK_FILE
+from pipeline.dvc.formats import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ def worktree(folder: Path, source: Source) -> Iterator[None]:
         InputError: If the folder is taken, the commit is not here, or the patch does not apply or leads outside.
     """
     refuse_taken(folder)
-    if not _has(source.commit):
-        raise InputError(f"its commit {source.commit} is not in this repository; `git fetch` it from where the run was made")
+    try:
+        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{source.commit}^{{commit}}")
+    except InputError:
+        raise InputError(
+            f"its commit {source.commit} is not in this repository; `git fetch` it from where the run was made"
+        ) from None
     try:
         _git("worktree", "add", "--quiet", "--force", "--detach", str(folder), source.commit)  # forced: over a stale entry
         if source.patch.partition(b"\n")[2].strip():
@@ -51,12 +55,16 @@ def worktree(folder: Path, source: Source) -> Iterator[None]:
             write_whole(folder / LOCK_FILE, source.lock)
         yield
     except BaseException:
-        _remove(folder)
+        with suppress(InputError):
+            _git("worktree", "remove", "--force", str(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(InputError):
+            _git("worktree", "prune")
         raise
 
 
 def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds something."""
+    """Refuse a folder to restore to that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder} is there already; choose another folder with --into, or remove it: an earlier restored state goes by "
@@ -70,20 +78,6 @@ def _apply(folder: Path, patch: bytes) -> None:
     for name in _git("ls-files", "--modified", "--others", "-z", folder=folder).split("\0"):
         if (folder / name).is_symlink() or name.startswith(".dvc/"):
             raise InputError(f"the stored changes make {name} a link or change DVC's settings; they were refused")
-
-
-def _has(commit: str) -> bool:
-    with suppress(InputError):
-        return bool(_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"))
-    return False
-
-
-def _remove(folder: Path) -> None:
-    with suppress(InputError):
-        _git("worktree", "remove", "--force", str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(InputError):
-        _git("worktree", "prune")
 
 
 def _git(*arguments: str, folder: Path | None = None, content: bytes = b"") -> str:

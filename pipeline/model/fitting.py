@@ -13,7 +13,7 @@ from typing_extensions import override
 from pipeline.base.bar import progress_bar
 from pipeline.base.environment import is_first_process
 from pipeline.record.saved import Saved
-from pipeline.tracking.view import View
+from pipeline.tracking.view import Silent, View
 from vae.training.diagnosis import latest_row
 from vae.training.epochs import epoch_row
 
@@ -26,7 +26,7 @@ class Live(Callback):
         rows: Training rows.
     """
 
-    def __init__(self, view: View, rows: int) -> None:
+    def __init__(self, view: View | Silent, rows: int) -> None:
         self._view, self._rows = view, rows
         self._began = 0.0
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.base.git import git
+from pipeline.dvc.formats import PIPELINE_FILE
 from pipeline.params.file import PARAMS_FILE
-from pipeline.record.records import PIPELINE_FILE, Record, experiment_digest, is_code
+from pipeline.record.records import Record, experiment_digest, is_code
 
 LARGEST_PATCH = 2**20  # characters, of one file
 
@@ -93,12 +94,6 @@ _DIFF = (
 
 def _names(*arguments: str) -> list[str]:
     return [name for name in git(*arguments).split("\0") if name]
-
-
-def git(*arguments: str, folder: Path | None = None) -> str:
-    """What git prints, or nothing where it fails."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
-    return done.stdout.decode(errors="surrogateescape")
 
 
 def _sources(stages: Mapping[str, Record]) -> list[str]:

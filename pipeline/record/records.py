@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import RESULTS, folder_md5, from_yaml, md5, to_json
+from pipeline.base.files import RESULTS, from_yaml, to_json
+from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, StageEntry, content_md5, folder_md5, lock_file, md5
 from pipeline.params.file import PARAMS_FILE
 
 STAGES = ("prepare", "train", "evaluate", "generate")
-PIPELINE_FILE, LOCK_FILE = Path("dvc.yaml"), Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,15 @@ class Record:
         """Whether the outputs of a stage, as dvc.lock has them, are in the working directory."""
         return all(Path(out).exists() and md5(Path(out)) == was for out, was in self.files.items())
 
-    def lock_entry(self, stage: str) -> dict[str, Any]:
-        """The stage's entry in a dvc.lock, without sizes."""
-        own = {str(record_path(stage)): hashlib.md5(self.content(), usedforsecurity=False).hexdigest()}
-        files = own | self.files  # a record cannot hold its own md5
-        md5s = {"deps": self.deps, "outs": {out: _md5_of(out, files) for out in self.outs}}
-        lists = {kind: [{"path": p, "hash": "md5", "md5": m} for p, m in sorted(of.items())] for kind, of in md5s.items()}
-        return {"cmd": self.cmd, "params": {str(PARAMS_FILE): self.params}, **lists}
+    def entry(self, stage: str) -> StageEntry:
+        """The stage as DVC would describe it."""
+        files = {str(record_path(stage)): content_md5(self.content())} | self.files  # a record cannot hold its own md5
+        inside = {
+            out: {path.removeprefix(f"{out}/"): m for path, m in files.items() if path.startswith(f"{out}/")}
+            for out in self.outs
+        }
+        outs = {out: folder_md5(inside[out]) if inside[out] else files[out] for out in self.outs}
+        return StageEntry(self.cmd, self.params, self.deps, outs)
 
     def content(self) -> bytes:
         """What stands in ``record.json``."""
@@ -107,7 +107,11 @@ def declared() -> dict[str, Record]:
     params = _read(PARAMS_FILE)
     stages = _read(PIPELINE_FILE).get("stages", {})
     known = _Md5s()
-    return {name: _planned(stages[name], params, known) for name in STAGES if name in stages}
+    entries = {name: StageEntry.declared(stages[name], params) for name in STAGES if name in stages}
+    return {
+        name: Record(entry.cmd, entry.params, {dep: known[dep] for dep in entry.deps}, list(entry.outs))
+        for name, entry in entries.items()
+    }
 
 
 def current_records() -> dict[str, Record]:
@@ -133,34 +137,17 @@ def digest(content: Any) -> str:
 def lock_records(content: Mapping[str, Any] | None) -> dict[str, Record]:
     """The stages as a dvc.lock has them; a folder among ``files`` has DVC's md5 of a folder."""
     stages = (content or {}).get("stages", {})
-    return {name: locked_record(stages[name]) for name in STAGES if name in stages}
+    return {name: locked_record(StageEntry.locked(stages[name])) for name in STAGES if name in stages}
 
 
-def _md5_of(out: str, files: Mapping[str, str]) -> str:
-    inside = {path.removeprefix(f"{out}/"): of for path, of in files.items() if path.startswith(f"{out}/")}
-    return folder_md5(inside) if inside else files[out]
+def lock_of(records: Mapping[str, Record]) -> bytes:
+    """A dvc.lock of these records, for DVC to check the files out by."""
+    return lock_file({name: record.entry(name) for name, record in records.items()})
 
 
-def locked_record(entry: Mapping[str, Any]) -> Record:
-    """The record that one entry of a dvc.lock or of the run-cache stands for.
-
-    Raises:
-        KeyError: If it is no such entry.
-    """
-    md5s = {kind: {file["path"]: file.get("md5", "") for file in entry.get(kind, [])} for kind in ("deps", "outs")}
-    params = entry.get("params", {}).get(str(PARAMS_FILE), {})
-    return Record(entry["cmd"], params, md5s["deps"], sorted(md5s["outs"]), md5s["outs"])
-
-
-def _planned(stage: Mapping[str, Any], params: Mapping[str, Any], known: _Md5s) -> Record:
-    deps = [_interpolated(dep, params) for dep in stage.get("deps", [])]
-    outs = [_path(entry) for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
-    return Record(
-        cmd=_interpolated(stage["cmd"], params),
-        params={name: params.get(name) for name in sorted(stage.get("params", []))},
-        deps={dep: known[dep] for dep in sorted(deps)},
-        outs=sorted(outs),
-    )
+def locked_record(entry: StageEntry) -> Record:
+    """The record that an entry of a dvc.lock or of the run-cache stands for."""
+    return Record(entry.cmd, entry.params, entry.deps, sorted(entry.outs), entry.outs)
 
 
 class _Md5s(dict[str, str]):
@@ -169,19 +156,6 @@ class _Md5s(dict[str, str]):
     def __missing__(self, path: str) -> str:
         self[path] = md5(Path(path)) if Path(path).exists() else ""
         return self[path]
-
-
-def _path(entry: str | Mapping[str, Any]) -> str:
-    return entry if isinstance(entry, str) else next(iter(entry))
-
-
-def _interpolated(text: str, params: Mapping[str, Any]) -> str:
-    """``${data.path}`` as DVC fills it in."""
-
-    def value(match: re.Match[str]) -> str:
-        return str(reduce(lambda section, key: section[key], match[1].strip().split("."), params))
-
-    return re.sub(r"\$\{([^}]+)\}", value, text)
 
 
 def _outside(deps: Mapping[str, str], made: Iterable[str]) -> dict[str, str]:

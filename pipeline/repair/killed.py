@@ -8,14 +8,13 @@ it had just begun, ``dvc exp show`` fails. Only to be called while no DVC proces
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,22 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import from_yaml
-from pipeline.record.experiment import git
+from pipeline.base.git import git
+from pipeline.dvc.repository import opened
+from pipeline.dvc.unfinished import (
+    ARGUMENTS,
+    EXEC_HEAD,
+    EXEC_MERGE,
+    EXPS,
+    IN_WORKSPACE,
+    STARTED,
+    Unfinished,
+    damaged,
+    folders,
+    preparing,
+    stashed,
+)
 
-TMP, EXPS = Path(".dvc/tmp"), Path(".dvc/tmp/exps")
-STARTED = "refs/exps/stash"  # DVC's refs for experiments that are about to run in the workspace
-QUEUED = "refs/exps/celery/stash"  # or wait in the queue
 STASHING = 10  # seconds at most from taking the workspace to stashing the user's changes
 
 
@@ -38,11 +48,12 @@ def settle_workspace() -> None:
     Raises:
         InputError: If the user's changes are in git's stash.
     """
-    preparing, merge, record = _preparing(), _commit("refs/exps/exec/EXEC_MERGE"), EXPS / "run/workspace"
-    branch = _branch_left(preparing, merge)
-    if preparing and _is_stashed():
+    preparation, merge = preparing(), _commit(EXEC_MERGE)
+    branch = _branch_left(preparation, merge)
+    made = git("log", "-1", "--format=%ct", "refs/stash", "--") if preparation else ""
+    if made and 0 <= int(made) - int((EXPS / "rwlock").stat().st_mtime) <= STASHING:
         raise InputError(
-            f"`{preparing}` was killed while it had your uncommitted changes in git's stash. Unless you have edited since, "
+            f"`{preparation}` was killed while it had your uncommitted changes in git's stash. Unless you have edited since, "
             f"`git checkout --force {branch or git('branch', '--show-current').strip()} && git stash pop` brings them back "
             "(`git stash drop` if you do not want them). Then run this again"
         )
@@ -51,15 +62,16 @@ def settle_workspace() -> None:
             f"a killed `dvc exp run` has left HEAD detached: `git checkout {branch}` goes back to your branch and keeps your "
             "files; `git diff params.yaml` shows what -S has changed there"
         )
-    if branch or record.exists():
-        repeat = f"`{preparing}`" if preparing else again(merge)
+    if branch or IN_WORKSPACE.exists():
+        repeat = f"`{preparation}`" if preparation else again(merge)
         print(f"an experiment in this folder was killed: {repeat} goes on from where it was")
-        _show_changes(merge)
+        if merge:
+            _show_changes(merge)
     if _commit(STARTED):
         print(f"dropped an experiment that never started, and that the next would have run too: {again(STARTED)}")
         git("update-ref", "-d", STARTED)
-    git("rm", "-qf", "--ignore-unmatch", str(TMP / "repro.dat"))
-    shutil.rmtree(record, ignore_errors=True)
+    git("rm", "-qf", "--ignore-unmatch", str(ARGUMENTS))
+    shutil.rmtree(IN_WORKSPACE, ignore_errors=True)
 
 
 def settle_others(used: Sequence[Path]) -> None:
@@ -68,21 +80,64 @@ def settle_others(used: Sequence[Path]) -> None:
     Args:
         used: The folders that living processes work in; what works in the folder of an experiment goes on undisturbed.
     """
-    records = dict(_records())
-    _settle_queue(records, used)
-    names = {Path(record.get("root_dir", "")).name: rev for rev, record in records.items()}
-    for folder in [*EXPS.glob("tmp*/"), *EXPS.glob("standalone/tmp*/")]:
-        if not _is_used(folder, used):
-            rev = names.get(folder.name)
-            if folder.parent != EXPS and rev:
-                _settle_temporary(rev, records[rev])
-            shutil.rmtree(folder)
+    if not EXPS.is_dir():
+        return
+    for path in damaged():
+        path.unlink()
+        print(f"removed {path}: it was damaged, and `dvc exp show` fails by that")
+    with opened(Path(), "read what it keeps of experiments") as repo:
+        unfinished, records = Unfinished(repo), {}
+        for rev, record in unfinished.records():
+            if isinstance(record, Path):
+                unfinished.forget_record(rev)
+                print(f"removed {record}: the record in it was damaged, and `dvc exp show` fails by that")
+            else:
+                records[rev] = record
+        settle_queue(unfinished, records, used)
+        settle_folders(unfinished, records, used)
+
+
+def settle_queue(unfinished: Unfinished, records: dict[str, Any], used: Sequence[Path]) -> None:
+    """Queue again what died with its worker, unless it had finished; name what never reached the queue."""
+    for rev in unfinished.lost():
+        print(f"an experiment was killed before it was in the queue: {again(rev, '--queue')}")
+        unfinished.drop(rev)
+    for message, entry in unfinished.taken():
+        rev = entry.stash_rev
+        died = f"queued experiment {entry.name or rev[:7]} died with its worker"
+        if rev in records and _is_used(records[rev].root_dir, used):
+            continue
+        if rev in records and _is_collected(records[rev]):
+            unfinished.end(message)
+        elif _commit(rev):
+            unfinished.queue_again(message, rev)
+            print(f"{died}: `dvc queue start` runs it on from where it was")
+        else:
+            unfinished.end(message)
+            print(f"{died} and cannot be run again, as git has dropped its stash")
+
+
+def settle_folders(unfinished: Unfinished, records: dict[str, Any], used: Sequence[Path]) -> None:
+    """Clear away the folders in which no process works; of those of ``dvc exp run --temp``, collect or name the experiment."""
+    revs = {Path(record.root_dir).name: rev for rev, record in records.items()}
+    for folder in folders():
+        if _is_used(folder, used):
+            continue
+        rev = revs.get(folder.name)
+        if rev and records[rev].location == "tempdir":
+            if not _is_collected(records[rev]):
+                print(
+                    f"experiment {records[rev].name} was killed, and its temporary folder is removed: "
+                    f"{again(rev, '--temp')} goes on from where it was"
+                )
+            unfinished.forget_record(rev)
+        shutil.rmtree(folder)
 
 
 def again(rev: str, *options: str) -> str:
     """The command that runs an experiment again, by the stash commit that DVC made of it."""
     try:
-        _, _, base, name, *_ = git("log", "-1", "--format=%s", rev, "--").strip().split(":")
+        base, name = stashed(rev)
         old, new = (_flat(from_yaml(git("show", f"{commit}:./params.yaml"))) for commit in (base, rev))
     except (ValueError, YAMLError):
         return f"the same `{shlex.join(['dvc', 'exp', 'run', *options])}`"
@@ -100,23 +155,11 @@ def _flat(content: Any, path: str = "") -> dict[str, str]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def plain(words: str) -> str:
-    """A command without the paths of Python and DVC."""
-    return re.sub(r"^(\S*python\S* )?(\S*/dvc|\S*/dvc/__main__\.py|-m dvc)(?= |$)", "dvc", words)
-
-
-def _preparing() -> str:
-    """The command that was killed while it prepared an experiment: it holds the workspace for that time only."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        return plain(json.loads((EXPS / "rwlock").read_bytes())["write"]["workspace"]["cmd"])
-    return ""
-
-
-def _branch_left(preparing: str, merge: str) -> str:
+def _branch_left(preparation: str, merge: str) -> str:
     """The branch that HEAD was on before DVC detached it; empty if it is on one, or somebody else has detached it."""
-    if git("symbolic-ref", "-q", "HEAD") or not (preparing or merge):
+    if git("symbolic-ref", "-q", "HEAD") or not (preparation or merge):
         return ""
-    there = _commit("HEAD" if preparing else "refs/exps/exec/EXEC_HEAD")
+    there = _commit("HEAD" if preparation else EXEC_HEAD)
     moves = re.findall("^checkout: moving from (.*) to (.*)$", git("reflog", "--format=%gs"), re.MULTILINE)
     branch = moves[0][0] if moves and moves[0][1] == there else ""
     return branch if branch and _commit(f"refs/heads/{branch}") else ""
@@ -127,106 +170,25 @@ def _show_changes(merge: str) -> None:
 
     Git compares seconds; no earlier write has the next one.
     """
-    for name in git("diff", "--name-only", "refs/exps/exec/EXEC_HEAD", merge, "--").splitlines() if merge else ():
+    for name in git("diff", "--name-only", EXEC_HEAD, merge, "--").splitlines():
         with suppress(OSError):
             os.utime(name, (time.time() + 1,) * 2)
 
 
-def _is_stashed() -> bool:
-    """Whether git's last stash was made just after the killed command had taken the workspace."""
-    made = git("log", "-1", "--format=%ct", "refs/stash", "--")
-    return made != "" and 0 <= int(made) - int((EXPS / "rwlock").stat().st_mtime) <= STASHING
-
-
-def _records() -> Iterator[tuple[str, dict[str, Any]]]:
-    """What DVC wrote about each experiment outside the workspace, by its stash commit; a damaged record goes."""
-    for folder in [*EXPS.glob("run/*/"), *EXPS.glob("standalone/run/*/")]:
-        if record := _json(folder / f"{folder.name}.run"):
-            yield folder.name, record
-        else:
-            shutil.rmtree(folder)
-            print(f"removed {folder}: the record in it was damaged, and `dvc exp show` fails by that")
-
-
-def _settle_queue(records: dict[str, dict[str, Any]], used: Sequence[Path]) -> None:
-    tasks, stashed = list(_tasks()), git("log", "-g", "--format=%H", QUEUED, "--").split()
-    for rev in set(stashed) - {rev for _, rev, _ in tasks}:
-        print(f"an experiment was killed before it was in the queue: {again(rev, '--queue')}")
-        _drop(rev)
-    for path, rev, entry in tasks:
-        record = records.get(rev, {})
-        if path.parent.name == "processed" and not _is_done(path) and not _is_used(record.get("root_dir"), used):
-            name = entry["name"] or rev[:7]
-            if _is_collected(record):
-                path.unlink()
-            elif _commit(rev):
-                _queue_again(path, rev)
-                print(f"queued experiment {name} died with its worker: `dvc queue start` runs it on from where it was")
-            else:
-                path.unlink()
-                print(f"queued experiment {name} died with its worker and cannot be run again, as git has dropped its stash")
-
-
-def _tasks() -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """The queue's messages, waiting or taken by a worker: file, stash commit, and what DVC wrote about it."""
-    for path in sorted(EXPS.glob("celery/broker/*/*.celery.msg")):
-        with suppress(ValueError, LookupError, TypeError):
-            entry = json.loads(base64.b64decode(_json(path)["body"]))[0][0]
-            yield path, entry["stash_rev"], entry
-
-
-def _is_done(message: Path) -> bool:
-    return bool(_json(EXPS / "celery/result" / f"celery-task-meta-{_json(message)['headers']['id']}"))
-
-
-def _queue_again(message: Path, rev: str) -> None:
-    """What `dvc exp run --queue` does: a stash commit in the queue's ref, and a message that names it."""
-    if rev not in git("log", "-g", "--format=%H", QUEUED, "--").split():
-        subject = git("log", "-1", "--format=%s", rev, "--").strip()
-        git("update-ref", "--create-reflog", "-m", f"commit: {subject}", QUEUED, rev)
-    os.replace(message, EXPS / "celery/broker/in" / message.name)
-
-
-def _drop(rev: str) -> None:
-    """Remove a stash commit from the queue's ref, as `git stash drop` would from its own."""
-    stashed = git("log", "-g", "--format=%H", QUEUED, "--").split()
-    git("reflog", "delete", "--rewrite", "--updateref", f"{QUEUED}@{{{stashed.index(rev)}}}")
-    if len(stashed) == 1:
-        git("update-ref", "-d", QUEUED)
-
-
-def _settle_temporary(rev: str, record: dict[str, Any]) -> None:
-    if not _is_collected(record):
-        print(
-            f"experiment {record.get('name')} was killed, and its temporary folder is removed: "
-            f"{again(rev, '--temp')} goes on from where it was"
-        )
-    for place in ("run", "standalone/run"):
-        shutil.rmtree(EXPS / place / rev, ignore_errors=True)
-
-
-def _is_collected(record: dict[str, Any]) -> bool:
+def _is_collected(record: Any) -> bool:
     """Fetch an experiment that had finished in its folder; whether there was one."""
-    ref = record.get("result_ref")
+    ref = record.result_ref
     if ref:
-        git("fetch", "-q", record["git_url"], f"{ref}:{ref}")
+        git("fetch", "-q", record.git_url, f"{ref}:{ref}")
     if not ref or not _commit(ref):
         return False
-    print(f"experiment {record.get('name')} had finished when its DVC was killed: `dvc exp show` lists it now")
+    print(f"experiment {record.name} had finished when its DVC was killed: `dvc exp show` lists it now")
     return True
 
 
-def _is_used(folder: str | Path | None, used: Sequence[Path]) -> bool:
-    return folder is not None and any(path.is_relative_to(Path(folder).resolve()) for path in used)
+def _is_used(folder: str | Path, used: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(Path(folder).resolve()) for path in used)
 
 
 def _commit(name: str) -> str:
     return git("rev-parse", "-q", "--verify", f"{name}^{{commit}}").strip()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """What a file says; nothing if it is damaged or not there."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_bytes())
-        return content if isinstance(content, dict) else {}
-    return {}

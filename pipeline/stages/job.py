@@ -14,11 +14,12 @@ from typing import Generic, TypeVar
 from pipeline import STARTED
 from pipeline.base.environment import facts, is_first_process, main_repository
 from pipeline.base.errors import InputError
-from pipeline.base.files import RESULTS, complete, files_in, is_compiled, md5
+from pipeline.base.files import RESULTS, complete, files_in, is_compiled
+from pipeline.base.git import git
 from pipeline.base.processes import is_forced
+from pipeline.dvc.formats import md5
 from pipeline.params.file import load, read
 from pipeline.params.section import Common
-from pipeline.record.experiment import git
 from pipeline.record.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
 from pipeline.record.saved import FRESH, Saved, forget, saved_folder
 from pipeline.tracking import view as tracking
@@ -43,7 +44,7 @@ class Job(Generic[P]):
     params: P
     inputs: Record
     saved: Saved
-    view: tracking.View
+    view: tracking.View | tracking.Silent
     source: str
 
     @contextmanager

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from pipeline.base.files import to_yaml
+from pipeline.dvc.formats import LOCK_FILE
 from pipeline.params.file import PARAMS_FILE
 from pipeline.params.versions import BEFORE_READ_AS, BEFORE_TOLERANCE, LATEST, completed
 from pipeline.record.experiment import Experiment
-from pipeline.record.records import LOCK_FILE, STAGES, Record, digest, record_path
+from pipeline.record.records import STAGES, Record, digest, lock_of, record_path
 
 Point = tuple[str, float, int]  # name, value, step
 Read = Callable[[str], bytes]  # the content of a file that a stage made
@@ -29,7 +30,7 @@ TRAINED = "evidence.trained"  # tag: the digest of what the training depended on
 
 @dataclass(frozen=True)
 class Content:
-    """What a run should show.
+    """What an MLflow run should show.
 
     Attributes:
         experiment: Whose run it is.
@@ -92,18 +93,13 @@ def content_of(experiment: Experiment, records: Mapping[str, Record], read: Read
 
 def points_of(stages: Iterable[str], read: Read) -> frozenset[Point]:
     """The metrics in the files of these stages."""
-    return frozenset(point for stage in stages for point in _POINTS.get(stage, _nothing)(read))
+    return frozenset(point for stage in stages if stage in _POINTS for point in _POINTS[stage](read))
 
 
 def live_points(row: Mapping[str, float]) -> list[Point]:
     """The points of one row of history.csv or latents.csv, or of what is `MEASURED` in an epoch."""
     columns = [name for name in row if name != "epoch"]
     return [(_metric_name(name), row[name], int(row["epoch"])) for name in columns if len(columns) <= MOST_CURVES]
-
-
-def lock_of(records: Mapping[str, Record]) -> bytes:
-    """A dvc.lock of these records, for DVC to check the files out by."""
-    return to_yaml({"schema": "2.0", "stages": {name: record.lock_entry(name) for name, record in records.items()}})
 
 
 def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, bytes]]:
@@ -116,15 +112,11 @@ def _artifacts(stage: str, record: Record, read: Read) -> Iterator[tuple[str, by
 
 
 def _train_points(read: Read) -> list[Point]:
-    return _curves(read("results/train/history.csv")) + _curves(_latents(read))
-
-
-def _latents(read: Read) -> bytes:
-    """Without a row where training was by a version that did not write them."""
     try:
-        return read("results/train/latents.csv")
-    except (KeyError, FileNotFoundError):
-        return b"epoch\n"
+        latents = read("results/train/latents.csv")
+    except (KeyError, FileNotFoundError):  # of a version that did not write them
+        latents = b"epoch\n"
+    return _curves(read("results/train/history.csv")) + _curves(latents)
 
 
 def _curves(table: bytes) -> list[Point]:
@@ -133,8 +125,8 @@ def _curves(table: bytes) -> list[Point]:
 
 
 def _metric_name(column: str) -> str:
-    if of_latent := re.fullmatch(r"(kl|mean_variance)_(\d+)", column):
-        return f"valid/{of_latent[1]}_per_dimension/{int(of_latent[2]):02d}"
+    if latent := re.fullmatch(r"(kl|mean_variance)_(\d+)", column):
+        return f"valid/{latent[1]}_per_dimension/{int(latent[2]):02d}"
     split, _, quantity = column.partition("_")
     return f"{split}/{quantity}" if split in ("train", "valid") else column
 
@@ -154,10 +146,6 @@ def _test_points(read: Read) -> list[Point]:
     ladder = pd.read_csv(io.BytesIO(read("results/evaluate/ladder.csv")))
     rungs = [("test/ladder", float(mean), int(s)) for s, mean in zip(ladder["samples"], ladder["mean"], strict=True)]
     return [(name, float(value), 0) for name, value in values.items() if value is not None] + rungs
-
-
-def _nothing(read: Read) -> list[Point]:
-    return []
 
 
 _POINTS: dict[str, Callable[[Read], list[Point]]] = {"train": _train_points, "evaluate": _test_points}

@@ -33,7 +33,7 @@ class Run:
         return {tag.removeprefix(FAILURE) for tag in self.tags if tag.startswith(FAILURE)}
 
     def start(self, experiment: Experiment, tags: Mapping[str, str], patch: str) -> None:
-        """Mark the run as running, in this process, with its params and its origin."""
+        """Mark a run as running, in this process, with its params and its origin."""
         self._client.update_run(self.id, status="RUNNING", name=experiment.given_name)
         self.tag({**experiment.tags, **tags})
         content = Content(experiment)
@@ -70,7 +70,7 @@ class Run:
         return not self._points_of(names & set(self._run.data.metrics)) <= content.points
 
     def show(self, content: Content) -> None:
-        """Add what is missing, and say how far the experiment is."""
+        """Add what the run misses of a content, and say how far the experiment is."""
         if not self._run.data.params:
             self._log_params(content.params)
         self.points(content.points - self._points_of(self._run.data.metrics.keys() - MEASURED))
@@ -97,7 +97,7 @@ class Run:
         self._client.set_terminated(self.id, "KILLED" if interrupted else "FAILED")
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set the tags that have a value."""
+        """Set those of the tags that have a value."""
         from mlflow.entities import RunTag
 
         changed = {name: value for name, value in tags.items() if value and self.tags.get(name) != value}
@@ -106,15 +106,15 @@ class Run:
             self.tags |= changed
 
     def values(self) -> set[Point]:
-        """All metrics that it holds, but for what was measured."""
+        """All metrics that the run holds, but for what was measured."""
         histories = (self._client.get_metric_history(self.id, name) for name in self._run.data.metrics.keys() - MEASURED)
         return {(point.key, point.value, point.step) for history in histories for point in history}
 
     def artifact(self, path: str) -> bytes | None:
         """The content of an artifact, if the run holds it."""
         folder, _, _ = path.rpartition("/")
-        found = self._client.list_artifacts(self.id, folder or None)
-        if path not in [file.path for file in found if not file.is_dir]:
+        listed = self._client.list_artifacts(self.id, folder or None)
+        if path not in [file.path for file in listed if not file.is_dir]:
             return None
         with tempfile.TemporaryDirectory(prefix="evidence-") as target:
             return Path(self._client.download_artifacts(self.id, path, target)).read_bytes()

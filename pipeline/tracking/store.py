@@ -14,7 +14,7 @@ from pipeline.base.processes import is_gone
 from pipeline.record.experiment import Experiment
 from pipeline.tracking.contents import TRAINED, Content
 from pipeline.tracking.run import ARTIFACTS, PATCH, Run
-from pipeline.tracking.watch import Watch, Watched
+from pipeline.tracking.watch import Watched
 
 EXPERIMENT = "evidence"  # MLFLOW_EXPERIMENT_NAME names another
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # how the UI shows it: as training runs
@@ -38,10 +38,10 @@ class Store:
 
     Args:
         root: The main repository, where the default store lies.
-        watch: Says how long a call takes that is under way.
+        client: What is to call MLflow, and says how long that takes.
     """
 
-    def __init__(self, root: Path, watch: Watch | None = None) -> None:
+    def __init__(self, root: Path, client: Watched | None = None) -> None:
         from mlflow import MlflowClient
 
         for noisy in ("mlflow", "alembic"):
@@ -52,7 +52,8 @@ class Store:
         (root / ".evidence").mkdir(exist_ok=True)
         with self._lock:
             self._make_database()
-            self._client = Watched(MlflowClient(tracking_uri(root)), watch or Watch())
+            self._client = client or Watched()
+            self._client.client = MlflowClient(tracking_uri(root))
             self._experiment_id = self._find_or_create_experiment()
 
     def open(self, experiment: Experiment) -> Run:
@@ -85,14 +86,13 @@ class Store:
             return []
         wanted = [f"attributes.run_id = '{name}'", f"attributes.run_name = '{name}'"]
         wanted += [f"tags.`{DIGEST}` LIKE '{name}%'"] * bool(re.fullmatch("[0-9a-f]{4,64}", name))
-        found = [run for one in wanted for run in self._client.search_runs([self._experiment_id], one, ViewType.ALL)]
-        return [Run(self._client, self._find(DIGEST, run.data.tags.get(DIGEST, "")) or run) for run in found]
+        runs = [run for rule in wanted for run in self._client.search_runs([self._experiment_id], rule, ViewType.ALL)]
+        return [Run(self._client, self._find(DIGEST, run.data.tags.get(DIGEST, "")) or run) for run in runs]
 
     def end_abandoned(self, but: str) -> None:
         """Mark the runs of this machine whose process is gone as killed, except the one with the digest ``but``."""
         for status in ("RUNNING", "SCHEDULED"):
-            found = self._client.search_runs([self._experiment_id], f"attributes.status = '{status}'")
-            for run in found:
+            for run in self._client.search_runs([self._experiment_id], f"attributes.status = '{status}'"):
                 if run.data.tags.get(DIGEST) != but and is_gone(run.data.tags.get(PROCESS, "")):
                     self._client.set_terminated(run.info.run_id, "KILLED")
 
@@ -117,18 +117,18 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             location = (self._root / "mlartifacts").as_uri() if tracking_uri(self._root).startswith("sqlite:") else None
             try:
                 return self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
             except MlflowException:  # another machine was first
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage != "active":
-            self._client.restore_experiment(found.experiment_id)
-        return found.experiment_id
+        if experiment.lifecycle_stage != "active":
+            self._client.restore_experiment(experiment.experiment_id)
+        return experiment.experiment_id
 
     def _search(self, tag: str, value: str) -> list[Any]:
         """The runs with this tag, the earliest first."""
@@ -172,10 +172,3 @@ def tracking_uri(root: Path) -> str:
 def is_remote(root: Path) -> bool:
     """Whether the store is a server, which may be away."""
     return tracking_uri(root).startswith("http")
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, without credentials."""
-    lines = str(error).splitlines()
-    said = re.sub(r"//[^/\s]*@", "//***@", f"{type(error).__name__}: {lines[0] if lines else ''}")
-    return re.sub(r"(?i)\b(password|passwd|token|secret|sslkey|key)=[^&\s'\"]+", r"\1=***", said)[:300]

@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
-class Watch:
-    """Since when a call of MLflow has been under way, for somebody in another thread."""
+class Watched:
+    """A client whose calls are watched from another thread; it has none until it is given one.
+
+    Attributes:
+        client: What is called.
+        calls: How many calls have returned.
+    """
 
     def __init__(self) -> None:
+        self.client: Any = None
+        self.calls = 0
         self._since: float | None = None
-        self.calls = 0  # that have returned
-
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """While a call is under way."""
-        self._since = time.monotonic()
-        yield
-        self._since = None
-        self.calls += 1
 
     @property
     def seconds(self) -> float:
-        """How long the call has taken that is under way; 0 where none is."""
+        """The seconds that the call has taken that is under way; 0 where none is."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-
-class Watched:
-    """A client whose calls are watched."""
-
-    def __init__(self, client: Any, watch: Watch) -> None:
-        self._client, self._watch = client, watch
-
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        method = getattr(self.client, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self._watch.call():
-                return method(*args, **kwargs)
+            self._since = time.monotonic()
+            answer = method(*args, **kwargs)
+            self._since = None
+            self.calls += 1
+            return answer
 
         return call
