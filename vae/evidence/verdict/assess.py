@@ -115,16 +115,13 @@ def assess(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
-        others = {
-            "importance sampling": importance_sampling(vae, y, samples, seed=seed),
-            "prior sampling": prior_sampling(vae, y, prior_samples, seed=seed),
-            "sampling from a wide prior": prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed),
-        }
-        of_these = prior_sampling(vae, simulated, prior_samples, seed=seed)
-    sampled = others["prior sampling"].or_better(others["sampling from a wide prior"])
-    checked = settle(of_rows, len(y), *starts, extra=extra, sampled=sampled)
+        by_prior, of_simulated_by_prior = (prior_sampling(vae, rows, prior_samples, seed=seed) for rows in (y, simulated))
+    wide = prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed)
+    others = {"importance sampling": importance_sampling(vae, y, samples, seed=seed)}
+    others |= {"prior sampling": by_prior, "sampling from a wide prior": wide}
+    checked = settle(of_rows, len(y), *starts, extra=extra, sampled=by_prior.or_better(wide))
     more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
-    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_these)
+    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_simulated_by_prior)
     said = verdict("annealed", grounds_of(checked, bounds, others), tolerance)
     return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
 
