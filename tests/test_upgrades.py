@@ -126,7 +126,7 @@ def test_metrics_that_only_its_version_shows_do_not_differ(older: Repository, mo
     def evaluate_again(folder: Path) -> None:
         shutil.copytree(folder / ".evidence/restored", folder / "results/evaluate")
 
-    monkeypatch.setattr("pipeline.history.verify._evaluate", evaluate_again)
+    monkeypatch.setattr("pipeline.history.verify.evaluate", evaluate_again)
     points = points_of(("train", "evaluate"), lambda path: (older.folder / path).read_bytes())
     shown = frozenset(point for point in points if point[0] != "test/kl") | {("test/of_old", 1.0, 0)}
     assert f"all {len(points) - 1} of its MLflow run" in verify(older.folder, shown)
