@@ -14,8 +14,8 @@ It takes the place of the annealing judge of the other start unless that found a
 
 Where q covers a part of the posterior only, its judge can never agree with runs from the prior, however right these are.
 Such a judge found less, which contradicts nothing, as all runs are too low in expectation. So a run from a wider prior, with T
-temperatures, takes its place where it found no more than the judge of the same start, and at no other place but one of so
-little mass that it does not count.
+temperatures, takes its place where it found no more than the judge of the same start, by a nat or for sure, and at no other
+place but one of so little mass that it does not count.
 
 Two runs that end in different places are no agreement, whatever their figures: see `apart`.
 """
@@ -240,14 +240,14 @@ class _Levels:
         same, another, reported = (Judgement.of(run) for run in (check, from_other, estimate))
         to_change = another.beats(same, OF_OTHER_START / OF_SAME_START).cpu()
         another, by_draws = self._or_sampled(rows, another)
-        lower = rows[:0]
+        no_more = rows[:0]
         if at_prior:
             disagree = ~same.agrees(another) | apart(check, from_other)
-            below = another.log_likelihood <= same.log_likelihood + SURE
-            lower = (disagree & below & ~by_draws).nonzero()[:, 0].cpu()
-        if len(lower):
-            from_other = self._or_wide(rows, lower, level, check, from_other)
-            another = another.replaced(lower, Judgement.of(from_other.of(lower)))
+            more = another.exceeds(same, SURE) | (another.log_likelihood > same.log_likelihood + BETWEEN_JUDGES)
+            no_more = (disagree & ~more & ~by_draws).nonzero()[:, 0].cpu()
+        if len(no_more):
+            from_other = self._or_wide(rows, no_more, level, check, from_other)
+            another = another.replaced(no_more, Judgement.of(from_other.of(no_more)))
         arrived = ~by_draws | (from_other.log_likelihood >= another.log_likelihood - SURE)
         judges_apart = (apart(check, from_other) & arrived).cpu()
         settled = same.agrees(another) & reported.agrees(same.mean(another), FROM_JUDGES)
@@ -261,7 +261,7 @@ class _Levels:
             torch.full((len(rows),), level),
             settled & ~(apart(estimate, from_other) & arrived) & ~judges_apart.to(settled.device),
             self.posterior,
-            len(rows) * self.cost(estimate.samples, level) + len(lower) * self.cost(estimate.samples, level, OF_WIDE_START),
+            len(rows) * self.cost(estimate.samples, level) + len(no_more) * self.cost(estimate.samples, level, OF_WIDE_START),
         )
 
     def _or_sampled(self, rows: Tensor, another: Judgement) -> tuple[Judgement, Tensor]:
@@ -273,16 +273,16 @@ class _Levels:
         by_draws = sampled.well_founded & (another.log_likelihood <= judge.log_likelihood + SURE)
         return judge.where(by_draws, another), by_draws
 
-    def _or_wide(self, rows: Tensor, lower: Tensor, level: int, check: Estimate, other: Estimate) -> Estimate:
-        """The judge of the other start, or, at positions (n,) where that is lower, annealing from a wider prior.
+    def _or_wide(self, rows: Tensor, no_more: Tensor, level: int, check: Estimate, other: Estimate) -> Estimate:
+        """The judge of the other start, or, at positions (n,) where that found no more, annealing from a wider prior.
 
         Not where it ended in another place than both, whose mass may add to theirs.
         """
-        wide = self._anneal("wide check", rows[lower], replace(self.prior, widen=WIDER), OF_WIDE_START, level)
-        check, partial = check.of(lower), other.of(lower)
+        wide = self._anneal("wide check", rows[no_more], replace(self.prior, widen=WIDER), OF_WIDE_START, level)
+        check, partial = check.of(no_more), other.of(no_more)
         little = Judgement.of(check).exceeds(Judgement.of(partial), NEGLIGIBLE)
         explained = little | ~(apart(check, partial) & apart(wide, partial))
-        return other.replaced(lower[explained.cpu()], wide.of(explained.nonzero()[:, 0]))
+        return other.replaced(no_more[explained.cpu()], wide.of(explained.nonzero()[:, 0]))
 
     def _anneal(self, role: str, rows: Tensor, start: Annealing, of_temperatures: float, level: int) -> Estimate:
         """By a stream that no other run of a row has. Of "annealing" draws are shared with importance sampling."""
