@@ -84,7 +84,7 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     check_params(content)
     params = load(content, kind)
     stages = declared()
-    inputs = replace(stages[stage], read_as=params.model_dump(include=set(stages[stage].params)))
+    inputs = replace(stages[stage], read_as=params.model_dump(mode="json", include=set(stages[stage].params)))
     _refuse_newer_code(inputs)
     _refuse_untracked_code(inputs)
     locked = load_lock()
