@@ -33,7 +33,7 @@ from benchmarks.workspace import change, prepared, run
 ROWS, LENGTHS = 60_000, (20, 100)
 TIMED = """
 import json, sys, time
-from pipeline.record import saved
+from pipeline.experiment import saved
 from pipeline.stages import train
 from pipeline.tracking import view as tracking
 from vae import VAE

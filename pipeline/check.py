@@ -9,9 +9,9 @@ from pipeline.base.command import run
 from pipeline.base.files import from_yaml, to_yaml, write_whole
 from pipeline.dvc.formats import LOCK_FILE, StageEntry
 from pipeline.dvc.repository import Cache
+from pipeline.experiment.records import lock_records, record_path
 from pipeline.params.whole import load_params
 from pipeline.reading.formats import check_files
-from pipeline.record.records import lock_records, record_path
 from pipeline.stages.job import misrecorded
 
 

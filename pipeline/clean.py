@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.base.command import command
 from pipeline.base.environment import main_repository
-from pipeline.record.saved import leftovers, remove
+from pipeline.experiment.saved import leftovers, remove
 
 
 def main(arguments: argparse.Namespace) -> None:

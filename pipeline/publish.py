@@ -18,9 +18,9 @@ from pipeline.base.command import command
 from pipeline.base.environment import main_repository
 from pipeline.base.errors import InputError
 from pipeline.dvc.repository import Cache, Missing
+from pipeline.experiment.records import STAGES, Record, digest, load_lock
+from pipeline.experiment.saved import forget, leftovers
 from pipeline.history.states import git_states, run_cache_records, run_cache_states, workspace_content
-from pipeline.record.records import STAGES, Record, digest, load_lock
-from pipeline.record.saved import forget, leftovers
 from pipeline.tracking.contents import Content
 from pipeline.tracking.store import Store
 from pipeline.tracking.view import watched

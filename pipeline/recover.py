@@ -21,7 +21,7 @@ from pipeline.base.git import git
 from pipeline.base.processes import command, is_dvc
 from pipeline.dvc.formats import LOCK_FILE, is_whole_lock
 from pipeline.dvc.unfinished import EXPS, RWLOCKS, TMP, free, living_holders, plain
-from pipeline.repair import killed
+from pipeline.recovery import killed
 
 GIT_LOCKS = ("index.lock", "HEAD.lock", "refs/stash.lock", "logs/refs/stash.lock")
 

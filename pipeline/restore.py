@@ -17,12 +17,12 @@ from pathlib import Path
 from pipeline.base.command import command
 from pipeline.base.environment import facts, main_repository
 from pipeline.base.errors import InputError
+from pipeline.experiment.records import Record
 from pipeline.history.checkout import check, fill
+from pipeline.history.selection import Wanted, artifact, find
 from pipeline.history.states import git_states
 from pipeline.history.verify import verify
-from pipeline.history.wanted import Wanted, artifact, find
 from pipeline.history.worktree import Source, refuse_taken, worktree
-from pipeline.record.records import Record
 from pipeline.tracking.run import PATCH_FILE
 
 NEXT_STEPS = """

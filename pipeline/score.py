@@ -21,7 +21,7 @@ from pipeline.base.command import command
 from pipeline.base.compute import use_threads
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
-from pipeline.evaluation.values import value_parts
+from pipeline.evaluation.per_value import value_parts
 from pipeline.export.odd_rows import Summary
 from pipeline.export.row_files import writing
 from pipeline.model.loading import check_support, load_model

@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
 from pipeline.base.git import git
 from pipeline.dvc.formats import LOCK_FILE
-from pipeline.record.records import STAGES, load_lock, load_record, lock_records
+from pipeline.experiment.records import STAGES, load_lock, load_record, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, plus_minus, still_improving
 from vae.training.collapse import usage_lines
 

@@ -20,8 +20,8 @@ from pipeline.base.command import run
 from pipeline.base.errors import InputError
 from pipeline.base.files import from_yaml, to_yaml
 from pipeline.dvc.formats import md5
-from pipeline.record.records import current_records, declared, digest, load_lock, load_record, lock_of
-from pipeline.record.saved import saved_folder
+from pipeline.experiment.records import current_records, declared, digest, load_lock, load_record, lock_of
+from pipeline.experiment.saved import saved_folder
 from pipeline.stages import evaluate, job, prepare, train
 from pipeline.stages.job import misrecorded
 from tests.workspace import ROOT, write_params, write_pipeline, write_table

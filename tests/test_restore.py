@@ -19,7 +19,6 @@ from pipeline import publish, restore
 from pipeline.base.errors import InputError
 from pipeline.history.states import git_states
 from pipeline.history.verify import verify
-from pipeline.record import experiment
 from pipeline.stages import evaluate, generate, prepare, train
 from tests.clones import IDENTITY, Repository, finished
 from tests.mlflow_store import MEASURED
@@ -73,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(experiment, "LARGEST_PATCH", 3000)
+        patch.setattr(identity, "LARGEST_PATCH", 3000)
         yield four_runs(Repository(folder))
 
 

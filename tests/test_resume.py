@@ -23,8 +23,8 @@ import torch
 from pipeline.base.environment import facts
 from pipeline.evaluation.estimation import Estimation
 from pipeline.evaluation.pieces import Pieces, decoded, encoded
-from pipeline.record.records import declared, digest
-from pipeline.record.saved import Saved, forget, leftovers, remove, saved_folder
+from pipeline.experiment.records import declared, digest
+from pipeline.experiment.saved import Saved, forget, leftovers, remove, saved_folder
 from pipeline.stages import evaluate, prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import ROOT, table, write_params, write_table
@@ -281,7 +281,7 @@ def test_a_state_that_is_ignored_is_removed(saved: Saved) -> None:
 
 def test_a_second_process_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.record.saved import Saved\n"
+        "import sys, time; from pathlib import Path; from pipeline.experiment.saved import Saved\n"
         "with Saved(Path(sys.argv[1])).held('stage train'): print('in', flush=True); time.sleep(float(sys.argv[2]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -19,8 +19,8 @@ from pipeline import publish
 from pipeline.base.command import command
 from pipeline.base.errors import InputError, reason
 from pipeline.dvc.formats import md5
+from pipeline.experiment.records import declared, experiment_digest
 from pipeline.params.whole import load_params
-from pipeline.record.records import declared, experiment_digest
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import store
 from pipeline.tracking import view as tracking
@@ -416,11 +416,11 @@ def test_other_processes_of_a_distributed_training_stay_silent(workspace: Path, 
 def test_processes_that_first_touch_a_store_together_all_log(workspace: Path, shown: Shown) -> None:
     """Four at once, each with params of its own, on a store that does not exist yet."""
     code = (
-        "import sys; from pathlib import Path; from pipeline.tracking import store; from pipeline.record import experiment;"
-        "from pipeline.record.records import declared;"
+        "import sys; from pathlib import Path; from pipeline.tracking import store; from pipeline.experiment import identity;"
+        "from pipeline.experiment.records import declared;"
         "from dataclasses import replace; stages = declared(); p = stages['prepare'];"
         "stages['prepare'] = replace(p, params={**p.params, 'seed': int(sys.argv[1])});"
-        "e = experiment.Experiment(stages); store.Store(Path.cwd()).open(e).start(e, {}, '')"
+        "e = identity.Experiment(stages); store.Store(Path.cwd()).open(e).start(e, {}, '')"
     )
     write_table(workspace)
     write_params(workspace)

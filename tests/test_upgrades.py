@@ -21,9 +21,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from pipeline import publish, restore, score, summary
 from pipeline.base.errors import InputError
+from pipeline.experiment.records import load_record
 from pipeline.history.verify import verify
 from pipeline.params import versions, whole
-from pipeline.record.records import load_record
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import contents
 from pipeline.tracking.contents import points_of

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
+from pipeline.evaluation.computations import Work
 from pipeline.evaluation.findings import Annealed, Findings
 from pipeline.evaluation.pieces import Pieces
-from pipeline.evaluation.work import Work
 from pipeline.params.evaluate import Evaluate, EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pipeline.record.saved import Saved
+from pipeline.experiment.saved import Saved
 from vae.evidence import Annealing, Bounds, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
 
 KINDS = {kind.__name__: kind for kind in (Annealing, LowerBound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.report import Report
-from pipeline.evaluation.series import importance_ladder, prior_ladder
+from pipeline.evaluation.side_tables import importance_ladder, prior_ladder
 from pipeline.figures.checks import differences_and_acceptance, estimates_by_samples, extreme_images, extreme_rows
 from pipeline.figures.comparison import likelihood_comparison
 from pipeline.figures.pixels import ImageGrid

@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError, reason
 from pipeline.base.files import write_whole
 from pipeline.dvc.formats import LOCK_FILE, PIPELINE_FILE, content_md5, md5
 from pipeline.dvc.repository import Cache, default_remote, opened, share_cache
-from pipeline.record.records import STAGES, Record, declared, experiment_digest, load_lock
+from pipeline.experiment.records import STAGES, Record, declared, experiment_digest, load_lock
 
 T = TypeVar("T")
 

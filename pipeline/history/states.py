@@ -18,8 +18,17 @@ from pipeline.base.git import git
 from pipeline.dvc.formats import LOCK_FILE, content_md5
 from pipeline.dvc.repository import Cache, Missing
 from pipeline.dvc.unfinished import experiments
-from pipeline.record.experiment import Experiment, patch, workspace_origin
-from pipeline.record.records import STAGES, Record, current_records, declared, digest, lock_records, locked_record, record_path
+from pipeline.experiment.identity import Experiment, patch, workspace_origin
+from pipeline.experiment.records import (
+    STAGES,
+    Record,
+    current_records,
+    declared,
+    digest,
+    lock_records,
+    locked_record,
+    record_path,
+)
 from pipeline.tracking.contents import Content, content_of
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS
-from pipeline.record.saved import FRESH
+from pipeline.experiment.saved import FRESH
 from pipeline.tracking.contents import Point, points_of
 
 EVALUATED = RESULTS / "evaluate"

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.environment import is_first_process
-from pipeline.record.saved import Saved
+from pipeline.experiment.saved import Saved
 from pipeline.tracking.view import Silent, View
 from vae.training.diagnosis import latest_row
 from vae.training.epochs import epoch_row

@@ -13,10 +13,10 @@ from pipeline.evaluation.baselines import fit_baselines
 from pipeline.evaluation.estimation import Estimation
 from pipeline.evaluation.hidden_values import fill, quality
 from pipeline.evaluation.metrics import headline, metrics_of
+from pipeline.evaluation.per_value import value_parts
 from pipeline.evaluation.pieces import Pieces
 from pipeline.evaluation.report import Report
-from pipeline.evaluation.series import importance_ladder, latent_dimensions
-from pipeline.evaluation.values import value_parts
+from pipeline.evaluation.side_tables import importance_ladder, latent_dimensions
 from pipeline.figures import evaluated
 from pipeline.model.loading import load_model
 from pipeline.params.evaluate import EvaluateParams

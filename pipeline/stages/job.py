@@ -18,10 +18,10 @@ from pipeline.base.files import RESULTS, complete, files_in, is_compiled
 from pipeline.base.git import git
 from pipeline.base.processes import is_forced
 from pipeline.dvc.formats import md5
+from pipeline.experiment.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
+from pipeline.experiment.saved import FRESH, Saved, forget, saved_folder
 from pipeline.params.file import load, read
 from pipeline.params.section import Common
-from pipeline.record.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
-from pipeline.record.saved import FRESH, Saved, forget, saved_folder
 from pipeline.tracking import view as tracking
 
 P = TypeVar("P", bound=Common)

@@ -13,10 +13,10 @@ import pandas as pd
 
 from pipeline.base.files import to_yaml
 from pipeline.dvc.formats import LOCK_FILE
+from pipeline.experiment.identity import Experiment
+from pipeline.experiment.records import STAGES, Record, digest, lock_of, record_path
 from pipeline.params.file import PARAMS_FILE
 from pipeline.params.versions import BEFORE_READ_AS, BEFORE_TOLERANCE, LATEST, completed
-from pipeline.record.experiment import Experiment
-from pipeline.record.records import STAGES, Record, digest, lock_of, record_path
 
 Point = tuple[str, float, int]  # name, value, step
 Read = Callable[[str], bytes]  # the content of a file that a stage made

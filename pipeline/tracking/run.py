@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.record.experiment import Experiment
-from pipeline.record.records import digest
+from pipeline.experiment.identity import Experiment
+from pipeline.experiment.records import digest
 from pipeline.tracking.contents import MEASURED, Content, Point
 
 ARTIFACTS, PATCH = "evidence.artifacts", "git.patch"  # tags: the digests of the artifacts and the patch that a run holds

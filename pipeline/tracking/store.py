@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.base.processes import is_gone
-from pipeline.record.experiment import Experiment
+from pipeline.experiment.identity import Experiment
 from pipeline.tracking.contents import TRAINED, Content
 from pipeline.tracking.run import ARTIFACTS, PATCH, Run
 from pipeline.tracking.watch import Watched

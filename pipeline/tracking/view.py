@@ -19,8 +19,8 @@ from typing import TypeVar
 from pipeline.base.environment import facts, is_first_process
 from pipeline.base.errors import InputError, reason
 from pipeline.base.processes import this_process
-from pipeline.record.experiment import Experiment, patch, workspace_origin
-from pipeline.record.records import Record, current_records
+from pipeline.experiment.identity import Experiment, patch, workspace_origin
+from pipeline.experiment.records import Record, current_records
 from pipeline.tracking.contents import Point, content_of, live_points
 from pipeline.tracking.run import Run
 from pipeline.tracking.store import PATIENT_SECONDS, PROCESS, Store, is_remote

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.record.saved import Saved
+from pipeline.experiment.saved import Saved
 from tests.clones import DIGITS, Clone, Repository
 from tests.guard import is_alive
 from tests.mlflow_store import Shown

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline.base.git import git
 from pipeline.dvc.formats import PIPELINE_FILE
+from pipeline.experiment.records import Record, experiment_digest, is_code
 from pipeline.params.file import PARAMS_FILE
-from pipeline.record.records import Record, experiment_digest, is_code
 
 LARGEST_PATCH = 2**20  # characters, of one file
 
