@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from pipeline import publish, restore
 from pipeline.base.errors import InputError
+from pipeline.experiment import identity
 from pipeline.history.states import git_states
 from pipeline.history.verify import verify
 from pipeline.stages import evaluate, generate, prepare, train
