@@ -5,9 +5,9 @@
 The model is 784-200-200-50 and back, binary pixels, Adam, float32, two threads. ``speed``: the stage `train` as `dvc repro`
 runs it, with validation, diagnostics, the saved state, the record and the live MLflow view, on 60,000 rows; after each 64 of
 its steps the same process takes 64 of the loop, of the products and of pythae, so that a slow second slows all of them, and
-the median over epochs of the ratios is taken. ``ablation``: the same with and without each of the fast paths. ``steps``: what
-a step's time goes into, without Lightning. ``target``: seconds to a validation ELBO of -100 nats on MNIST, whose IDX files are
-in FOLDER. ``variants``: bfloat16 and torch.compile beside the default. ``cost``: how the time of an epoch grows.
+the median over epochs of the ratios is taken. ``steps``: what a step's time goes into, without Lightning. ``ablation``: steps
+with and without each of the fast paths. ``target``: seconds to a validation ELBO of -100 nats on MNIST, whose IDX files are in
+FOLDER. ``variants``: bfloat16 and torch.compile beside the default. ``cost``: how the time of an epoch grows.
 Names that end in ``_ratio`` compare with a peer: above 1 is better than the peer.
 
 About half an hour on two cores; ``--quick`` gives a rough answer, of each topic within a minute or two. Pythae is optional:

@@ -81,11 +81,11 @@ class Case:
         return {"name": "iwae", "samples": self.samples} if self.samples else {"name": "elbo", "kl": "closed_form"}
 
 
-def seconds_of_epochs(case: Case, *, with_pythae: bool, changed: str = "") -> list[dict[str, float]]:
-    """Seconds of each epoch but the first, ours and the peers'; ``changed`` is a program that changes our code before."""
+def seconds_of_epochs(case: Case, *, with_pythae: bool) -> list[dict[str, float]]:
+    """Seconds of each epoch but the first, ours and the peers'."""
     with tempfile.TemporaryDirectory(prefix="evidence-") as name:
         folder = prepared(Path(name), case.rows, {"batch_size": case.batch_size, "max_epochs": case.epochs + 1})
         change(folder, objective=case.objective)
-        output = run(folder, changed + TIMED, json.dumps([case.batch_size, case.samples, with_pythae]), tracking=True)
+        output = run(folder, TIMED, json.dumps([case.batch_size, case.samples, with_pythae]), tracking=True)
     epochs: list[dict[str, float]] = json.loads(output.splitlines()[-1])
     return epochs

@@ -18,6 +18,7 @@ from benchmarks.report import Report
 from pipeline.base.compute import use_threads
 from vae.distributions.noise import of_step
 from vae.model.networks import linear
+from vae.model.terms import Terms
 from vae.objectives import ELBO, IWAE, Objective
 from vae.training.fast.fused_terms import Decode, Encode, bernoulli, terms_of_steps
 from vae.training.fast.vector import VectorAdam, WeightVector
@@ -35,15 +36,15 @@ def measure(report: Report, *, quick: bool) -> Iterator[str]:
     for batch_size, samples in SETTINGS:
         count = max(1, TURN // (batch_size * (samples or 1) * 10))
         y = random_rows(batch_size)
-        steps = {"ours": _ours(y, samples), "loop": _loops(y, batch_size, samples)}
-        found = medians(cpu(2), {name: partial(_repeat, step, count) for name, step in steps.items()}, repeats)
+        steps = {"ours": our_step(y, samples), "loop": _loops(y, batch_size, samples)}
+        found = medians(cpu(2), {name: partial(repeat, step, count) for name, step in steps.items()}, repeats)
         ours, loop = (MICRO * found[name] / count for name in steps)
         name = f"batch{batch_size}" + (f"_iwae{samples}" if samples else "")
         report.add(f"{name}_step_ratio", loop / ours)
         of = f"{'ELBO' if samples is None else f'IWAE, K = {samples}'}, batches of {batch_size}"
         lines.append([of, f"{ours:,.0f}", f"{loop:,.0f}", f"{loop / ours:.2f}"])
     report.table("A step, microseconds", ["", "ours", "the loop", "the loop's over ours"], lines)
-    parts = {name: partial(_repeat, part, 50) for name, part in _parts().items()}
+    parts = {name: partial(repeat, part, 50) for name, part in _parts().items()}
     times = medians(cpu(2), parts, repeats)
     report.table(
         "Parts of a step for a batch of 20", ["", "microseconds"], [[of, f"{MICRO * t / 50:.0f}"] for of, t in times.items()]
@@ -51,19 +52,26 @@ def measure(report: Report, *, quick: bool) -> Iterator[str]:
     yield from ()
 
 
-def _ours(y: Tensor, samples: int | None) -> Case:
+def our_step(y: Tensor, samples: int | None, without: str = "") -> Case:
+    """A step for rows y (N, D), with all fast paths or without one of `benchmarks.training_ablation.PATHS`."""
     objective: Objective = ELBO(kl="closed_form") if samples is None else IWAE(samples)
     vae = model(objective=objective).train()
+    if without == "weights by columns":
+        for layer in vae.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight = nn.Parameter(layer.weight.detach().contiguous())
     weights = WeightVector(vae)
-    weights.bind(fuse=True)
+    weights.bind(fuse=without != "networks fused")
     adam, terms = VectorAdam(weights, fused=True), terms_of_steps(objective, weights.fused)
+    make_terms = Terms if without == "terms fused" else terms
+    update = adam.step if without == "Adam weight by weight" else adam.update
 
     def step() -> None:
         weights.clear()
-        loss = objective.values(terms(vae, y, objective.draws, of_step(0, "train", 0))).loss
+        loss = objective.values(make_terms(vae, y, objective.draws, of_step(0, "train", 0))).loss
         loss.backward(torch.full_like(loss, 1 / len(y)))
         weights.finish()
-        adam.update()
+        update()
 
     return step
 
@@ -110,6 +118,7 @@ def _parts() -> dict[str, Callable[[], object]]:
     }
 
 
-def _repeat(case: Case, count: int) -> None:
+def repeat(case: Case, count: int) -> None:
+    """Do it so many times."""
     for _ in range(count):
         case()
