@@ -28,6 +28,11 @@ from vae.evidence.annealing.path import Path
 
 STEPS = Annealing(temperatures=6, leapfrog_steps=2, step_sizes=(0.6,))
 SIZES = [(1, 3, 0.5), (2, 5, 1.0), (4, 6, 2.0)]
+starts = pytest.mark.parametrize(
+    "start",
+    [{"start": "posterior"}, {"start": "prior"}, {"start": "prior", "widen": 2.0}],
+    ids=["posterior", "prior", "wider prior"],
+)
 
 
 def simulated(model: LinearGaussian, N: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,11 +42,11 @@ def simulated(model: LinearGaussian, N: int, seed: int = 1) -> tuple[torch.Tenso
 
 
 @pytest.mark.parametrize(("K", "D", "variance"), SIZES)
-@pytest.mark.parametrize("start", ["posterior", "prior"])
-def test_forward_is_unbiased_on_the_natural_scale(start: Any, K: int, D: int, variance: float) -> None:
+@starts
+def test_forward_is_unbiased_on_the_natural_scale(start: dict[str, Any], K: int, D: int, variance: float) -> None:
     """E[exp(estimate - exact)] = 1, over 6,000 replicates of a row. False-alarm rate 6e-5."""
     model = LinearGaussian(K, D, variance)
-    annealing = replace(STEPS, start=start)
+    annealing = replace(STEPS, **start)
     found = annealed_importance_sampling(model.vae, model.y[:1].expand(6000, -1), 4, annealing=annealing).log_likelihood
     ratios = np.exp(found.numpy() - model.log_likelihood[0])
     assert within_error(ratios, 1.0)
@@ -49,13 +54,13 @@ def test_forward_is_unbiased_on_the_natural_scale(start: Any, K: int, D: int, va
 
 
 @pytest.mark.parametrize(("K", "D", "variance"), SIZES)
-@pytest.mark.parametrize("start", ["posterior", "prior"])
-def test_reverse_is_unbiased_on_the_natural_scale(start: Any, K: int, D: int, variance: float) -> None:
+@starts
+def test_reverse_is_unbiased_on_the_natural_scale(start: dict[str, Any], K: int, D: int, variance: float) -> None:
     """E[exp(exact - estimate)] = 1 over 6,000 simulated rows, and so E[estimate] >= exact. False-alarm rates 6e-5, 3e-5."""
     model = LinearGaussian(K, D, variance)
     y, z = simulated(model, 6000)
     exact = model.log_density(y)
-    found = reverse_annealing(model.vae, y, z, 4, annealing=replace(STEPS, start=start)).log_likelihood.numpy()
+    found = reverse_annealing(model.vae, y, z, 4, annealing=replace(STEPS, **start)).log_likelihood.numpy()
     assert within_error(np.exp(exact - found), 1.0)
     above = found - exact
     assert above.mean() > -4 * above.std() / math.sqrt(6000)
@@ -261,6 +266,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"temperatures": 1}, "temperatures must be at least 2, the start and the end; got 1"),
     ({"leapfrog_steps": 0}, "leapfrog_steps must be at least 1; got 0"),
     ({"start": "q"}, "start must be one of posterior, prior; got 'q'"),
+    ({"widen": 0.0}, r"widen must be greater than 0; got 0\.0"),
 ]
 
 

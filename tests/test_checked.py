@@ -26,7 +26,7 @@ from vae.evidence import (
     settled_bounds,
     simulated_rows,
 )
-from vae.evidence.verdict.checked import BETWEEN_JUDGES, apart
+from vae.evidence.verdict.judgement import BETWEEN_JUDGES, apart
 from vae.model.encoding import Input
 
 FEW = Annealing(temperatures=4, leapfrog_steps=1, step_sizes=(0.5,))

@@ -195,11 +195,11 @@ def test_estimators_are_unbiased(name: str, sizes: tuple[int, ...]) -> None:
 
 
 @both
-@pytest.mark.parametrize("start", ["posterior", "prior"])
-def test_annealing_where_a_layer_all_but_determines_the_next(name: str, start: Any) -> None:
+@pytest.mark.parametrize(("start", "widen"), [("posterior", 1.0), ("prior", 1.0), ("prior", 1.5)])
+def test_annealing_where_a_layer_all_but_determines_the_next(name: str, start: Any, widen: float) -> None:
     """The latents can move only together, but their noise freely. Two means over 60 rows, each at 6e-5."""
     model = LinearChain(name, (1, 1), widen=1.5, tight=0.02)
-    settings = Annealing(temperatures=12, leapfrog_steps=3, start=start, step_sizes=(0.6,) * 10)
+    settings = Annealing(temperatures=12, leapfrog_steps=3, start=start, widen=widen, step_sizes=(0.6,) * 10)
     bounds = bidirectional_bounds(model.vae, 60, 4, annealing=settings)
     truth = torch.tensor(model.log_density(bounds.y))
     for ratio in ((bounds.lower.log_likelihood - truth).exp(), (truth - bounds.upper.log_likelihood).exp()):

@@ -14,7 +14,7 @@ from scipy import integrate, stats
 from tests import oracles
 from tests.anchors import LIKELIHOODS, SIGMAS, TOGETHER, rows_for, small_vae
 from vae import likelihoods
-from vae.distributions import vectors
+from vae.distributions import bernoulli
 from vae.distributions.supports import BINARY
 from vae.likelihoods.continuous import Inflated
 from vae.likelihoods.likelihood import Measure
@@ -183,7 +183,7 @@ def test_bad_options_are_refused(build_bad: Any, message: str) -> None:
 
 def test_bernoulli_densities_of_many_draws_and_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some draws at a time, against torch's own density, logits beyond what e^f can hold among them."""
-    monkeypatch.setattr(vectors, "SLICE", 70)
+    monkeypatch.setattr(bernoulli, "SLICE", 70)
     random = torch.Generator().manual_seed(0)
     logits = 20 * torch.randn(7, 3, 8, generator=random, dtype=torch.float64)
     logits[0, 0, :4] = torch.tensor([800.0, -800.0, 800.0, -800.0])
@@ -191,7 +191,7 @@ def test_bernoulli_densities_of_many_draws_and_their_gradient(monkeypatch: pytes
     y = (torch.rand(3, 8, generator=random) < 0.5).double()
     y[0, :4] = torch.tensor([1.0, 0.0, 0.0, 1.0])
     weights = torch.rand(7, 3, generator=random, dtype=torch.float64)
-    found, direct = vectors.IndependentBernoulli(logits), torch.distributions.Bernoulli(logits=logits)
+    found, direct = bernoulli.IndependentBernoulli(logits), torch.distributions.Bernoulli(logits=logits)
     expected = direct.log_prob(y).sum(dim=-1)
     torch.testing.assert_close(found.log_prob(y), expected)
     gradients = (torch.autograd.grad((weights * value).sum(), logits)[0] for value in (found.log_prob(y), expected))

@@ -30,7 +30,7 @@ from tests.anchors import rows_for, small_vae
 from tests.workspace import ROOT, table, write_params, write_table
 from vae import VAE
 from vae.evidence import Estimate, annealed_importance_sampling, bidirectional_bounds, importance_sampling
-from vae.evidence.verdict.checked import Judgement
+from vae.evidence.verdict.judgement import Judgement
 
 GAUSSIAN = {"name": "gaussian"}
 State = dict[str, Any]

@@ -10,8 +10,9 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn.functional import logsigmoid, pad, softplus
 from typing_extensions import override
 
+from vae.distributions.bernoulli import IndependentBernoulli
 from vae.distributions.supports import BINARY, whole_numbers
-from vae.distributions.vectors import Columns, IndependentBernoulli, wide
+from vae.distributions.vectors import Columns, wide
 from vae.likelihoods import starts
 from vae.likelihoods.likelihood import UNIT_SOFTPLUS, Likelihood, of_columns
 from vae.options.registry import ClassCount

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from vae.distributions.vectors import LOG_2_PI, DiagonalNormal, UnitNormal, bernoulli_log_prob, slices
+from vae.distributions.bernoulli import bernoulli_log_prob, slices
+from vae.distributions.vectors import LOG_2_PI, DiagonalNormal, UnitNormal
 from vae.likelihoods import Bernoulli, Likelihood
 from vae.model.posteriors import DiagonalGaussian
 from vae.model.terms import Networks, Terms
