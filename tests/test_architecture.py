@@ -39,7 +39,7 @@ ORDER = [
     "pipeline.reading.formats",
     "pipeline.reading",
     "pipeline.model",
-    "pipeline.export",
+    "pipeline.scoring",
     "pipeline.evaluation",
     "pipeline.figures",
     "pipeline.stages",

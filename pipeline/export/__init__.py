@@ -1,1 +1,0 @@
-"""Files with a value for each row."""

@@ -1,0 +1,1 @@
+"""What `pipeline.score` writes and says of rows."""
