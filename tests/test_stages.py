@@ -106,20 +106,14 @@ def ran(workspace: Path, kept: Path) -> Path:
 SLOW = ("images, latent of three", "binary images, layers", "numbers with gaps")  # others have what these have
 
 
-DRAWN = ("images", "mixed, with gaps")  # of others' figures there are sketches
-
-
-def marks(kind: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] * (kind in SLOW) + [pytest.mark.pictures] * (kind in DRAWN)
-
-
-@pytest.fixture(params=[pytest.param(kind, marks=marks(kind)) for kind in KINDS])
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS])
 def finished(request: pytest.FixtureRequest, workspace: Path) -> tuple[pd.DataFrame, str]:
     frame, name, changes = KINDS[request.param]
     run_all(workspace, frame, name, **changes)
     return frame, request.param
 
 
+@pytest.mark.pictures
 def test_contracts(finished: tuple[pd.DataFrame, str]) -> None:
     frame, kind = finished
     check_training()
