@@ -194,7 +194,8 @@ class Estimation:
 
         extra = 0.0 if in_vain else self.annealing.extra
         sampled = self._sampled("simulated rows, prior sampling", y)
-        bounds = settled_bounds(y, forward, reverse, *self._starts, extra=extra, sampled=sampled)
+        settling: dict[str, Any] = {"extra": extra, "tolerance": self.settings.tolerance, "sampled": sampled}
+        bounds = settled_bounds(y, forward, reverse, *self._starts, **settling)
         return replace(findings, bounds=bounds)
 
     def _gap(self, findings: Findings) -> Findings:

@@ -160,6 +160,7 @@ def bounds_entry(report: Report, bounds: Bounds) -> dict[str, Any]:
         "examples": len(bounds.lower.log_likelihood),
         "settled_share": bounds.settled_share,
         "decoder_runs": bounds.decoder_runs,
+        "upper_repeated": bounds.upper_repeated,
         "lower": _entry(MeanWithError.of(bounds.lower.log_likelihood), bounds.lower),
         "upper": _entry(MeanWithError.of(bounds.upper.log_likelihood), bounds.upper),
         "diagnostics": _diagnostics(bounds.lower),

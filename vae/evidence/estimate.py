@@ -75,6 +75,10 @@ class MeanWithError:
         """Two standard errors, or more where there are so few degrees of freedom that 95 % by Student's t asks for more."""
         return max(2.0, float(stdtrit(self.degrees_of_freedom, 0.975))) * self.standard_error
 
+    def within(self, limit: float) -> bool:
+        """Whether the mean is known to be smaller in size than a limit; not where it has no standard error."""
+        return abs(self.mean) + self.margin < limit
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The interval around the mean, by Student's t; NaN without a standard error."""
         half = float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.standard_error

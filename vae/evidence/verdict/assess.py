@@ -121,7 +121,8 @@ def assess(
     others |= {"prior sampling": by_prior, "sampling from a wide prior": wide}
     checked = settle(of_rows, len(y), *starts, extra=extra, sampled=by_prior.or_better(wide))
     more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
-    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, extra=more, sampled=of_simulated_by_prior)
+    settling: dict[str, Any] = {"extra": more, "tolerance": tolerance, "sampled": of_simulated_by_prior}
+    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, **settling)
     said = verdict("annealed", grounds_of(checked, bounds, others), tolerance)
     return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
 

@@ -30,6 +30,7 @@ class Bounds:
         upper: By annealing in reverse, from the latents that made the rows.
         settled: Which rows' checks agree, (N,), where they were checked as test rows are; None where they were not.
         decoder_runs: Gradients of the generative network, where they were.
+        upper_repeated: Whether the upper bounds are those of a second, longer run, as the first were too loose; see `settled_bounds`.
     """
 
     y: Tensor
@@ -37,6 +38,7 @@ class Bounds:
     upper: Estimate
     settled: Tensor | None = None
     decoder_runs: int = 0
+    upper_repeated: bool = False
 
     @property
     def gap(self) -> MeanWithError:
@@ -95,12 +97,15 @@ def settled_bounds(
     prior: Annealing,
     *,
     extra: float,
+    tolerance: float,
     sampled: Estimate | None = None,
 ) -> Bounds:
     """`bidirectional_bounds` of rows that are checked and repeated as test rows are, to examine all of the procedure.
 
     Each row's upper bound takes the start and as many temperatures as its lower bound at last did. As the judges alone decide
-    on that, both remain bounds in expectation.
+    on that, both remain bounds in expectation. Any upper bound serves to examine a lower one, but a loose one refuses it in
+    vain: where the gap is not within the tolerance, upper bounds are drawn anew with `FACTOR` times the temperatures, from the
+    start that the judges found better. Lower bounds, which are what is examined, stay as they are.
 
     Args:
         y: Simulated rows, (N, D).
@@ -109,19 +114,29 @@ def settled_bounds(
         posterior: How to anneal from q, with step sizes.
         prior: How to anneal from the prior, likewise.
         extra: What repetitions may cost, over the cost of the first runs.
+        tolerance: In nats, that the gap should be within.
         sampled: Of these rows by sampling from the prior; see `settle`.
     """
     checked = settle(forward, len(y), posterior, prior, extra=extra, sampled=sampled)
-    parts, order, runs = list[Estimate](), list[Tensor](), checked.decoder_runs
-    for level, at_prior in product(checked.level.unique().tolist(), (False, True)):
-        if len(rows := ((checked.level == level) & (checked.at_prior == at_prior)).nonzero()[:, 0]):
-            start = prior if at_prior else posterior
-            longer = replace(start, temperatures=start.temperatures * FACTOR**level)
-            upper = reverse(f"in reverse, {FACTOR**level} times as long", rows, longer)
-            parts.append(replace(upper, acceptance=upper.acceptance[:0]))  # whose ranges are as many as temperatures allow
-            order.append(rows)
-            runs += len(rows) * upper.samples * longer.temperatures * longer.leapfrog_steps
-    return Bounds(y, checked.estimate, join(parts).of(torch.cat(order).argsort()), checked.settled, runs)
+
+    def bounds(role: str, at_prior: Tensor, times: int) -> tuple[Bounds, int]:
+        parts, order, runs = list[Estimate](), list[Tensor](), 0
+        for level, from_prior in product(checked.level.unique().tolist(), (False, True)):
+            if len(rows := ((checked.level == level) & (at_prior == from_prior)).nonzero()[:, 0]):
+                start, factor = prior if from_prior else posterior, times * FACTOR**level
+                longer = replace(start, temperatures=start.temperatures * factor)
+                upper = reverse(f"{role}, {factor} times as long", rows, longer)
+                parts.append(replace(upper, acceptance=upper.acceptance[:0]))  # its ranges are as many as temperatures allow
+                order.append(rows)
+                runs += len(rows) * upper.samples * longer.temperatures * longer.leapfrog_steps
+        upper = join(parts).of(torch.cat(order).argsort())
+        return Bounds(y, checked.estimate, upper, checked.settled, checked.decoder_runs + runs), runs
+
+    first, runs = bounds("in reverse", checked.at_prior, 1)
+    if first.gap.within(tolerance) or extra < FACTOR:
+        return first
+    again, _ = bounds("in reverse again", checked.at_prior ^ checked.to_change, FACTOR)
+    return replace(again, decoder_runs=again.decoder_runs + runs, upper_repeated=True)
 
 
 def simulated_rows(vae: LatentModel, N: int, *, missing: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -150,7 +150,7 @@ def differences_vanish(grounds: Grounds, tolerance: float) -> Iterator[str]:
     ):
         if math.isnan(difference.margin):
             yield f"{what} by {difference.mean:+.3f} nats on the only row, which says nothing of the error: take more rows"
-        elif not abs(difference.mean) + difference.margin < tolerance:
+        elif not difference.within(tolerance):
             multiple = difference.margin / difference.standard_error if difference.standard_error else 2
             yield (
                 f"{what} by {difference.mean:+.3f} ± {difference.standard_error:.3f} nats; its size + {multiple:.2g} SE must "
