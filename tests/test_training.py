@@ -17,6 +17,7 @@ from vae.errors import AcceleratorError, DivergenceError
 from vae.objectives import Objective, Terms, Values
 from vae.training.fast.fused_terms import terms_of_steps
 from vae.training.rows.batches import Batches
+from vae.training.threads import paying_threads
 from vae.training.totals import TOGETHER, Totals
 
 QUICK: dict[str, Any] = {"accelerator": "cpu", "progress": False, "max_epochs": 3, "precision": "64-true"}
@@ -290,3 +291,35 @@ def test_binary_values_are_drawn_anew_in_every_step_with_their_probabilities(mon
 def test_what_is_drawn_must_be_probabilities(value: float) -> None:
     with pytest.raises(ValueError, match=r"y must be probabilities, from 0 to 1, with binarize=True"):
         small_vae({"name": "bernoulli"}).fit(torch.full((3, 4), value), binarize=True, **QUICK)
+
+
+@pytest.mark.parametrize(("data_dim", "hidden", "batch_size", "expected"), [(64, 96, 100, 1), (784, 512, 128, 2)])
+def test_threads_are_chosen_by_the_size_of_a_step_and_left_as_they_were(
+    data_dim: int, hidden: int, batch_size: int, expected: int
+) -> None:
+    vae = VAE({"hidden": [hidden]}, {"hidden": [hidden]}, data_dim=data_dim, latent_dim=16)
+    assert paying_threads(vae, batch_size, 1) == expected
+    used = set[int]()
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            used.add(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        for asked in (None, 4):
+            vae.fit(
+                torch.zeros(batch_size, data_dim), callbacks=[Watch()], **QUICK | {"batch_size": batch_size, "threads": asked}
+            )
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert used == {expected, 4}
+
+
+def test_a_second_thread_pays_for_many_draws_and_for_convolutions() -> None:
+    vae = VAE({"hidden": [96]}, {"hidden": [96]}, data_dim=64, latent_dim=16)
+    assert paying_threads(vae, 100, 50) == 2
+    shape: Any = {"channels": [32, 64], "hidden": [8]}
+    convolutional = VAE(shape, shape, data_dim=784, latent_dim=4, shape=(28, 28, 1), likelihood={"name": "bernoulli"})
+    assert paying_threads(convolutional, 100, 1) == 2

@@ -123,6 +123,7 @@ class Training:
         binarize: Whether training values are probabilities, of which each step draws zeros and ones anew; for likelihoods of
             binary values.
         seed: Of the order of the rows and of all noise.
+        threads: CPU threads; None has as many as pay, by the size of a step; see `vae.training.threads`.
         progress: Show Lightning's progress bar, in which a batch is a stretch of steps.
     """
 
@@ -143,6 +144,7 @@ class Training:
     deterministic: bool = True
     binarize: bool = False
     seed: int = 0
+    threads: OneOrMore | None = None
     progress: bool = True
 
     def learning_rate_after(self, epoch: float) -> float:

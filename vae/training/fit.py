@@ -31,6 +31,7 @@ from vae.training.rows.batches import Batch, Stretch
 from vae.training.rows.data import TrainingRows
 from vae.training.rows.hiding import hide
 from vae.training.rows.mapped import Mapped
+from vae.training.threads import paying_threads, using_threads
 from vae.training.totals import OF_RAW_DATA, QUANTITIES, GradientNorms, Totals
 from vae.training.trainer import tidy, trainer_for
 
@@ -102,7 +103,8 @@ class Fit:
             chosen.append(EarlyStopping("valid/bound", mode="max", patience=training.patience, check_finite=False))
         chosen += [] if self._average is None else [self._average]
         data = TrainingRows(y, validation, training.batch_size, training.seed, vae.objective.draws)
-        with tidy():
+        threads = training.threads or paying_threads(vae.eval(), training.batch_size, vae.objective.draws)
+        with tidy(), using_threads(threads):
             trainer = trainer_for(training, chosen, saving, validates=validation is not None)
             try:
                 trainer.fit(vae.train(), datamodule=data, ckpt_path="state" if state else None, weights_only=True)
