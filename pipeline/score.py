@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +20,10 @@ import torch
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.command import command
-from pipeline.base.compute import use_threads
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
 from pipeline.evaluation.per_value import value_parts
+from pipeline.evaluation.workers import Call, Workers, workers_here
 from pipeline.model.loading import check_support, load_model
 from pipeline.params.data import Data
 from pipeline.reading.columns.apply import Application
@@ -30,6 +32,7 @@ from pipeline.scoring.odd_rows import Summary
 from pipeline.scoring.row_files import writing
 from pipeline.tables.labels import condition, nats
 from pipeline.tables.schema import Schema, load_schema
+from pipeline.tables.statistics import Array
 from vae.evidence import importance_sampling
 from vae.model.latent_model import LatentModel
 
@@ -42,7 +45,6 @@ def main(arguments: argparse.Namespace) -> None:
     """Score the file."""
     target = arguments.out or Path(f"{arguments.file.name.split('.')[0]}.scores.parquet")
     _check(target, arguments)
-    use_threads(arguments.threads)
     scorer = Scorer.of(arguments)
     data = Data.model_validate(
         {
@@ -54,13 +56,17 @@ def main(arguments: argparse.Namespace) -> None:
         }
     )
     summary = Summary()
-    with progress_bar(transient=True) as bar, writing(target) as writer:
-        task, first = bar.add_task("scoring rows", total=None, note=""), 0
-        for number, (frame, _) in enumerate(read_blocks(data)):
-            for scores, raw in scorer.scored(frame, number, first, lambda count: bar.advance(task, count)):
-                summary.add(scores, raw)
-                writer.write(scores)
-            first += len(frame)
+    blocks = scorer.blocks(read_blocks(data))
+    with (
+        progress_bar(transient=True) as bar,
+        writing(target) as writer,
+        Workers(workers_here(arguments.workers), scorer) as workers,
+    ):
+        task = bar.add_task("scoring rows", total=None, note="")
+        for scores, raw in workers.in_order(blocks):
+            summary.add(scores, raw)
+            writer.write(scores)
+            bar.advance(task, len(scores))
     totals = scorer.vae.generative.likelihood.totals(len(scorer.schema.columns))
     summary.show(target, scorer.samples, nats(condition(totals, scorer.schema.names)).replace("example", "row"))
 
@@ -68,8 +74,9 @@ def main(arguments: argparse.Namespace) -> None:
 def _check(target: Path, arguments: argparse.Namespace) -> None:
     if target.suffix not in SUFFIXES:
         raise InputError(f"--out: {target} must end in .csv or .parquet")
-    if arguments.samples < 1:
-        raise InputError(f"--samples must be at least 1; got {arguments.samples}")
+    for name, number in (("samples", arguments.samples), ("workers", arguments.workers or 1)):
+        if number < 1:
+            raise InputError(f"--{name} must be at least 1; got {number}")
     if target.exists() and arguments.file.exists() and target.samefile(arguments.file):
         raise InputError(f"--out: {target} is the file that is read; name another one")
 
@@ -99,34 +106,38 @@ class Scorer:
         vae = load_model(schema, arguments.model)
         return cls(vae, schema, arguments.samples, arguments.seed, arguments.parts and schema.shape is None)
 
-    def scored(
-        self, frame: pd.DataFrame, number: int, first: int, advance: Callable[[int], object]
-    ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """The scores of a block's rows, some at a time, and their values."""
-        y = Application(self.schema, self.seed).prepared(frame, number, first)
-        check_support(self.vae.generative.likelihood, self.schema, y, first)
-        for row, column in () if self._takes_gaps else np.argwhere(np.isnan(y))[:1]:
-            raise InputError(
-                f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained on "
-                "complete rows only; fill it, or train with train.hide above 0"
-            )
-        for begin in range(0, len(y), ROWS):
-            rows = y[begin : begin + ROWS]
-            index = np.arange(first + begin, first + begin + len(rows))
-            ids = torch.from_numpy(index)
-            estimate = importance_sampling(self.vae, self.vae.as_rows(rows), self.samples, seed=self.seed, ids=ids)
-            columns = {
-                "index": index,
-                "log_likelihood": estimate.log_likelihood.cpu().numpy() + self.schema.log_jacobian(rows),
-                "effective_sample_size": estimate.effective_sample_size.cpu().numpy(),
-            }
-            if self.parts:
-                samples = self.samples if self._takes_gaps else None
-                columns |= value_parts(
-                    self.vae, self.schema, rows, elbo_samples=PARTS_SAMPLES, samples=samples, seed=self.seed, ids=ids
+    def blocks(self, frames: Iterable[tuple[pd.DataFrame, Any]]) -> Iterator[tuple[str, Call]]:
+        """The rows of a file, some at a time, checked and ready to be scored."""
+        first = 0
+        for number, (frame, _) in enumerate(frames):
+            y = Application(self.schema, self.seed).prepared(frame, number, first)
+            check_support(self.vae.generative.likelihood, self.schema, y, first)
+            for row, column in () if self._takes_gaps else np.argwhere(np.isnan(y))[:1]:
+                raise InputError(
+                    f"column {self.schema.names[column]!r} has no value in row {first + row + 1}, and the model was trained "
+                    "on complete rows only; fill it, or train with train.hide above 0"
                 )
-            yield pd.DataFrame(columns), frame[self.schema.names][begin : begin + ROWS]
-            advance(len(rows))
+            for begin in range(0, len(y), ROWS):
+                some = slice(begin, begin + ROWS)
+                call = partial(Scorer.scored, y=y[some], raw=frame[self.schema.names][some], first=first + begin)
+                yield f"rows from {first + begin + 1} on", call
+            first += len(frame)
+
+    def scored(self, y: Array, raw: pd.DataFrame, first: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The scores of rows from the ``first`` on, prepared and raw, and the raw ones."""
+        index = np.arange(first, first + len(y))
+        ids = torch.from_numpy(index)
+        estimate = importance_sampling(self.vae, self.vae.as_rows(y), self.samples, seed=self.seed, ids=ids)
+        columns = {
+            "index": index,
+            "log_likelihood": estimate.log_likelihood.cpu().numpy() + self.schema.log_jacobian(y),
+            "effective_sample_size": estimate.effective_sample_size.cpu().numpy(),
+        }
+        if self.parts:
+            samples = self.samples if self._takes_gaps else None
+            settings: dict[str, Any] = {"samples": samples, "seed": self.seed, "ids": ids}
+            columns |= value_parts(self.vae, y, self.schema, elbo_samples=PARTS_SAMPLES, **settings)
+        return pd.DataFrame(columns), raw
 
     @property
     def _takes_gaps(self) -> bool:
@@ -142,7 +153,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--samples", type=int, default=1000, help="S of importance sampling (default: 1000)")
     made.add_argument("--no-parts", dest="parts", action="store_false", help="log p of rows only, without their parts")
     made.add_argument("--seed", type=int, default=0, help="of all noise (default: 0)")
-    made.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    made.add_argument("--threads", type=int, help=argparse.SUPPRESS)  # of earlier versions; it changes nothing
+    made.add_argument(
+        "--workers", type=int, help="processes, whose number changes no digit (default: as many as there are cores)"
+    )
     made.add_argument("--key", help="the array to take, where a file has several")
     made.add_argument("--delimiter", help="between the fields of a text")
     made.add_argument("--no-header", action="store_true", help="the first line of the text has no names")

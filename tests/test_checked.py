@@ -23,6 +23,7 @@ from vae.evidence import (
     annealed_importance_sampling,
     assess,
     checked_annealing,
+    one_by_one,
     reverse_annealing,
     settle,
     settled_bounds,
@@ -44,7 +45,7 @@ def repeated(extra: float) -> tuple[Checked, float, list[str]]:
         asked.append(stream)
         return annealed_importance_sampling(model.vae, y[rows], 10, annealing=annealing, stream=stream, ids=rows)
 
-    return settle(run, N, FEW, replace(FEW, start="prior"), extra=extra), model.log_likelihood[0], asked
+    return settle(one_by_one(run), N, FEW, replace(FEW, start="prior"), extra=extra), model.log_likelihood[0], asked
 
 
 def share_of_exact(estimates: Tensor, exact: float) -> Any:
@@ -187,7 +188,7 @@ def test_starts_change_places_by_the_judges_noise_alone() -> None:
     def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
         return annealed_importance_sampling(model.vae, y[rows], 10, annealing=annealing, stream=stream, ids=rows)
 
-    checked = settle(run, N, FEW, replace(FEW, start="prior"), extra=3.0)
+    checked = settle(one_by_one(run), N, FEW, replace(FEW, start="prior"), extra=3.0)
     assert 0.05 < checked.at_prior.double().mean() < 0.95
     assert within_error(share_of_exact(checked.estimate.log_likelihood, model.log_likelihood[0]), 1.0)
     other = checked.estimate.log_likelihood - checked.other_start.log_likelihood
@@ -213,7 +214,7 @@ def test_sampling_judges_where_it_is_well_founded_and_not_lower(from_prior: floa
         return estimates([value] * len(rows), 0.01)
 
     sampled = estimates([0.05, 0.05], 0.01, effective)
-    checked = settle(run, 2, FEW, replace(FEW, start="prior"), extra=200.0, sampled=sampled)
+    checked = settle(one_by_one(run), 2, FEW, replace(FEW, start="prior"), extra=200.0, sampled=sampled)
     assert (checked.settled == settled).all()
     assert (checked.level == (0 if settled else 2)).all()
 
@@ -241,7 +242,7 @@ def test_a_wider_prior_judges_where_q_covers_a_part(from_q: float, at: float, fr
         ends[0] = at if of_q else -1.6 * (stream.startswith("check from the prior, 4"))
         return replace(estimates([value] * len(rows), 0.1 if of_q else 0.01), ends=ends)
 
-    checked = settle(run, 3, FEW, replace(FEW, start="prior"), extra=200.0)
+    checked = settle(one_by_one(run), 3, FEW, replace(FEW, start="prior"), extra=200.0)
     assert checked.at_prior.all() == (from_q < 0)
     assert (checked.settled == settled).all()
     if settled:
@@ -260,7 +261,7 @@ def test_rows_repeat_where_judges_differ_for_sure_although_within_a_nat() -> Non
         def run(stream: str, rows: Tensor, annealing: Annealing, error: float = error) -> Estimate:
             return estimates([-0.5 if stream == "check from q" else 0.0], error)
 
-        assert settle(run, 1, FEW, replace(FEW, start="prior"), extra=6.0).level.tolist() == [level]
+        assert settle(one_by_one(run), 1, FEW, replace(FEW, start="prior"), extra=6.0).level.tolist() == [level]
 
 
 @pytest.mark.parametrize(("tolerance", "times"), [(math.inf, 1), (0.0, 4)])
@@ -282,7 +283,7 @@ def test_bounds_of_rows_that_are_checked_hold_the_exact_value_between_them(toler
         repeated.append((annealing.start, annealing.temperatures))
         return reverse_annealing(model.vae, y[rows], z[rows], 10, annealing=annealing, stream=stream, ids=rows)
 
-    bounds = settled_bounds(y, forward, reverse, FEW, prior, extra=4.0, tolerance=tolerance)
+    bounds = settled_bounds(y, one_by_one(forward), one_by_one(reverse), FEW, prior, extra=4.0, tolerance=tolerance)
     exact = torch.tensor(model.log_density(y))
     assert {("posterior", 4 * times), ("posterior", 16 * times)} <= set(repeated)
     assert within_error((bounds.lower.log_likelihood - exact).exp(), 1.0)
@@ -306,7 +307,7 @@ def test_a_loose_upper_bound_is_repeated_and_a_low_estimate_is_still_refused() -
         def forward(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
             return estimates([-low_by] * len(rows), 0.01)
 
-        return settled_bounds(y, forward, reverse, *starts, extra=extra, tolerance=0.2)
+        return settled_bounds(y, one_by_one(forward), one_by_one(reverse), *starts, extra=extra, tolerance=0.2)
 
     once, again, low = found(0.0, extra=0.0), found(0.0, extra=6.0), found(0.5, extra=6.0)
     assert (once.upper_repeated, again.upper_repeated, low.upper_repeated) == (False, True, True)

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 
 from pipeline.base.environment import facts
+from pipeline.evaluation.computations import Computation
 from pipeline.evaluation.estimation import Estimation
 from pipeline.evaluation.pieces import Pieces, decoded, encoded
 from pipeline.experiment.records import declared, digest
@@ -29,7 +29,7 @@ from pipeline.stages import evaluate, prepare, train
 from tests.anchors import rows_for, small_vae
 from tests.workspace import ROOT, table, write_params, write_table
 from vae import VAE
-from vae.evidence import Estimate, annealed_importance_sampling, bidirectional_bounds, importance_sampling
+from vae.evidence import Chains, Estimate, annealed_importance_sampling, bidirectional_bounds, importance_sampling
 from vae.evidence.verdict.judgement import Judgement
 
 GAUSSIAN = {"name": "gaussian"}
@@ -353,15 +353,27 @@ def _equal(one: Any, other: Any) -> bool:
 def test_pieces_are_computed_once(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved, "_every", 0.0)
     pieces = Pieces(saved)
-    assert [pieces(name, partial(float, len(name))) for name in ("a", "bb")] == [1.0, 2.0]
+    assert [pieces.kept(name, float(len(name))) for name in ("a", "bb")] == [1.0, 2.0]
     again = Pieces(saved)
     assert len(again) == 2
     assert "bb" in again
-    assert again("bb", lambda: 99.0) == 2.0
-    assert again("ccc", lambda: 3.0) == 3.0
+    assert again.found("bb") == 2.0
+    assert again.kept("ccc", 3.0) == 3.0
     assert len(Pieces(saved)) == 3
     with pytest.raises(ValueError, match="two pieces are called 'bb'"):
-        again("bb", lambda: 4.0)
+        again.kept("bb", 4.0)
+
+
+def test_pieces_that_are_not_saved_yet_are_when_the_evaluation_ends_early(saved: Saved) -> None:
+    def interrupted() -> None:
+        with Pieces(saved) as pieces:
+            pieces.kept("a", 1.0)
+            assert not len(Pieces(saved))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert Pieces(saved).found("a") == 1.0
 
 
 # ---- stages
@@ -397,13 +409,13 @@ def test_an_evaluation_goes_on_where_rows_run_longer_from_either_start(
     annealing = {"chains": 10, "temperatures": 4, "leapfrog_steps": 1, "bounds_examples": 30, "extra": 30.0}
     write_table(workspace, table(rows=200))
     write_params(workspace, **{"evaluate.annealing": annealing, "train.max_epochs": 5})
-    anneal, calls = Estimation._anneal, list[str]()
+    annealing_of, calls = Estimation._annealing, list[str]()
 
-    def watched(self: Estimation, what: str, *others: Any) -> Estimate:
-        calls.append(what)
-        return anneal(self, what, *others)
+    def watched(self: Estimation, of: str, chains: Chains, *others: Any) -> Computation[Estimate]:
+        calls.append(f"{of} {chains.stream}")
+        return annealing_of(self, of, chains, *others)
 
-    monkeypatch.setattr(Estimation, "_anneal", watched)
+    monkeypatch.setattr(Estimation, "_annealing", watched)
     monkeypatch.setattr(Judgement, "beats", lambda self, other, temperatures: torch.arange(len(self.variance)) % 2 == 0)
     for stage in (prepare, train, evaluate):
         stage.main()

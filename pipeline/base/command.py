@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 from pipeline.base.errors import InputError
 
@@ -25,12 +28,15 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
     """Run ``python -m pipeline.NAME``.
 
     Returns:
-        The exit status: 0, or 1 after an error that the user can mend, which is printed without a traceback.
+        The exit status: 0, or 1 after an error that the user can mend, which is printed without a traceback; 130 after Ctrl-C
+        and 143 after SIGTERM, by which schedulers and containers ask a process to end.
     """
     parser.prog = f"python -m pipeline.{name}"
     arguments = parser.parse_args()
+    told = list[int]()
     try:
-        work(arguments)
+        with _told_to_end(told):
+            work(arguments)
     except Exception as error:
         if _is_disk_full(error):
             error = OSError(f"{error}; free some space and run again: it goes on from its last saved state")
@@ -40,8 +46,27 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
         return 1
     except KeyboardInterrupt:
         print(f"stage {name} was interrupted; run it again to go on from its last saved state", file=sys.stderr)
-        return 130
+        return 128 + (told or [signal.SIGINT])[0]
     return 0
+
+
+@contextmanager
+def _told_to_end(told: list[int]) -> Iterator[None]:
+    """Make KeyboardInterrupts of the first signal that asks to end, which is noted; a second one ends at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if told:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        told.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -1,63 +1,125 @@
-"""Long computations: each with a bar, and done once over all starts of the stage."""
+"""Long computations in parts: each with a bar, shared by the workers, and done once over all starts of the stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from rich.progress import Progress
+import torch
+from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from pipeline.evaluation.pieces import Pieces
-from vae.evidence import Estimate
-from vae.evidence.estimate import Advance
-from vae.evidence.from_posterior import join
+from pipeline.evaluation.workers import Call, Workers
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one worker computes at a time.
+
+    Attributes:
+        name: Of no other part of the evaluation.
+        size: How much of the whole it is.
+        call: Computes it, from the model.
+    """
+
+    name: str
+    size: int
+    call: Call
+
+
+@dataclass(frozen=True)
+class Computation(Generic[T]):
+    """What can be computed in parts.
+
+    Attributes:
+        bar: The name of its bar, which it may share with others.
+        parts: Of it.
+        joined: What the parts' results are together.
+        kept: Whether another start finds the parts.
+    """
+
+    bar: str
+    parts: Sequence[Part]
+    joined: Callable[[list[Any]], T]
+    kept: bool = True
+
+
+def whole(what: str, call: Call) -> Computation[Any]:
+    """A computation that cannot be divided."""
+    return Computation(what, [Part(what, 1, call)], lambda results: results[0])
+
+
+def in_blocks(
+    what: str,
+    ids: Tensor,
+    most: int,
+    call: Callable[[Tensor], Call],
+    joined: Callable[[list[Any]], T],
+    *,
+    bar: str | None = None,
+    kept: bool = True,
+) -> Computation[T]:
+    """Of N rows, some at a time.
+
+    Args:
+        what: Its name.
+        ids: Of the rows, (N,); one name may be of several sets of rows, of which none begins with the same.
+        most: Rows of a block; all blocks are as large as each other, give or take a row.
+        call: From positions of rows (n,) to what computes them.
+        joined: What the blocks' results are together.
+        bar: The name of its bar; its own by default.
+        kept: Whether another start finds the parts.
+    """
+    blocks = torch.arange(len(ids)).tensor_split(math.ceil(len(ids) / most))
+    parts = [Part(f"{what}, from row {int(ids[rows[0]])} on", len(rows), call(rows)) for rows in blocks]
+    return Computation(bar or what, parts, joined, kept)
+
+
 class Work:
-    """Shows what is computed, and leaves it for another start.
+    """Computes, shows how far it is, and leaves what is done for another start.
 
     Args:
         bar: Where to show it.
         pieces: What an earlier start has computed, and where this one leaves what it computes.
+        workers: Who compute.
     """
 
-    def __init__(self, bar: Progress, pieces: Pieces) -> None:
-        self._bar, self._pieces = bar, pieces
+    def __init__(self, bar: Progress, pieces: Pieces, workers: Workers) -> None:
+        self._bar, self._pieces, self._workers = bar, pieces, workers
+        self._tasks: dict[str, TaskID] = {}
+        if len(pieces):
+            print(f"going on with {len(pieces)} parts of the evaluation done by an earlier start", flush=True)
 
-    def whole(self, what: str, total: int | None, compute: Callable[..., T]) -> T:
-        """The result of ``compute``, which calls its argument ``advance`` with how much of ``total`` is done."""
-        with self._task(what, total) as advance:
-            return self._piece(what, advance, total or 0, partial(compute, advance=advance))
+    def one(self, asked: Computation[T]) -> T:
+        """The result of one computation."""
+        return self.all([asked])[0]
 
-    def in_chunks(
-        self, what: str, rows: Tensor, ids: Tensor, chunk: int, steps: int, estimate: Callable[..., Estimate]
-    ) -> Estimate:
-        """The estimate of all rows from chunks as large as the estimator itself would make them: the same bytes.
+    def all(self, asked: Sequence[Computation[T]]) -> list[T]:
+        """The results of computations that do not depend on each other."""
+        for each in asked:
+            self._show(each)
+        computation = {part.name: each for each in asked for part in each.parts}
+        parts = {part.name: part for each in asked for part in each.parts}
+        results = {name: self._pieces.found(name) for name in parts if name in self._pieces}
+        for name in results:
+            self._advance(computation[name], parts[name])
+        for name, result in self._workers.compute((name, parts[name].call) for name in parts if name not in results):
+            results[name] = self._pieces.kept(name, result) if computation[name].kept else result
+            self._advance(computation[name], parts[name])
+        return [each.joined([results[part.name] for part in each.parts]) for each in asked]
 
-        Each row, which has an id, counts so many steps; ``estimate`` takes rows, ``ids`` and ``advance``.
-        """
-        parts = []
-        with self._task(what, len(rows) * steps) as advance:
-            for these, their in zip(rows.split(chunk), ids.split(chunk), strict=True):
-                name = f"{what} from example {int(their[0])} on"  # one stream may be of several sets of rows
-                parts.append(
-                    self._piece(name, advance, len(these) * steps, partial(estimate, these, ids=their, advance=advance))
-                )
-        return join(parts)
+    def _show(self, asked: Computation[Any]) -> None:
+        size = sum(part.size for part in asked.parts)
+        task = self._tasks.get(asked.bar)
+        if task is None:
+            self._tasks[asked.bar] = self._bar.add_task(asked.bar, total=size, note="")
+        else:
+            self._bar.update(task, total=(self._bar.tasks[task].total or 0) + size)
 
-    def _piece(self, name: str, advance: Advance, total: int, compute: Callable[[], T]) -> T:
-        if name in self._pieces:
-            advance(total)
-        return self._pieces(name, compute)
-
-    @contextmanager
-    def _task(self, what: str, total: int | None) -> Iterator[Advance]:
-        task = self._bar.add_task(what, total=total, note="")
-        yield lambda count: self._bar.advance(task, count)
-        if total is None:
-            self._bar.update(task, total=1, completed=1)
+    def _advance(self, asked: Computation[Any], part: Part) -> None:
+        self._bar.advance(self._tasks[asked.bar], part.size)

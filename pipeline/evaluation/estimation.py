@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import TaskProgressColumn
 from torch import Tensor
 
-from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
-from pipeline.evaluation.computations import Work
+from pipeline.evaluation.computations import Computation, Work, in_blocks, whole
 from pipeline.evaluation.findings import Annealed, Findings
-from pipeline.evaluation.pieces import Pieces
+from pipeline.evaluation.workers import Call
 from pipeline.params.evaluate import Evaluate, EvaluateParams
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.distributions.noise import DRAWS_PER_BLOCK, generator
 from vae.evidence import (
     Annealing,
+    Chains,
     Estimate,
     MeanWithError,
     annealed_importance_sampling,
@@ -43,7 +42,12 @@ from vae.evidence import (
     tune_step_sizes,
 )
 from vae.evidence.annealing.path import Start
-from vae.evidence.estimate import Advance, rows_per_chunk
+from vae.evidence.estimate import rows_per_block, rows_per_chunk
+from vae.evidence.from_posterior import join
+from vae.evidence.from_prior import ROWS as PRIOR_ROWS
+from vae.evidence.gap import DRAWS_PER_STEP
+from vae.evidence.gap import join as joined_gaps
+from vae.evidence.lower_bound import join as joined_bounds
 from vae.evidence.verdict.assess import WIDE
 from vae.model.latent_model import LatentModel
 
@@ -88,7 +92,7 @@ class Estimation:
             step sizes are tuned, and test rows.
         groups: By split the group of each row, integers (N,), or None where each row is by itself; where there are groups,
             whole ones are drawn, and errors are over groups.
-        pieces: What an earlier start has computed, and where this one leaves what it computes.
+        work: What computes.
 
     Raises:
         InputError: If the estimators that are asked for cannot be had; see `chosen`.
@@ -101,9 +105,9 @@ class Estimation:
         schema: Schema,
         rows: Mapping[str, Array],
         groups: Mapping[str, NDArray[np.integer] | None],
-        pieces: Pieces,
+        work: Work,
     ) -> None:
-        self.vae, self.schema, self.pieces = vae, schema, pieces
+        self.vae, self.schema, self._work = vae, schema, work
         self.settings, self.annealing, self.seed = params.evaluate, params.evaluate.annealing, params.seed
         self.train, self.valid, self.test = (vae.as_rows(rows[split]) for split in ("train", "valid", "test"))
         self.groups = {split: None if labels is None else torch.from_numpy(labels) for split, labels in groups.items()}
@@ -111,67 +115,75 @@ class Estimation:
 
     def run(self) -> Findings:
         """All that was asked for, in nats of the raw data."""
-        if len(self.pieces):
-            print(f"going on with {len(self.pieces)} parts of the evaluation done by an earlier start", flush=True)
-        steps = {
-            "prior": self._prior,
-            "importance": self._importance,
-            "annealed": self._annealed,
-            "bounds": self._bounds,
-            "exact": self._exact,
-        }
-        with progress_bar(TaskProgressColumn()) as bar:
-            self._work = Work(bar, self.pieces)
-            lower_bound = evidence_lower_bound(self.vae, self.test, self.settings.elbo_samples, seed=self.seed)
-            findings = Findings(lower_bound, latent_usage(self.vae, self.test), groups=self.groups["test"])
-            for name, step in steps.items():
-                findings = step(findings) if name in self.names else findings
-            return self._gap(findings).of_raw_data(self.test, self._log_jacobian)
+        findings = self._independent()
+        for name, step in {"annealed": self._annealed, "bounds": self._bounds}.items():
+            findings = step(findings) if name in self.names else findings
+        return self._gap(findings).of_raw_data(self.test, self._log_jacobian)
 
-    def _prior(self, findings: Findings) -> Findings:
+    def _independent(self) -> Findings:
+        """What depends on nothing else."""
+        chunk, ids = rows_per_chunk(self.vae, DRAWS_PER_BLOCK), torch.arange(len(self.test))
         S = self.settings.prior_samples
         smaller = [10**k for k in range(1, len(str(S))) if 10**k < S]
-        estimate = self._sampled("prior sampling", self.test)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ladder = [prior_sampling(self.vae, self.test, s, seed=self.seed) for s in smaller]
-        return replace(findings, prior=estimate, prior_ladder=tuple(ladder))
 
-    def _importance(self, findings: Findings) -> Findings:
-        chunk, ladder = rows_per_chunk(self.vae, DRAWS_PER_BLOCK), self.settings.rungs
-        sampling = partial(importance_sampling, self.vae, S=self.settings.samples, ladder=ladder, seed=self.seed)
-        ids = torch.arange(len(self.test))
-        return replace(findings, importance=self._work.in_chunks("importance sampling", self.test, ids, chunk, 1, sampling))
+        def bound(rows: Tensor) -> Call:
+            return partial(evidence_lower_bound, y=self.test[rows], S=self.settings.elbo_samples, ids=rows, seed=self.seed)
 
-    def _exact(self, findings: Findings) -> Findings:
-        values = self._work.whole("exact", len(self.test), partial(exact, self.vae, self.test))
-        return replace(findings, exact=values)
+        def importance(rows: Tensor) -> Call:
+            settings: dict[str, Any] = {"S": self.settings.samples, "ladder": self.settings.rungs, "seed": self.seed}
+            return partial(importance_sampling, y=self.test[rows], ids=rows, **settings)
+
+        asked: dict[str, list[Computation[Any]]] = {
+            "lower bound": [in_blocks("ELBO", ids, chunk, bound, joined_bounds)],
+            "prior": [self._sampled("prior sampling", self.test, s) for s in (S, *smaller)],
+            "importance": [in_blocks("importance sampling", ids, chunk, importance, join)],
+            "exact": [whole("exact", partial(exact, y=self.test))],
+        }
+        asked = {name: each for name, each in asked.items() if name in ("lower bound", *self.names)}
+        results = iter(self._work.all(list(chain(*asked.values()))))
+        found = {name: [next(results) for _ in each] for name, each in asked.items()}
+        of_prior = found.get("prior", [None])
+        return Findings(
+            found["lower bound"][0],
+            latent_usage(self.vae, self.test),
+            prior=of_prior[0],
+            prior_ladder=tuple(of_prior[1:]),
+            importance=found.get("importance", [None])[0],
+            exact=found.get("exact", [None])[0],
+            groups=self.groups["test"],
+        )
+
+    def _sampled(self, what: str, rows: Tensor, S: int, *, widen: float | None = None) -> Computation[Estimate]:
+        """From the prior, which the summary says how far it is off."""
+        sampling = partial(prior_sampling, S=S, widen=widen, seed=self.seed)
+
+        def call(block: Tensor) -> Call:
+            return partial(sampling, y=rows[block])
+
+        return in_blocks(f"{what}, {S} draws", torch.arange(len(rows)), PRIOR_ROWS, call, join, bar=what)
 
     def _annealed(self, findings: Findings) -> Findings:
         groups, asked = self.groups["test"], self.annealing.examples or len(self.test)
         subset = self._drawn("annealed rows", asked, len(self.test), groups).sort().values
 
-        def run(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
-            return self._anneal(what, self.test[subset[rows]], subset[rows], annealing)
+        def run(asked: Sequence[Chains]) -> list[Estimate]:
+            return self._work.all([self._annealing("", chains, self.test[subset], subset) for chains in asked])
 
-        wide = self._sampled("sampling from a wide prior", self.test[subset], widen=WIDE)
+        wide = self._work.one(
+            self._sampled("sampling from a wide prior", self.test[subset], self.settings.prior_samples, widen=WIDE)
+        )
         sampled = findings.prior.of(subset).or_better(wide) if findings.prior else wide
         checked = settle(run, len(subset), *self._starts, extra=self.annealing.extra, sampled=sampled)
         difference, compared = self._train_minus_test(checked.estimate, subset, checked.settings)
         return replace(findings, annealed=Annealed(checked, subset, wide, difference, compared))
-
-    def _sampled(self, what: str, rows: Tensor, *, widen: float | None = None) -> Estimate:
-        sampling = partial(prior_sampling, self.vae, rows, self.settings.prior_samples, widen=widen, seed=self.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the summary says how far off it is
-            return self._work.whole(what, self.settings.prior_samples, sampling)
 
     def _train_minus_test(self, test: Estimate, subset: Tensor, settings: Annealing) -> tuple[MeanWithError, int]:
         """How much likelier training rows are than test rows, whose estimate is of ``subset``, and how many were compared."""
         of_train, of_test, n = self.groups["train"], _groups_of(self.groups["test"], subset), len(subset)
         m = min(self.settings.diagnostics_examples, n, len(self.train))
         drawn = self._drawn("training rows", m, len(self.train), of_train)
-        train = self._anneal("annealing training rows", self.train[drawn], len(self.test) + drawn, settings)
+        chains = Chains("annealing", torch.arange(len(drawn)), settings)
+        train = self._work.one(self._annealing("training rows", chains, self.train[drawn], len(self.test) + drawn))
         compared = self._drawn("test rows", m, n, of_test)
         known = MeanWithError.of(self._comparable(train, self.train[drawn]), _groups_of(of_train, drawn))
         unseen = MeanWithError.of(self._comparable(test, self.test[subset])[compared], _groups_of(of_test, compared))
@@ -186,16 +198,13 @@ class Estimation:
         gaps = self.test.isnan()
         y, z = simulated_rows(self.vae, self.annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
 
-        def forward(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
-            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing)
-
-        def reverse(what: str, rows: Tensor, annealing: Annealing) -> Estimate:
-            return self._anneal(f"simulated rows, {what}", y[rows], rows, annealing, z[rows])
+        def run(asked: Sequence[Chains], z: Tensor | None = None) -> list[Estimate]:
+            return self._work.all([self._annealing("simulated rows", chains, y, torch.arange(len(y)), z) for chains in asked])
 
         extra = 0.0 if in_vain else self.annealing.extra
-        sampled = self._sampled("simulated rows, prior sampling", y)
+        sampled = self._work.one(self._sampled("simulated rows, prior sampling", y, self.settings.prior_samples))
         settling: dict[str, Any] = {"extra": extra, "tolerance": self.settings.tolerance, "sampled": sampled}
-        bounds = settled_bounds(y, forward, reverse, *self._starts, **settling)
+        bounds = settled_bounds(y, run, partial(run, z=z), *self._starts, **settling)
         return replace(findings, bounds=bounds)
 
     def _gap(self, findings: Findings) -> Findings:
@@ -208,9 +217,13 @@ class Estimation:
             return findings
         places = self._drawn("gap rows", self.settings.diagnostics_examples, len(rows), _groups_of(self.groups["test"], rows))
         ids = rows[places]
-        splitting = partial(inference_gap, self.vae, self.test[ids], best[places], seed=self.seed, ids=ids)
-        gap = self._work.whole("split of the ELBO's gap", len(ids), splitting)
-        return replace(findings, gap=gap, gap_rows=ids)
+
+        def splitting(rows: Tensor) -> Call:
+            part = ids[rows]
+            return partial(inference_gap, y=self.test[part], log_likelihood=best[places[rows]], seed=self.seed, ids=part)
+
+        asked = in_blocks("split of the ELBO's gap", ids, rows_per_block(self.vae, DRAWS_PER_STEP), splitting, joined_gaps)
+        return replace(findings, gap=self._work.one(asked), gap_rows=ids)
 
     def _comparable(self, estimate: Estimate, rows: Tensor) -> Tensor:
         """The log densities of the raw rows that prepared ones stand for, with what their missing values count as."""
@@ -223,24 +236,28 @@ class Estimation:
     @cached_property
     def _starts(self) -> tuple[Annealing, Annealing]:
         """How to anneal from q and from the prior."""
-        return self._tuned("posterior"), self._tuned("prior")
+        starts: tuple[Start, Start] = ("posterior", "prior")
+        settings = [Annealing(self.annealing.temperatures, self.annealing.leapfrog_steps, start) for start in starts]
+        tuning = [partial(tune_step_sizes, y=self.valid, annealing=annealing, seed=self.seed) for annealing in settings]
+        names = [f"step sizes from the {start}" for start in starts]
+        posterior, prior = self._work.all([whole(name, call) for name, call in zip(names, tuning, strict=True)])
+        return posterior, prior
 
-    def _tuned(self, start: Start) -> Annealing:
-        annealing = Annealing(self.annealing.temperatures, self.annealing.leapfrog_steps, start)
-        tuning = partial(tune_step_sizes, self.vae, self.valid, annealing=annealing, seed=self.seed)
-        return self._work.whole(f"step sizes from the {start}", None, tuning)
+    def _annealing(self, of: str, chains: Chains, y: Tensor, ids: Tensor, z: Tensor | None = None) -> Computation[Estimate]:
+        """Of rows y (N, D) with these ids, those that are asked for; in reverse, where there are latents z that made them."""
+        places, chosen, S = chains.rows, ids[chains.rows], self.annealing.chains
+        what = ", ".join(filter(None, [of, chains.stream]))
+        settings: dict[str, Any] = {"S": S, "annealing": chains.annealing, "seed": self.seed, "stream": what}
 
-    def _anneal(self, what: str, rows: Tensor, ids: Tensor, annealing: Annealing, z: Tensor | None = None) -> Estimate:
-        """Anneal rows; in reverse, where there are latents z that made them."""
-        settings: dict[str, Any] = {"S": self.annealing.chains, "annealing": annealing, "seed": self.seed, "stream": what}
-
-        def estimate(places: Tensor, ids: Tensor, advance: Advance) -> Estimate:
+        def call(block: Tensor) -> Call:
+            rows, their_ids = places[block], chosen[block]
             if z is None:
-                return annealed_importance_sampling(self.vae, rows[places], ids=ids, advance=advance, **settings)
-            return reverse_annealing(self.vae, rows[places], z[places], ids=ids, advance=advance, **settings)
+                return partial(annealed_importance_sampling, y=y[rows], ids=their_ids, **settings)
+            return partial(reverse_annealing, y=y[rows], z=z[rows], ids=their_ids, **settings)
 
-        chunk = rows_per_chunk(self.vae, self.annealing.chains)
-        return self._work.in_chunks(what, torch.arange(len(rows)), ids, chunk, annealing.temperatures, estimate)
+        longer = chains.stream.partition(", ")[2].replace(" times as long", " T")
+        bar = ", ".join(filter(None, [f"annealing {of or 'test rows'}", longer]))
+        return in_blocks(what, chosen, rows_per_block(self.vae, S), call, join, bar=bar)
 
     def _drawn(self, stream: str, count: int, N: int, groups: Tensor | None) -> Tensor:
         """Positions of so many of N rows at random; or of whole groups, as many as have so many rows on average.

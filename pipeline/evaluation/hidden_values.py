@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
-from pipeline.base.bar import advancing
+from pipeline.evaluation.computations import Work, in_blocks
+from pipeline.evaluation.workers import Call
 from pipeline.params.evaluate import ImputationSettings
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
 from vae.evidence import Imputation, impute
-from vae.evidence.estimate import Advance
+from vae.evidence.estimate import rows_per_chunk
+from vae.evidence.imputation import join
 from vae.model.latent_model import LatentModel
 
 MOST_PREDICTORS = 20  # of a column, in the IterativeImputer
@@ -30,22 +34,38 @@ Integers = NDArray[np.signedinteger]
 Filled = tuple[Array, Array]  # means (N, D) and draws (M, N, D), in raw numbers
 
 
-def fill(vae: LatentModel, schema: Schema, y: Array, index: Integers, settings: ImputationSettings, seed: int) -> pd.DataFrame:
+Impute = Callable[[str, Array, Integers], Imputation]  # name of the computation, prepared rows (N, D), their ids (N,)
+
+
+def imputing(work: Work, vae: LatentModel, settings: ImputationSettings, seed: int) -> Impute:
+    """How to fill in missing values, by workers."""
+
+    def impute_rows(what: str, y: Array, ids: Integers) -> Imputation:
+        rows, their_ids = torch.tensor(y), torch.tensor(ids)
+
+        def call(block: Tensor) -> Call:
+            return partial(impute, y=rows[block], S=settings.samples, M=settings.draws, seed=seed, ids=their_ids[block])
+
+        # not kept, as draws are large
+        return work.one(in_blocks(what, their_ids, rows_per_chunk(vae, settings.samples), call, join, kept=False))
+
+    return impute_rows
+
+
+def fill(impute: Impute, schema: Schema, y: Array, index: Integers) -> pd.DataFrame:
     """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
 
     Args:
-        vae: The model.
+        impute: Fills them in.
         schema: Of the data.
         y: Prepared rows.
         index: Their places in the raw file, (N,).
-        settings: Numbers of samples and draws.
-        seed: Of the noise.
     """
     gaps = np.argwhere(np.isnan(y))
     rows = np.unique(gaps[:, 0])
     table = []
     if len(rows):
-        filled = _impute(vae, y[rows], rows, settings, seed)
+        filled = impute("missing values filled in", y[rows], rows)
         table = [_described(schema.columns[d], filled, np.searchsorted(rows, n), d) for n, d in gaps]
     places = pd.DataFrame({"index": index[gaps[:, 0]], "column": [schema.names[d] for d in gaps[:, 1]]})
     return pd.concat([places, pd.DataFrame(table, columns=DESCRIBED)], axis=1)
@@ -62,10 +82,6 @@ DESCRIBED = [
     "effective_sample_size",
     "reliable",
 ]
-
-
-def _impute(vae: LatentModel, y: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Imputation:
-    return impute(vae, torch.tensor(y), settings.samples, settings.draws, seed=seed, ids=torch.tensor(ids))
 
 
 def _described(column: Column, filled: Imputation, n: int, d: int) -> dict[str, Any]:
@@ -92,7 +108,7 @@ def _raw_means(column: Column, means: Array, draws: Array) -> Array:
 
 
 def quality(
-    vae: LatentModel, schema: Schema, train: Array, test: Array, settings: ImputationSettings, seed: int
+    impute: Impute, schema: Schema, train: Array, test: Array, settings: ImputationSettings, seed: int
 ) -> dict[str, Any]:
     """Errors of hidden test values: hidden one by one at random, and whole columns at a time.
 
@@ -108,21 +124,18 @@ def quality(
     columns = [np.arange(y.shape[1]) == d for d in range(y.shape[1])]
     patterns = {"at_random": [scattered], "whole_columns": [column & ~np.isnan(y) for column in columns]}
     methods: dict[str, Callable[[Array], Filled]] = {
-        "vae": lambda holes: by_vae(vae, schema, holes, rows, settings, seed),
+        "vae": lambda holes: by_vae(impute, schema, holes, rows),
         "mean": lambda holes: by_mean(schema, train, holes),
         "iterative": by_iterative_imputer(schema, train),
     }
     content: dict[str, Any] = {"examples": len(rows), "hidden_share": settings.hidden_share}
     spreads = np.nanstd(schema.to_raw(train), axis=0)
-    with advancing("gaps filled in", sum(map(len, patterns.values())) * len(methods)) as advance:
-        for pattern, masks in patterns.items():
-            content[pattern] = {name: _errors(schema, spreads, y, masks, method, advance) for name, method in methods.items()}
+    for pattern, masks in patterns.items():
+        content[pattern] = {name: _errors(schema, spreads, y, masks, method) for name, method in methods.items()}
     return content
 
 
-def _errors(
-    schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled], advance: Advance
-) -> dict[str, Any]:
+def _errors(schema: Schema, spreads: Array, y: Array, masks: list[Mask], method: Callable[[Array], Filled]) -> dict[str, Any]:
     truth = schema.to_raw(y)
     kept: dict[str, list[list[float]]] = {"error": [], "crps": [], "error_rate": []}
     for mask in masks:
@@ -132,7 +145,6 @@ def _errors(
                 hidden = truth[mask[:, d], d], means[mask[:, d], d], draws[:, mask[:, d], d]
                 for name, value in _errors_of_column(column, spreads[d], *hidden).items():
                     kept[name].append(value)
-        advance(1)
     return {name: float(np.mean(values)) if values and np.isfinite(values).all() else None for name, values in kept.items()}
 
 
@@ -152,9 +164,9 @@ def crps(draws: Array, truth: Array) -> Array:
     return np.abs(draws - truth).mean(axis=0) - (ranks * np.sort(draws, axis=0)).sum(axis=0) / max(1, M * (M - 1))
 
 
-def by_vae(vae: LatentModel, schema: Schema, holes: Array, ids: Integers, settings: ImputationSettings, seed: int) -> Filled:
+def by_vae(impute: Impute, schema: Schema, holes: Array, ids: Integers) -> Filled:
     """The model's means and draws."""
-    filled = _impute(vae, holes, ids, settings, seed)
+    filled = impute("hidden values filled in", holes, ids)
     draws, means = filled.draws.numpy(), filled.mean.numpy()
     raw = [_raw_means(column, means[:, d], draws[..., d]) for d, column in enumerate(schema.columns)]
     return np.stack(raw, axis=-1), schema.to_raw(draws)

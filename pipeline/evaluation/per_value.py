@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from pipeline.base.bar import advancing
+from pipeline.evaluation.computations import Work, in_blocks
+from pipeline.evaluation.workers import Call
 from pipeline.tables.schema import Schema
 from pipeline.tables.statistics import Array
 from vae.evidence import log_likelihood_given_rest, reconstruction_by_column
-from vae.evidence.estimate import ignore
+from vae.evidence.estimate import rows_per_chunk
 from vae.model.latent_model import LatentModel
+
+ROWS = 16  # of a block at least
 
 
 def value_parts(
-    vae: LatentModel,
-    schema: Schema,
-    y: Array,
-    *,
-    elbo_samples: int,
-    samples: int | None,
-    seed: int,
-    ids: Tensor | None = None,
-    bar: bool = False,
+    vae: LatentModel, y: Array, schema: Schema, *, elbo_samples: int, samples: int | None, seed: int, ids: Tensor
 ) -> dict[str, Array]:
     """The parts of each column of rows y (N, D), in nats of the raw data, (N,).
 
@@ -31,18 +29,28 @@ def value_parts(
 
     Args:
         vae: The model.
-        schema: Of the data.
         y: Prepared rows.
+        schema: Of the data.
         elbo_samples: S of the reconstruction.
         samples: S of log p given the rest; None leaves it out, as one must where the inference network takes no gaps.
         seed: Of the noise.
-        ids: Of the rows, (N,), which address the noise; positions by default.
-        bar: Whether to show how many rows' log p given the rest is done.
+        ids: Of the rows, (N,), which address the noise.
     """
     raw, rows = schema.log_derivatives(y), vae.as_rows(y)
     parts = {"reconstruction": reconstruction_by_column(vae, rows, elbo_samples, seed=seed, ids=ids)}
     if samples is not None:
-        with advancing("each value given its row", len(y)) if bar else nullcontext(ignore) as advance:
-            parts["given_rest"] = log_likelihood_given_rest(vae, rows, samples, seed=seed, ids=ids, advance=advance)
+        parts["given_rest"] = log_likelihood_given_rest(vae, rows, samples, seed=seed, ids=ids)
     columns = {quantity: part.cpu().numpy() + raw for quantity, part in parts.items()}
     return {f"{quantity}_{name}": part[:, d] for quantity, part in columns.items() for d, name in enumerate(schema.names)}
+
+
+def value_parts_by_workers(work: Work, vae: LatentModel, y: Array, samples: int | None, **settings: Any) -> dict[str, Array]:
+    """The same of many rows, of which positions are the ids."""
+
+    def call(rows: Tensor) -> Call:
+        return partial(value_parts, y=y[rows.numpy()], samples=samples, ids=rows, **settings)
+
+    most = max(ROWS, rows_per_chunk(vae, samples or 1))
+    asked = in_blocks("each value given its row", torch.arange(len(y)), most, call, list, kept=False)
+    blocks = work.one(asked)
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from pipeline.experiment.saved import Saved
-from vae.evidence import Annealing, Bounds, Estimate, Exact, Gap, Latents, LowerBound, MeanWithError
+from vae.evidence import Annealing, Bounds, Estimate, Exact, Gap, Imputation, Latents, LowerBound, MeanWithError
 
-KINDS = {kind.__name__: kind for kind in (Annealing, LowerBound, Bounds, Estimate, Exact, Gap, Latents, MeanWithError)}
+KINDS = {
+    kind.__name__: kind for kind in (Annealing, LowerBound, Bounds, Estimate, Exact, Gap, Imputation, Latents, MeanWithError)
+}
 
 T = TypeVar("T")
 
 
 class Pieces:
-    """Computes each piece once, over all starts of the stage.
+    """Each piece is computed once, over all starts of the stage; what is not saved yet is, when a ``with`` block ends early.
 
     Pieces are pure functions of the stage's inputs, so a name is enough to know them by, if each has its own.
 
@@ -35,6 +36,13 @@ class Pieces:
             self._done |= content
             self._files += 1
 
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.save()
+
     def __len__(self) -> int:
         """How many pieces an earlier start has left."""
         return len(self._done)
@@ -43,20 +51,30 @@ class Pieces:
         """Whether an earlier start has computed this piece."""
         return name in self._done
 
-    def __call__(self, name: str, compute: Callable[[], T]) -> T:
-        """The piece of this name: as an earlier start computed it, or computed now."""
-        if name in self._named:
-            raise ValueError(f"two pieces are called {name!r}, so that another start would take one for the other")
-        self._named.add(name)
-        if name in self._done:
-            return decoded(self._done[name])
-        value = compute()
+    def found(self, name: str) -> Any:
+        """The piece of this name, as an earlier start computed it."""
+        self._name(name)
+        return decoded(self._done[name])
+
+    def kept(self, name: str, value: T) -> T:
+        """A piece that was computed now, kept for another start."""
+        self._name(name)
         self._new[name] = encoded(value)
         if self._saved.due():
+            self.save()
+        return value
+
+    def save(self) -> None:
+        """Save what is new."""
+        if self._new:
             self._saved.save(self._file(), self._new)
             self._new = {}
             self._files += 1
-        return value
+
+    def _name(self, name: str) -> None:
+        if name in self._named:
+            raise ValueError(f"two pieces are called {name!r}, so that another start would take one for the other")
+        self._named.add(name)
 
     def _file(self) -> str:
         return f"pieces{self._files}"

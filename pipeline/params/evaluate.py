@@ -80,6 +80,12 @@ class Evaluate(Section):
 
 
 class EvaluateParams(Common):
-    """What the stage evaluate reads of params.yaml."""
+    """What the stage evaluate reads of params.yaml.
 
+    Attributes:
+        workers: Processes that share the work, as many as there are cores by default. What comes out depends on nothing of it,
+            so that it is no param of DVC's, nor of MLflow's.
+    """
+
+    workers: int | None = Field(None, ge=1)
     evaluate: Evaluate

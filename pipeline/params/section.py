@@ -24,7 +24,11 @@ class Common(Section):
     """What every stage reads of params.yaml."""
 
     seed: int = Field(ge=0, lt=2**32)
-    threads: int = Field(ge=1, le=1024)
+
+    @property
+    def threads_used(self) -> int | None:
+        """CPU threads of the stage's process; None where the size of its work decides."""
+        return 1
 
 
 def section(

@@ -17,8 +17,8 @@ class Params(GenerateParams, EvaluateParams, TrainParams, PrepareParams):
     """All of params.yaml, in its order."""
 
     def flat(self) -> dict[str, Any]:
-        """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``."""
-        return dict(leaves(self.model_dump(mode="json")))
+        """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``; but ``workers``, which decides nothing."""
+        return dict(leaves(self.model_dump(mode="json", exclude={"workers"})))
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -30,7 +30,7 @@ def main() -> None:
     """Draw rows from the trained model, write them as the data was, and draw them beside the test rows."""
     with running("generate", GenerateParams) as job:
         schema = load_schema()
-        use_threads(job.params.threads)
+        use_threads(1)
         vae = load_model(schema)
         generated = cast(Generated, vae.generate(job.params.generate.samples, seed=job.params.seed, full=True))
         samples, test = generated.y.numpy(), np.array(load_split("test"))

@@ -91,9 +91,9 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     _refuse_misrecorded(stage, locked)
     for name in locked.keys() - {stage}:
         forget(root, name, digest(locked[name].inputs), made=locked[name].is_on_disk)
-    folder = saved_folder(root, stage, digest(inputs.inputs), digest(facts(params.threads)))
+    folder = saved_folder(root, stage, digest(inputs.inputs), digest(facts(params.threads_used)))
     saved = Saved(folder, fresh=bool(os.environ.get(FRESH)) or is_forced())
-    with _alone(saved, stage), tracking.stage(stage, stages, root, params.threads) as view:
+    with _alone(saved, stage), tracking.stage(stage, stages, root, params.threads_used) as view:
         yield Job(stage, params, inputs, saved, view, content["data"]["path"])
 
 

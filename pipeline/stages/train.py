@@ -28,7 +28,7 @@ def main() -> None:
     """Fit the VAE on the training rows, keep its best epoch, and write it with its learning curves."""
     with running("train", TrainParams) as job, in_words_of_params():
         schema = load_schema()
-        use_threads(job.params.threads)
+        use_threads(job.params.threads or 1)
         vae = build(job.params, schema, job.source)
         probabilities = load_probabilities()
         y = load_split("train") if probabilities is None else probabilities
@@ -39,6 +39,7 @@ def main() -> None:
             callbacks=[Live(job.view, len(y)), EpochProgress()],
             snapshots=SavedStates(job.saved),
             seed=job.params.seed,
+            threads=job.params.threads,
             binarize=probabilities is not None,
             progress=False,
             **job.params.train.model_dump(exclude={"objective"}) | {"hide": hidden_share(job.params, schema)},

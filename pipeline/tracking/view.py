@@ -57,7 +57,7 @@ class View:
         threads: Of the computation, to be shown.
     """
 
-    def __init__(self, stage: str, stages: Mapping[str, Record], root: Path, threads: int) -> None:
+    def __init__(self, stage: str, stages: Mapping[str, Record], root: Path, threads: int | None) -> None:
         self._stage, self._root, self._threads = stage, root, threads
         self._points: queue.SimpleQueue[Point] = queue.SimpleQueue()
         self._last: queue.SimpleQueue[Callable[[Store, Run], object]] = queue.SimpleQueue()
@@ -128,7 +128,7 @@ class View:
 
 
 @contextmanager
-def stage(name: str, stages: Mapping[str, Record], root: Path, threads: int) -> Iterator[View | Silent]:
+def stage(name: str, stages: Mapping[str, Record], root: Path, threads: int | None) -> Iterator[View | Silent]:
     """Show a stage in MLflow: running, then finished with all that its files say, or failed with the reason."""
 
     def begin() -> View | Silent:

@@ -37,7 +37,7 @@ from vae.evidence.integration.exact import Exact, exact, exact_applies
 from vae.evidence.lower_bound import LowerBound, evidence_lower_bound, reconstruction_by_column
 from vae.evidence.verdict.assess import Assessment, assess
 from vae.evidence.verdict.bidirectional import Bounds, bidirectional_bounds, settled_bounds, simulated_rows
-from vae.evidence.verdict.checked import Checked, checked_annealing, settle
+from vae.evidence.verdict.checked import Chains, Checked, checked_annealing, one_by_one, settle
 from vae.evidence.verdict.others import excess, surpluses
 from vae.evidence.verdict.reported import PREFERENCE, reported_estimator, two_stage
 from vae.evidence.verdict.rules import TOLERANCE, Grounds, Verdict, most_unseen, verdict
@@ -51,6 +51,7 @@ __all__ = [
     "Annealing",
     "Assessment",
     "Bounds",
+    "Chains",
     "Checked",
     "Estimate",
     "Exact",
@@ -75,6 +76,7 @@ __all__ = [
     "latent_usage",
     "log_likelihood_given_rest",
     "most_unseen",
+    "one_by_one",
     "prior_sampling",
     "reconstruction_by_column",
     "reported_estimator",

@@ -243,6 +243,15 @@ def rows_per_chunk(vae: LatentModel, draws: int, budget: int = 2**21) -> int:
     return max(1, budget // (draws * widest))
 
 
+def rows_per_block(vae: LatentModel, draws: int) -> int:
+    """How many rows, each with that many draws, one of several processes takes at a time.
+
+    Many blocks divide well between processes, but small ones spend their time in calls: half as many rows take a fifth longer
+    a row.
+    """
+    return rows_per_chunk(vae, draws, 2**19)
+
+
 def example_ids(ids: Tensor | None, N: int) -> Tensor:
     """``ids``, or positions.
 

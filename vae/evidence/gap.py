@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,6 +80,11 @@ def inference_gap(
         advance(len(rows))
     best_elbo = torch.cat(optimal)
     return Gap(log_likelihood - best_elbo, best_elbo - torch.cat(amortised))
+
+
+def join(parts: Sequence[Gap]) -> Gap:
+    """Of all rows, from those of consecutive chunks of them."""
+    return Gap(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Gap)))
 
 
 def _optimise(vae: LatentModel, y: Tensor, features: Tensor, steps: int, seed: int, ids: Tensor) -> Tensor:

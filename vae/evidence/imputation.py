@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,13 @@ def impute(
     for rows, their_ids in zip(y.split(chunk := rows_per_chunk(vae, S)), ids.split(chunk), strict=True):
         parts.append(_impute(vae, rows, S, M, seed, their_ids))
         advance(len(rows))
-    means, drawn, sizes = zip(*parts, strict=True)
-    return Imputation(torch.cat(means), torch.cat(drawn, dim=1), torch.cat(sizes))
+    return join(parts)
+
+
+def join(parts: Sequence[Imputation]) -> Imputation:
+    """Of all rows, from those of consecutive chunks of them."""
+    means, draws, sizes = zip(*((part.mean, part.draws, part.effective_sample_size) for part in parts), strict=True)
+    return Imputation(torch.cat(means), torch.cat(draws, dim=1), torch.cat(sizes))
 
 
 @torch.no_grad()
@@ -123,8 +129,8 @@ def _noise(vae: LatentModel, y: Tensor, S: int, seed: int, ids: Tensor) -> Tenso
     return torch.cat(list(draws(seed, "imputation", ids, S, vae.card.latent_size, like=y)))
 
 
-def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means (N, D), draws (M, N, D) and effective sample sizes (N,) of rows that fit into memory together."""
+def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor) -> Imputation:
+    """Of rows that fit into memory together."""
     q, prior, log_likelihood = vae.inference(y), vae.prior(), paired(vae.generative, y)
     z = q.transform(_noise(vae, y, S, seed, ids))
     weights = (log_likelihood(z) + prior.log_prob(z) - q.log_prob(z)).double().softmax(dim=0)
@@ -136,4 +142,4 @@ def _impute(vae: LatentModel, y: Tensor, S: int, M: int, seed: int, ids: Tensor)
         p: VectorDistribution = vae.generative(z[:, n][chosen])
         drawn.append(p.sample(generator=noise))
     mean, draws = (torch.where(y.isnan(), filled, y) for filled in (mean, torch.stack(drawn, dim=1)))
-    return mean, draws, 1 / weights.square().sum(dim=0)
+    return Imputation(mean, draws, 1 / weights.square().sum(dim=0))

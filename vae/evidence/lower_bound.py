@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,8 +58,12 @@ def evidence_lower_bound(vae: LatentModel, y: Tensor, S: int, *, seed: int = 0, 
         q = vae.inference(rows)
         blocks = draws(seed, "bound", their_ids, S, q.event_shape[0], like=rows)
         parts.append(parts_of_bound(vae, q, rows, blocks))
-    reconstruction, kl = (torch.cat(part) for part in zip(*parts, strict=True))
-    return LowerBound(reconstruction, kl)
+    return join([LowerBound(*part) for part in parts])
+
+
+def join(parts: Sequence[LowerBound]) -> LowerBound:
+    """Of all rows, from those of consecutive chunks of them."""
+    return LowerBound(torch.cat([part.reconstruction for part in parts]), torch.cat([part.kl for part in parts]))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from vae.evidence.from_posterior import importance_sampling
 from vae.evidence.from_prior import prior_sampling
 from vae.evidence.integration.exact import Exact, exact, exact_applies
 from vae.evidence.verdict.bidirectional import Bounds, settled_bounds, simulated_rows
-from vae.evidence.verdict.checked import Checked, settle, tuned_starts
+from vae.evidence.verdict.checked import Checked, Run, one_by_one, settle, tuned_starts
 from vae.evidence.verdict.others import excess, surpluses
 from vae.evidence.verdict.rules import LEAST_CHAINS, TOLERANCE, Grounds, Verdict, verdict
 
@@ -96,35 +96,42 @@ def assess(
     """
     if not (extra >= 0 and tolerance > 0):
         raise ValueError(f"extra must be at least 0 and tolerance greater than 0; got {extra} and {tolerance}")
-    y, gaps = vae.as_rows(y), y.isnan()
+    y = vae.as_rows(y)
     if use_exact and exact_applies(vae) and not (found := exact(vae, y)).reason:
         return Assessment(found.log_likelihood, verdict("exact", None, tolerance), found)
     starts = tuned_starts(vae, pilot, annealing or Annealing(), seed=seed)
-    simulated, z = simulated_rows(vae, bounds_examples, missing=gaps if gaps.any() else None, seed=seed)
+    missing = y.isnan() if y.isnan().any() else None
+    simulated, z = simulated_rows(vae, bounds_examples, missing=missing, seed=seed)
     settings: dict[str, Any] = {"S": chains, "seed": seed}
-
-    def of_rows(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
-        return annealed_importance_sampling(vae, y[rows], annealing=annealing, stream=stream, ids=rows, **settings)
-
-    def of_simulated(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
-        stream = f"simulated rows, {stream}"
-        return annealed_importance_sampling(vae, simulated[rows], annealing=annealing, stream=stream, ids=rows, **settings)
-
-    def in_reverse(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
-        return reverse_annealing(vae, simulated[rows], z[rows], annealing=annealing, stream=stream, ids=rows, **settings)
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of prior sampling, which is not reported here
         by_prior, of_simulated_by_prior = (prior_sampling(vae, rows, prior_samples, seed=seed) for rows in (y, simulated))
     wide = prior_sampling(vae, y, prior_samples, widen=WIDE, seed=seed)
     others = {"importance sampling": importance_sampling(vae, y, samples, seed=seed)}
     others |= {"prior sampling": by_prior, "sampling from a wide prior": wide}
-    checked = settle(of_rows, len(y), *starts, extra=extra, sampled=by_prior.or_better(wide))
-    more = extra if checked.settled.all() else 0.0  # otherwise nothing is gained by repeating simulated rows
-    settling: dict[str, Any] = {"extra": more, "tolerance": tolerance, "sampled": of_simulated_by_prior}
-    bounds = settled_bounds(simulated, of_simulated, in_reverse, *starts, **settling)
+    checked = settle(_runs(vae, y, **settings), len(y), *starts, extra=extra, sampled=by_prior.or_better(wide))
+    # nothing is gained by repeating simulated rows where others are not settled
+    settling: dict[str, Any] = {
+        "extra": extra * bool(checked.settled.all()),
+        "tolerance": tolerance,
+        "sampled": of_simulated_by_prior,
+    }
+    runs = _runs(vae, simulated, of="simulated rows, ", **settings), _runs(vae, simulated, z, **settings)
+    bounds = settled_bounds(simulated, *runs, *starts, **settling)
     said = verdict("annealed", grounds_of(checked, bounds, others), tolerance)
     return Assessment(checked.estimate.log_likelihood, said, None, checked, bounds, others)
+
+
+def _runs(vae: LatentModel, y: Tensor, z: Tensor | None = None, *, of: str = "", **settings: Any) -> Run:
+    """Anneals rows, of whose streams' names ``of`` is the beginning; in reverse, where there are latents z that made them."""
+
+    def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
+        how: dict[str, Any] = {"annealing": annealing, "stream": of + stream, "ids": rows} | settings
+        if z is None:
+            return annealed_importance_sampling(vae, y[rows], **how)
+        return reverse_annealing(vae, y[rows], z[rows], **how)
+
+    return one_by_one(run)
 
 
 def grounds_of(checked: Checked, bounds: Bounds, others: Mapping[str, Estimate], groups: Tensor | None = None) -> Grounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, cast
@@ -14,7 +15,7 @@ from vae.evidence.annealing.annealed import annealed_importance_sampling, revers
 from vae.evidence.annealing.temperatures import Annealing
 from vae.evidence.estimate import Advance, Estimate, MeanWithError, ignore, require_samples
 from vae.evidence.from_posterior import join
-from vae.evidence.verdict.checked import FACTOR, Run, settle
+from vae.evidence.verdict.checked import FACTOR, Chains, Run, settle
 
 if TYPE_CHECKING:
     from vae.model.latent_model import Generated, LatentModel
@@ -30,7 +31,7 @@ class Bounds:
         upper: By annealing in reverse, from the latents that made the rows.
         settled: Which rows' checks agree, (N,), where they were checked as test rows are; None where they were not.
         decoder_runs: Gradients of the generative network, where they were.
-        upper_repeated: Whether the upper bounds are those of a second, longer run, as the first were too loose; see `settled_bounds`.
+        upper_repeated: Whether the upper bounds were drawn anew, as the first were too loose; see `settled_bounds`.
     """
 
     y: Tensor
@@ -119,24 +120,28 @@ def settled_bounds(
     """
     checked = settle(forward, len(y), posterior, prior, extra=extra, sampled=sampled)
 
-    def bounds(role: str, at_prior: Tensor, times: int) -> tuple[Bounds, int]:
-        parts, order, runs = list[Estimate](), list[Tensor](), 0
+    def upper(role: str, at_prior: Tensor, times: int) -> tuple[Estimate, int]:
+        asked = list[Chains]()
         for level, from_prior in product(checked.level.unique().tolist(), (False, True)):
             if len(rows := ((checked.level == level) & (at_prior == from_prior)).nonzero()[:, 0]):
                 start, factor = prior if from_prior else posterior, times * FACTOR**level
                 longer = replace(start, temperatures=start.temperatures * factor)
-                upper = reverse(f"{role}, {factor} times as long", rows, longer)
-                parts.append(replace(upper, acceptance=upper.acceptance[:0]))  # its ranges are as many as temperatures allow
-                order.append(rows)
-                runs += len(rows) * upper.samples * longer.temperatures * longer.leapfrog_steps
-        upper = join(parts).of(torch.cat(order).argsort())
-        return Bounds(y, checked.estimate, upper, checked.settled, checked.decoder_runs + runs), runs
+                asked.append(Chains(f"{role}, {factor} times as long" if factor > 1 else role, rows, longer))
+        return _joined(asked, reverse(asked))
 
-    first, runs = bounds("in reverse", checked.at_prior, 1)
-    if first.gap.within(tolerance) or extra < FACTOR:
-        return first
-    again, _ = bounds("in reverse again", checked.at_prior ^ checked.to_change, FACTOR)
-    return replace(again, decoder_runs=again.decoder_runs + runs, upper_repeated=True)
+    estimate, runs = upper("in reverse", checked.at_prior, 1)
+    bounds = Bounds(y, checked.estimate, estimate, checked.settled, checked.decoder_runs + runs)
+    if bounds.gap.within(tolerance) or extra < FACTOR:
+        return bounds
+    estimate, runs = upper("in reverse again", checked.at_prior ^ checked.to_change, FACTOR)
+    return replace(bounds, upper=estimate, decoder_runs=bounds.decoder_runs + runs, upper_repeated=True)
+
+
+def _joined(asked: Sequence[Chains], parts: Sequence[Estimate]) -> tuple[Estimate, int]:
+    """The estimate of all rows from parts in any order, and its cost; without acceptance, as ranges go by temperatures."""
+    estimate = join([replace(part, acceptance=part.acceptance[:0]) for part in parts])
+    runs = sum(len(rows) * estimate.samples * how.temperatures * how.leapfrog_steps for _, rows, how in asked)
+    return estimate.of(torch.cat([rows for _, rows, _ in asked]).argsort()), runs
 
 
 def simulated_rows(vae: LatentModel, N: int, *, missing: Tensor | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,9 @@ Two runs that end in different places are no agreement, whatever their figures: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +45,27 @@ OF_SAME_START, OF_OTHER_START, OF_WIDE_START = 1 / 2, 2, 1  # the judges' temper
 WIDER = 2.0  # times the prior's standard deviations that the wide start has
 NEGLIGIBLE = 3.0  # nats below the rest, at which a place that the other runs miss adds less than 0.05 nats
 
-Run = Callable[[str, Tensor, Annealing], Estimate]  # stream of the noise, positions of rows (n,), how to anneal
+
+class Chains(NamedTuple):
+    """What is to be annealed.
+
+    Attributes:
+        stream: Of the noise; no other run of a row has it.
+        rows: Their positions, (n,).
+        annealing: How.
+    """
+
+    stream: str
+    rows: Tensor
+    annealing: Annealing
+
+
+Run = Callable[[Sequence[Chains]], list[Estimate]]  # of runs that do not depend on each other, so that they may run at once
+
+
+def one_by_one(anneal: Callable[[str, Tensor, Annealing], Estimate]) -> Run:
+    """Runs after each other, by a function of what `Chains` has."""
+    return lambda asked: [anneal(*chains) for chains in asked]
 
 
 @dataclass(frozen=True)
@@ -134,7 +154,7 @@ def checked_annealing(
     def run(stream: str, rows: Tensor, annealing: Annealing) -> Estimate:
         return annealed_importance_sampling(vae, y[rows], S, annealing=annealing, seed=seed, stream=stream, ids=rows)
 
-    return settle(run, len(y), *tuned_starts(vae, pilot, annealing, seed=seed), extra=extra)
+    return settle(one_by_one(run), len(y), *tuned_starts(vae, pilot, annealing, seed=seed), extra=extra)
 
 
 def tuned_starts(vae: LatentModel, pilot: Tensor | None, annealing: Annealing, *, seed: int) -> tuple[Annealing, Annealing]:
@@ -152,7 +172,7 @@ def settle(
     """Run N rows and their judges, and then those that are not settled with more temperatures, while ``extra`` lasts.
 
     Args:
-        run: Anneals rows; runs of different streams are independent.
+        run: Anneals rows, several runs at a time; runs of different streams are independent.
         N: Rows.
         posterior: How to anneal from q, with step sizes.
         prior: How to anneal from the prior, likewise.
@@ -188,9 +208,8 @@ class _Levels:
     def at(self, level: int, rows: Tensor, *, at_prior: bool) -> Checked:
         """The reported run of rows from a start, and its judges."""
         start, other = (self.prior, self.posterior) if at_prior else (self.posterior, self.prior)
-        estimate = self._anneal("annealing", rows, start, 1, level)
-        check = self._anneal("check", rows, start, OF_SAME_START, level)
-        from_other = self._anneal("check", rows, other, OF_OTHER_START, level)
+        runs = (("annealing", start, 1.0), ("check", start, OF_SAME_START), ("check", other, OF_OTHER_START))
+        estimate, check, from_other = self.run([self._chains(role, rows, how, times, level) for role, how, times in runs])
         same, another, reported = (Judgement.of(run) for run in (check, from_other, estimate))
         to_change = another.beats(same, OF_OTHER_START / OF_SAME_START).cpu()
         another, by_draws = self._or_sampled(rows, another)
@@ -232,18 +251,19 @@ class _Levels:
 
         Not where it ended in another place than both, whose mass may add to theirs.
         """
-        wide = self._anneal("wide check", rows[no_more], replace(self.prior, widen=WIDER), OF_WIDE_START, level)
+        wider = replace(self.prior, widen=WIDER)
+        (wide,) = self.run([self._chains("wide check", rows[no_more], wider, OF_WIDE_START, level)])
         check, partial = check.of(no_more), other.of(no_more)
         little = Judgement.of(check).exceeds(Judgement.of(partial), NEGLIGIBLE)
         explained = little | ~(apart(check, partial) & apart(wide, partial))
         return other.replaced(no_more[explained.cpu()], wide.of(explained.nonzero()[:, 0]))
 
-    def _anneal(self, role: str, rows: Tensor, start: Annealing, of_temperatures: float, level: int) -> Estimate:
+    def _chains(self, role: str, rows: Tensor, start: Annealing, of_temperatures: float, level: int) -> Chains:
         """By a stream that no other run of a row has. Of "annealing" draws are shared with importance sampling."""
         T = max(2, round(of_temperatures * start.temperatures * FACTOR**level))
         place = {("annealing", "posterior"): "", ("check", "posterior"): " from q"}.get((role, start.start), " from the prior")
         length = f", {FACTOR**level} times as long" if level else ""
-        return self.run(f"{role}{place}{length}", rows, replace(start, temperatures=T))
+        return Chains(f"{role}{place}{length}", rows, replace(start, temperatures=T))
 
     def cost(self, S: int, level: int, of_temperatures: float = 1 + OF_SAME_START + OF_OTHER_START) -> int:
         """Gradients of the generative network for a row, its judges included."""
