@@ -21,13 +21,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from ruamel.yaml import YAML
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository is not an installed package
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the repository is not an installed package
+from ruamel.yaml import YAML
 
 from benchmarks.report import Report, options
 
+ROOT = Path(__file__).resolve().parents[1]
 OF_LIBGOMP = "300000"  # spins, where there are no more threads than cores
 # stage, threads in params.yaml, and more of an environment, by name
 CASES: Mapping[str, tuple[str, int | None, dict[str, str]]] = {
@@ -99,7 +99,7 @@ def _set_threads(folder: Path, threads: int | None) -> None:
 
 def _seconds(folders: Sequence[Path], stage: str, environment: Mapping[str, str]) -> float:
     """How long the stage takes in all of the folders at once."""
-    given = os.environ | {"EVIDENCE_TRACKING": "off", "EVIDENCE_FRESH": "1"} | environment
+    given = {**os.environ, "EVIDENCE_TRACKING": "off", "EVIDENCE_FRESH": "1", **environment}
     begin = time.perf_counter()
     command = [sys.executable, "-m", f"pipeline.{stage}"]
     running = [subprocess.Popen(command, cwd=folder, env=given, stdout=subprocess.DEVNULL) for folder in folders]
