@@ -4,7 +4,7 @@
 
 The stages run as `dvc repro` runs them, on the digits, in two clones of the last commit; medians of the repeats, start-up
 included. A training also with two threads, as this project has them wait for each other (GOMP_SPINCOUNT, see
-`pipeline/__init__.py`) and as libgomp does by itself. ``side_by_side`` ratios are the time of two one after the other over that
+`pipeline/__init__.py`) and as libgomp does by itself. ``side_by_side`` ratios: the time of two one after the other over that
 of two at once, so that 1 and above is no loss; ``busy`` ratios are the time alone over that beside the loops.
 About 20 minutes on two cores; ``--quick`` measures the training once.
 """
