@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -30,7 +31,8 @@ class Marks(pl.Callback):
 def seconds(vae: VAE, y: Tensor, epochs: int = 3, **settings: Any) -> list[float]:
     """Of the epochs after the first."""
     marks = Marks()
-    vae.fit(y, max_epochs=epochs + 1, accelerator="cpu", progress=False, callbacks=[marks], **settings)
+    settings |= {"accelerator": "cpu", "progress": False, "threads": torch.get_num_threads()}
+    vae.fit(y, max_epochs=epochs + 1, callbacks=[marks], **settings)
     return [end - begin for begin, end in zip(marks.times, marks.times[1:], strict=False)]
 
 

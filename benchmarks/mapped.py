@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -52,9 +53,8 @@ def child() -> None:
     layers = {"hidden": [hidden], "activation": "silu"}
     vae = VAE(layers, layers, data_dim=COLUMNS, latent_dim=8, likelihood="gaussian_per_dimension")
     y, clock, before = np.load(path, mmap_mode="r"), Clock(), peak()
-    vae.fit(
-        y, max_epochs=epochs, batch_size=BATCH, accelerator="cpu", progress=False, memory_gib=memory_gib, callbacks=[clock]
-    )
+    how: dict[str, Any] = {"accelerator": "cpu", "threads": 2, "progress": False, "memory_gib": memory_gib}
+    vae.fit(y, max_epochs=epochs, batch_size=BATCH, callbacks=[clock], **how)
     rates = [len(y) / (end - start) for start, end in zip(clock.starts, clock.ends, strict=True)]
     print(json.dumps({"rate": statistics.median(rates[1:]), "memory": peak() - before}))
 

@@ -74,6 +74,7 @@ def _ours(y: Tensor, held_out: Tensor, target: float, seed: int) -> float:
         "learning_rate": 1e-3,
         "seed": seed,
         "accelerator": "cpu",
+        "threads": torch.get_num_threads(),
         "progress": False,
     }
     vae.fit(y, validation=held_out, max_epochs=MOST_EPOCHS, callbacks=[until], **settings)

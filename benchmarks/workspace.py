@@ -30,6 +30,7 @@ def prepared(folder: Path, count: int, train: Mapping[str, Any]) -> Path:
     shares = {"train": count, "valid": held_out, "test": held_out}
     params["data"]["fractions"] = {split: share / len(rows) for split, share in shares.items()}
     params["model"] = {"latent_dim": LATENT, "likelihood": {"name": "bernoulli"}, "generative": HIDDEN, "inference": HIDDEN}
+    params["threads"] = 2
     write_yaml(folder / "params.yaml", params)
     change(folder, patience=None, ema_decay=None, **train)
     stages = from_yaml((ROOT / "dvc.yaml").read_text())
