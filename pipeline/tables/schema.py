@@ -193,7 +193,7 @@ class Schema(BaseModel):
         steps = [1.0 if not column.is_density else column.step for column in self.columns]
         if len(self.kinds) > 1 or self.has_missing or None in steps:
             return None
-        widths = sum(math.log(step) for step in steps if step is not None)
+        widths = math.fsum(math.log(step) for step in steps if step is not None)
         return -(log_likelihood + widths) / len(self.columns) / math.log(2)
 
     def save(self, folder: Path) -> None:

@@ -47,8 +47,8 @@ def combined(variances: Sequence[float], numbers: Sequence[float], *, independen
     Independent: (sum V)^2 / sum (V^2 / n) (Satterthwaite 1946). Otherwise (sum V)^2 / (sum V / sqrt n)^2, as if all were too
     large or too small together.
     """
-    if not min(numbers) > 0 or not sum(variances) > 0:
+    if not min(numbers) > 0 or not math.fsum(variances) > 0:
         return min(numbers)
     pairs = list(zip(variances, numbers, strict=True))
-    alone = math.sqrt(sum(V**2 / n for V, n in pairs)) if independent else sum(V / math.sqrt(n) for V, n in pairs)
-    return (sum(variances) / alone) ** 2
+    alone = math.sqrt(math.fsum(V**2 / n for V, n in pairs)) if independent else math.fsum(V / math.sqrt(n) for V, n in pairs)
+    return (math.fsum(variances) / alone) ** 2

@@ -80,7 +80,7 @@ def _adapt(vae: LatentModel, y: Tensor, annealing: Annealing, seed: int, stream:
         factors[r] *= math.exp(ADAPTATION * (accepted.double().mean().item() - target))
         trace[r].append(math.log(factors[r]))
         spreads.append(_spread(point))
-    sizes = [size * math.exp(sum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
+    sizes = [size * math.exp(math.fsum(logs) / len(logs)) for size, logs in zip(annealing.step_sizes, trace, strict=True)]
     return sizes, spreads
 
 

@@ -63,7 +63,7 @@ def _of_groups(everywhere: Tensor, difference: Tensor, subset: Tensor, groups: T
     within = clusters.totals((everywhere[subset] - everywhere[subset].mean()) / len(everywhere), groups[subset])
     both = clusters.covariance(within, clusters.totals((difference - second.mean) / len(difference), groups[subset]))
     variances = first.standard_error**2, second.standard_error**2
-    error = math.nan if math.isnan(both) else math.sqrt(max(sum(variances) + 2 * both, 0.0))
+    error = math.nan if math.isnan(both) else math.sqrt(max(math.fsum(variances) + 2 * both, 0.0))
     degrees = clusters.combined(variances, (first.degrees_of_freedom, second.degrees_of_freedom), independent=False)
     effective = clusters.combined(variances, (first.effective_groups or 0, second.effective_groups or 0), independent=False)
     return MeanWithError(first.mean + second.mean, error, degrees, first.groups, effective)
