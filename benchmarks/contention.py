@@ -1,12 +1,12 @@
 """What a training and an evaluation cost beside others: side by side with one like them, and beside one busy loop per core.
 
-    python benchmarks/contention.py [--repeats 3] [--quick] [--json FILE]
+    python benchmarks/contention.py [--repeats 3] [--only CASE ...] [--quick] [--json FILE]
 
 The stages run as `dvc repro` runs them, on the digits, in two clones of the last commit; medians of the repeats, start-up
 included. A training also with two threads, as this project has them wait for each other (GOMP_SPINCOUNT, see
 `pipeline/__init__.py`) and as libgomp does by itself. ``side_by_side`` ratios: the time of two one after the other over that
 of two at once, so that 1 and above is no loss; ``busy`` ratios are the time alone over that beside the loops.
-About 20 minutes on two cores; ``--quick`` measures the training once.
+An hour and a half on two slow cores; ``--quick`` measures the training once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BUSY = "while True: pass"
 def main() -> int:
     """Print the table."""
     arguments = _arguments()
-    repeats, cases = (1, ["train"]) if arguments.quick else (arguments.repeats, list(CASES))
+    repeats, cases = (1, ["train"]) if arguments.quick else (arguments.repeats, arguments.only)
     report, lines = Report(), []
     with tempfile.TemporaryDirectory(prefix="evidence-") as name:
         folders = [_clone(Path(name) / part) for part in ("one", "other")]
@@ -123,6 +123,7 @@ def _beside_loops(folder: Path, stage: str, environment: Mapping[str, str]) -> f
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=list(CASES), default=list(CASES), help="all by default")
     return parser.parse_args()
 
 
