@@ -74,8 +74,8 @@ def main(arguments: argparse.Namespace) -> None:
 def _check(target: Path, arguments: argparse.Namespace) -> None:
     if target.suffix not in SUFFIXES:
         raise InputError(f"--out: {target} must end in .csv or .parquet")
-    for name, number in (("samples", arguments.samples), ("workers", arguments.workers or 1)):
-        if number < 1:
+    for name, number in (("samples", arguments.samples), ("workers", arguments.workers)):
+        if number is not None and number < 1:
             raise InputError(f"--{name} must be at least 1; got {number}")
     if target.exists() and arguments.file.exists() and target.samefile(arguments.file):
         raise InputError(f"--out: {target} is the file that is read; name another one")

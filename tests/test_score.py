@@ -128,6 +128,7 @@ def test_rows_unlike_the_schema_are_refused(
     [
         (["--out", "a.txt"], "--out: a.txt must end in .csv or .parquet"),
         (["--samples", "0"], "--samples must be at least 1; got 0"),
+        (["--workers", "0"], "--workers must be at least 1; got 0"),
         (["--model", "elsewhere"], "elsewhere/schema.json is missing"),
         (["--out", "data/raw/table.csv"], "--out: data/raw/table.csv is the file that is read"),
     ],
