@@ -83,7 +83,7 @@ class EvaluateParams(Common):
     """What the stage evaluate reads of params.yaml.
 
     Attributes:
-        workers: Processes that share the work, as many as there are cores by default. What comes out depends on nothing of it,
+        workers: Processes that share the work, as many as there are cores by default. Nothing that comes out depends on it,
             so that it is no param of DVC's, nor of MLflow's.
     """
 

@@ -19,7 +19,7 @@ def paying_threads(vae: LatentModel, batch_size: int, draws: int) -> int:
     """Two where a step is large, and one elsewhere: never by the number of cores, as the bytes depend on it.
 
     Threads wait for each other after each operation. Where operations take microseconds a second thread gains little on an
-    idle machine, and on a busy one each wait may last until a core is free; `docs/reproducibility.md` has figures.
+    idle machine, and on a busy one each wait may last until a core is free; `benchmarks/contention.py` measures it.
 
     Args:
         vae: The model.
