@@ -23,13 +23,13 @@ from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
 from pipeline.evaluation.per_value import value_parts
+from pipeline.evaluation.row_files import writing
 from pipeline.evaluation.workers import Call, Workers, workers_here
 from pipeline.model.loading import check_support, load_model
 from pipeline.params.data import Data
 from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.scoring.odd_rows import Summary
-from pipeline.scoring.row_files import writing
 from pipeline.tables.labels import condition, nats
 from pipeline.tables.schema import Schema, load_schema
 from pipeline.tables.statistics import Array

@@ -28,7 +28,7 @@ def test_closed_form_and_quadrature_of_linear_gaussian_models(K: int, D: int, va
     np.testing.assert_allclose(found.log_likelihood, model.log_likelihood, rtol=1e-9)
     if K <= 2:
         by_grid = quadrature.quadrature(model.vae, model.y, advance=lambda rows: None)
-        assert by_grid.reason == ""
+        assert by_grid.log_likelihood.isfinite().all()
         np.testing.assert_allclose(by_grid.log_likelihood, model.log_likelihood, rtol=1e-9)
 
 

@@ -15,7 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.evaluation.marginals import IndependentColumns
 from pipeline.tables.labels import condition
 from pipeline.tables.schema import Schema
+from pipeline.tables.slices import some_of
 from pipeline.tables.statistics import Array
+
+ENOUGH = 100_000  # rows: a baseline has so few parameters that more would hardly move them
 
 
 class Density(Protocol):
@@ -110,6 +113,11 @@ class Baseline:
     name: str
     density: Density
     described: Mapping[str, Any]
+
+
+def fitted_rows(rows: Array, seed: int) -> Array:
+    """The rows (N, D) that a baseline is fitted to: all, or 100,000 of them at random."""
+    return np.asarray(rows[some_of(len(rows), ENOUGH, seed)])
 
 
 def fit_baselines(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -24,12 +25,12 @@ class Part:
     Attributes:
         name: Of no other part of the evaluation.
         size: How much of the whole it is.
-        call: Computes it, from the model.
+        made: Makes the call that computes it, from the model, when its turn comes: calls carry their rows.
     """
 
     name: str
     size: int
-    call: Call
+    made: Callable[[], Call]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Computation(Generic[T]):
 
 def whole(what: str, call: Call) -> Computation[Any]:
     """A computation that cannot be divided."""
-    return Computation(what, [Part(what, 1, call)], lambda results: results[0])
+    return Computation(what, [Part(what, 1, lambda: call)], lambda results: results[0])
 
 
 def in_blocks(
@@ -76,7 +77,7 @@ def in_blocks(
         kept: Whether another start finds the parts.
     """
     blocks = torch.arange(len(ids)).tensor_split(math.ceil(len(ids) / most))
-    parts = [Part(f"{what}, from row {int(ids[rows[0]])} on", len(rows), call(rows)) for rows in blocks]
+    parts = [Part(f"{what}, from row {int(ids[rows[0]])} on", len(rows), partial(call, rows)) for rows in blocks]
     return Computation(bar or what, parts, joined, kept)
 
 
@@ -108,10 +109,18 @@ class Work:
         results = {name: self._pieces.found(name) for name in parts if name in self._pieces}
         for name in results:
             self._advance(computation[name], parts[name])
-        for name, result in self._workers.compute((name, parts[name].call) for name in parts if name not in results):
+        for name, result in self._workers.compute((name, parts[name].made()) for name in parts if name not in results):
             results[name] = self._pieces.kept(name, result) if computation[name].kept else result
             self._advance(computation[name], parts[name])
         return [each.joined([results[part.name] for part in each.parts]) for each in asked]
+
+    def in_order(self, asked: Computation[Any]) -> Iterator[Any]:
+        """What the parts of a computation give, one after the other, for what is too large to be held or kept as a whole."""
+        self._show(asked)
+        results = self._workers.in_order((part.name, part.made()) for part in asked.parts)
+        for part, result in zip(asked.parts, results, strict=True):
+            self._advance(asked, part)
+            yield result
 
     def _show(self, asked: Computation[Any]) -> None:
         size = sum(part.size for part in asked.parts)

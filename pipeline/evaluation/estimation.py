@@ -17,9 +17,11 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.evaluation.computations import Computation, Work, in_blocks, whole
 from pipeline.evaluation.findings import Annealed, Findings
+from pipeline.evaluation.rows import PreparedRows
 from pipeline.evaluation.workers import Call
 from pipeline.params.evaluate import Evaluate, EvaluateParams
 from pipeline.tables.schema import Schema
+from pipeline.tables.slices import by_slices, some_of
 from pipeline.tables.statistics import Array
 from vae.distributions.noise import DRAWS_PER_BLOCK, generator
 from vae.evidence import (
@@ -41,12 +43,16 @@ from vae.evidence import (
     simulated_rows,
     tune_step_sizes,
 )
+from vae.evidence.aggregate import ENOUGH_ROWS
 from vae.evidence.annealing.path import Start
+from vae.evidence.annealing.tuning import ROWS as PILOT_ROWS
 from vae.evidence.estimate import rows_per_block, rows_per_chunk
 from vae.evidence.from_posterior import join
 from vae.evidence.from_prior import ROWS as PRIOR_ROWS
 from vae.evidence.gap import DRAWS_PER_STEP
 from vae.evidence.gap import join as joined_gaps
+from vae.evidence.integration.exact import join as joined_exact
+from vae.evidence.integration.quadrature import ROWS as EXACT_ROWS
 from vae.evidence.lower_bound import join as joined_bounds
 from vae.evidence.verdict.assess import WIDE
 from vae.model.latent_model import LatentModel
@@ -109,7 +115,8 @@ class Estimation:
     ) -> None:
         self.vae, self.schema, self._work = vae, schema, work
         self.settings, self.annealing, self.seed = params.evaluate, params.evaluate.annealing, params.seed
-        self.train, self.valid, self.test = (vae.as_rows(rows[split]) for split in ("train", "valid", "test"))
+        self.train, self.valid, self.test = (PreparedRows(vae, rows[split]) for split in ("train", "valid", "test"))
+        self._prepared = rows["test"]
         self.groups = {split: None if labels is None else torch.from_numpy(labels) for split, labels in groups.items()}
         self.names = chosen(vae, params.evaluate, len(self.test))
 
@@ -118,7 +125,9 @@ class Estimation:
         findings = self._independent()
         for name, step in {"annealed": self._annealed, "bounds": self._bounds}.items():
             findings = step(findings) if name in self.names else findings
-        return self._gap(findings).of_raw_data(self.test, self._log_jacobian)
+        return self._gap(findings).of_raw_data(
+            torch.from_numpy(by_slices(self.schema.log_jacobian, self._prepared)), self._log_jacobian
+        )
 
     def _independent(self) -> Findings:
         """What depends on nothing else."""
@@ -137,7 +146,7 @@ class Estimation:
             "lower bound": [in_blocks("ELBO", ids, chunk, bound, joined_bounds)],
             "prior": [self._sampled("prior sampling", self.test, s) for s in (S, *smaller)],
             "importance": [in_blocks("importance sampling", ids, chunk, importance, join)],
-            "exact": [whole("exact", partial(exact, y=self.test))],
+            "exact": [in_blocks("exact", ids, EXACT_ROWS, lambda rows: partial(exact, y=self.test[rows]), joined_exact)],
         }
         asked = {name: each for name, each in asked.items() if name in ("lower bound", *self.names)}
         results = iter(self._work.all(list(chain(*asked.values()))))
@@ -145,7 +154,7 @@ class Estimation:
         of_prior = found.get("prior", [None])
         return Findings(
             found["lower bound"][0],
-            latent_usage(self.vae, self.test),
+            latent_usage(self.vae, self.test[torch.from_numpy(some_of(len(self.test), ENOUGH_ROWS, self.seed))]),
             prior=of_prior[0],
             prior_ladder=tuple(of_prior[1:]),
             importance=found.get("importance", [None])[0],
@@ -153,7 +162,7 @@ class Estimation:
             groups=self.groups["test"],
         )
 
-    def _sampled(self, what: str, rows: Tensor, S: int, *, widen: float | None = None) -> Computation[Estimate]:
+    def _sampled(self, what: str, rows: Tensor | PreparedRows, S: int, *, widen: float | None = None) -> Computation[Estimate]:
         """From the prior, which the summary says how far it is off."""
         sampling = partial(prior_sampling, S=S, widen=widen, seed=self.seed)
 
@@ -195,8 +204,9 @@ class Estimation:
         They are not repeated where test rows are not settled, as nothing could be gained by that.
         """
         in_vain = findings.annealed is not None and not findings.annealed.checked.settled.all()
-        gaps = self.test.isnan()
-        y, z = simulated_rows(self.vae, self.annealing.bounds_examples, missing=gaps if gaps.any() else None, seed=self.seed)
+        gaps = torch.from_numpy(np.isnan(self._prepared)) if self.schema.has_missing else None
+        missing = gaps if gaps is not None and gaps.any() else None
+        y, z = simulated_rows(self.vae, self.annealing.bounds_examples, missing=missing, seed=self.seed)
 
         def run(asked: Sequence[Chains], z: Tensor | None = None) -> list[Estimate]:
             return self._work.all([self._annealing("simulated rows", chains, y, torch.arange(len(y)), z) for chains in asked])
@@ -238,7 +248,8 @@ class Estimation:
         """How to anneal from q and from the prior."""
         starts: tuple[Start, Start] = ("posterior", "prior")
         settings = [Annealing(self.annealing.temperatures, self.annealing.leapfrog_steps, start) for start in starts]
-        tuning = [partial(tune_step_sizes, y=self.valid, annealing=annealing, seed=self.seed) for annealing in settings]
+        pilot = self.valid[torch.arange(min(PILOT_ROWS, len(self.valid)))]
+        tuning = [partial(tune_step_sizes, y=pilot, annealing=annealing, seed=self.seed) for annealing in settings]
         names = [f"step sizes from the {start}" for start in starts]
         posterior, prior = self._work.all([whole(name, call) for name, call in zip(names, tuning, strict=True)])
         return posterior, prior

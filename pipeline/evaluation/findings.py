@@ -60,14 +60,13 @@ class Findings:
     gap_rows: Tensor | None = None
     groups: Tensor | None = None
 
-    def of_raw_data(self, test: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Findings:
+    def of_raw_data(self, added: Tensor, log_jacobian: Callable[[Tensor], Tensor]) -> Findings:
         """The findings with log densities of the raw rows, instead of those of the prepared ones.
 
         Args:
-            test: The test rows.
-            log_jacobian: Rows (N, D) -> log |dy/dx|, (N,).
+            added: log |dy/dx| of the test rows, (N,), float64.
+            log_jacobian: The same of any rows (N, D).
         """
-        added = log_jacobian(test)
         annealed, bounds, exact = self.annealed, self.bounds, self.exact
         if annealed:
             annealed = annealed.shifted(added[annealed.subset])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.evaluation.computations import Work, in_blocks
 from pipeline.evaluation.workers import Call
 from pipeline.params.evaluate import ImputationSettings
 from pipeline.tables.schema import Column, Schema
+from pipeline.tables.slices import slices
 from pipeline.tables.statistics import Array
 from vae.evidence import Imputation, impute
 from vae.evidence.estimate import rows_per_chunk
@@ -52,23 +53,42 @@ def imputing(work: Work, vae: LatentModel, settings: ImputationSettings, seed: i
     return impute_rows
 
 
-def fill(impute: Impute, schema: Schema, y: Array, index: Integers) -> pd.DataFrame:
+def fill(
+    vae: LatentModel, y: Array, schema: Schema, index: Integers, *, settings: ImputationSettings, seed: int, ids: Tensor
+) -> pd.DataFrame:
     """A row for each missing value of y (N, D): its mean, its spread and its quantiles, or its most probable category.
 
     Args:
-        impute: Fills them in.
+        vae: The model, which fills them in.
+        y: Prepared rows, in each of which a value is missing.
         schema: Of the data.
-        y: Prepared rows.
         index: Their places in the raw file, (N,).
+        settings: How many latents and draws.
+        seed: Of the noise.
+        ids: Of the rows, (N,), which address the noise.
     """
     gaps = np.argwhere(np.isnan(y))
-    rows = np.unique(gaps[:, 0])
-    table = []
-    if len(rows):
-        filled = impute("missing values filled in", y[rows], rows)
-        table = [_described(schema.columns[d], filled, np.searchsorted(rows, n), d) for n, d in gaps]
+    filled = impute(vae, vae.as_rows(y), settings.samples, settings.draws, seed=seed, ids=ids) if len(y) else None
+    table = [_described(schema.columns[d], filled, n, d) for n, d in gaps] if filled else []
     places = pd.DataFrame({"index": index[gaps[:, 0]], "column": [schema.names[d] for d in gaps[:, 1]]})
     return pd.concat([places, pd.DataFrame(table, columns=DESCRIBED)], axis=1)
+
+
+def fill_by_workers(
+    work: Work, vae: LatentModel, y: Array, schema: Schema, index: Integers, *, settings: ImputationSettings, seed: int
+) -> Iterator[pd.DataFrame]:
+    """The same of many rows, of which positions are the ids, some of them at a time; at first a table without rows."""
+    places = np.flatnonzero(np.concatenate([np.isnan(y[some]).any(axis=1) for some in slices(len(y))]))
+
+    def call(block: Tensor) -> Call:
+        rows = places[block.numpy()]
+        ids = torch.from_numpy(rows)
+        return partial(fill, y=np.asarray(y[rows]), schema=schema, index=index[rows], settings=settings, seed=seed, ids=ids)
+
+    yield fill(vae, y[:0], schema, index[:0], settings=settings, seed=seed, ids=torch.arange(0))
+    if len(places):
+        most = rows_per_chunk(vae, settings.samples)
+        yield from work.in_order(in_blocks("missing values filled in", torch.from_numpy(places), most, call, list))
 
 
 DESCRIBED = [

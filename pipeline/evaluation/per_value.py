@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -44,13 +45,13 @@ def value_parts(
     return {f"{quantity}_{name}": part[:, d] for quantity, part in columns.items() for d, name in enumerate(schema.names)}
 
 
-def value_parts_by_workers(work: Work, vae: LatentModel, y: Array, samples: int | None, **settings: Any) -> dict[str, Array]:
-    """The same of many rows, of which positions are the ids."""
+def value_parts_by_workers(
+    work: Work, vae: LatentModel, y: Array, samples: int | None, **settings: Any
+) -> Iterator[dict[str, Array]]:
+    """The same of many rows, of which positions are the ids, some of them at a time."""
 
     def call(rows: Tensor) -> Call:
-        return partial(value_parts, y=y[rows.numpy()], samples=samples, ids=rows, **settings)
+        return partial(value_parts, y=np.asarray(y[rows.numpy()]), samples=samples, ids=rows, **settings)
 
     most = max(ROWS, rows_per_chunk(vae, samples or 1))
-    asked = in_blocks("each value given its row", torch.arange(len(y)), most, call, list, kept=False)
-    blocks = work.one(asked)
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return work.in_order(in_blocks("each value given its row", torch.arange(len(y)), most, call, list))

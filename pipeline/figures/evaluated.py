@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.evaluation.report import Report
 from pipeline.evaluation.side_tables import importance_ladder, prior_ladder
@@ -25,11 +27,11 @@ Metrics = Mapping[str, Any]
 
 
 def draw(report: Report, metrics: Metrics, schema: Schema, test: Array, folder: Path) -> None:
-    """Draw all of them to a folder; ``test`` are the prepared test rows."""
+    """Draw all of them to a folder, in which examples.parquet lies; ``test`` are the prepared test rows, memory-mapped."""
     comparison(report, metrics, folder / "likelihoods.png")
     ladder(report, metrics, folder / "ladder.png")
     checks(report, metrics, folder / "bounds.png")
-    extremes(report, schema, test, folder / "extremes.png")
+    extremes(report, schema, test, folder)
 
 
 def comparison(report: Report, metrics: Metrics, path: Path) -> None:
@@ -74,21 +76,30 @@ def checks(report: Report, metrics: Metrics, path: Path) -> None:
     differences_and_acceptance(gaps, checked, metrics["verdict"]["tolerance"], acceptance, path)
 
 
-def extremes(report: Report, schema: Schema, test: Array, path: Path) -> None:
+def extremes(report: Report, schema: Schema, test: Array, folder: Path) -> None:
     """The test rows that are least likely, and those that are most."""
-    examples, order = report.examples, report.comparable.argsort(kind="stable")
+    examples, path = report.examples, folder / "extremes.png"
+    order = report.comparable.argsort(kind="stable")
     n = min(EXTREMES, len(order) // 2)
     places = np.stack([order[:n], order[len(order) - n :]])
     if schema.shape:
-        raw = schema.to_raw(test)
-        images = ImageGrid(schema.shape, schema.units, (float(np.nanmin(raw)), float(np.nanmax(raw))))
-        extreme_images(images, raw[places], [examples["log_likelihood"].to_numpy()[row] for row in places], path)
+        images = ImageGrid(schema.shape, schema.units, schema.limits(test))
+        log_likelihoods = [examples["log_likelihood"].to_numpy()[row] for row in places]
+        extreme_images(images, schema.to_raw(test[places]), log_likelihoods, path)
         return
-    quantity = "given_rest" if f"given_rest_{schema.names[0]}" in examples else "reconstruction"
-    parts = np.where(np.isnan(test), np.nan, examples[[f"{quantity}_{name}" for name in schema.names]].to_numpy())
-    relative, rows = parts - pd.DataFrame(parts).median().to_numpy(), places.reshape(-1)
+    rows = places.reshape(-1)
     labels = [f"row {examples['index'][i] + 1}: {examples['log_likelihood'][i]:.1f}" for i in rows]
-    extreme_rows(relative[rows], schema.table(test[rows]), labels, path)
+    extreme_rows(_above_median(folder / "examples.parquet", schema, test, rows), schema.table(test[rows]), labels, path)
+
+
+def _above_median(path: Path, schema: Schema, test: Array, rows: NDArray[np.integer]) -> Array:
+    """Log p of the values of some rows, minus that of the median value of their columns, which are read one by one, (n, D)."""
+    file, columns = pq.ParquetFile(path), []
+    quantity = "given_rest" if f"given_rest_{schema.names[0]}" in file.schema_arrow.names else "reconstruction"
+    for d, name in enumerate(schema.names):
+        parts = file.read([f"{quantity}_{name}"]).column(0).to_pandas().mask(np.isnan(test[:, d]))
+        columns.append(parts[rows].to_numpy() - parts.median())
+    return np.stack(columns, axis=1)
 
 
 def _elbo(metrics: Metrics) -> dict[str, float]:

@@ -19,12 +19,10 @@ MOST_DIMENSIONS = 8  # that are varied, where rows are images
 
 def draw_images(vae: LatentModel, schema: Schema, samples: Array, test: Array, folder: Path) -> None:
     """Draw samples, reconstructions and the latent space to a folder, for prepared rows (N, D) that are images."""
-    originals = schema.to_raw(test)
-    limits = (float(np.nanmin(originals)), float(np.nanmax(originals)))
-    pictures = SampleGrids(cast(tuple[int, int, int], schema.shape), schema.units, limits)
+    pictures = SampleGrids(cast(tuple[int, int, int], schema.shape), schema.units, schema.limits(test))
     pictures.sample_grid(schema.to_raw(samples), folder / "samples.png")
     means = _decode(vae, schema, vae.infer(test[:12])[0])
-    pictures.reconstructions(originals[:12], means, folder / "reconstructions.png")
+    pictures.reconstructions(schema.to_raw(test[:12]), means, folder / "reconstructions.png")
     axis = torch.linspace(-3, 3, STEPS, dtype=vae.as_rows(test).dtype)
     if vae.card.layers[-1] == 2:
         plane = torch.stack(torch.meshgrid(axis, -axis, indexing="xy"), dim=-1)

@@ -16,8 +16,10 @@ from pipeline.model.loading import load_model
 from pipeline.params.generate import GenerateParams
 from pipeline.stages.job import running
 from pipeline.tables.schema import load_schema, load_split
+from pipeline.tables.slices import some_of
 from vae.model.latent_model import Generated
 
+SHOWN = 10_000  # test rows, which pictures show as well as more
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False, lineterminator="\n"),
     ".tsv": lambda table, path: table.to_csv(path, sep="\t", index=False, lineterminator="\n"),
@@ -33,9 +35,10 @@ def main() -> None:
         use_threads(1)
         vae = load_model(schema)
         generated = cast(Generated, vae.generate(job.params.generate.samples, seed=job.params.seed, full=True))
-        samples, test = generated.y.numpy(), np.array(load_split("test"))
+        samples, test = generated.y.numpy(), load_split("test")
+        shown = np.asarray(test[some_of(len(test), SHOWN, job.params.seed)])
         with job.outputs() as (folder,):
             WRITERS[schema.format](schema.table(samples), folder / f"samples{schema.format}")
             draw = draw_images if schema.shape else draw_table
-            draw(vae, schema, samples, test, folder)
+            draw(vae, schema, samples, shown, folder)
     print(f"generated {len(samples)} samples: {RESULTS / 'generate'}/samples{schema.format} and pictures beside it")

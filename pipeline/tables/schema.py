@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.base.errors import InputError
 from pipeline.base.files import PREPARED, write_json
 from pipeline.tables.kinds import Kind
+from pipeline.tables.slices import slices
 from pipeline.tables.statistics import Array
 from pipeline.tables.transforms import AnyTransform, Identity
 
@@ -180,6 +181,11 @@ class Schema(BaseModel):
         """Prepared values (N, D) in the data's own units; of a category its position."""
         y = np.asarray(y)
         return np.stack([column.numbers(y[..., d], snap=snap) for d, column in enumerate(self.columns)], axis=-1)
+
+    def limits(self, y: Array) -> tuple[float, float]:
+        """The least and the largest raw number in prepared rows (N, D)."""
+        ends = [(np.nanmin(raw), np.nanmax(raw)) for raw in (self.to_raw(y[some]) for some in slices(len(y)))]
+        return float(np.nanmin(ends)), float(np.nanmax(ends))
 
     def table(self, y: Array) -> pd.DataFrame:
         """Prepared values (N, D) as a table like the raw one."""

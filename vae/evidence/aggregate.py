@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vae.model.latent_model import LatentModel
 
 THRESHOLDS = (0.001, 0.01, 0.1)
+ENOUGH_ROWS = 10_000  # to know a dimension by: the cost of an aggregate posterior is its rows times points
 GRID, LARGEST_GRID = 2001, 100_000  # points; more would be needed for components narrower than 1 / 25,000 of their range
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from torch.distributions import LowRankMultivariateNormal
 from vae.distributions.latent import NormalMixture
 from vae.distributions.vectors import DiagonalNormal
 from vae.evidence.estimate import Advance, ignore
-from vae.evidence.integration.quadrature import DIMENSIONS, quadrature
+from vae.evidence.integration import quadrature
 from vae.likelihoods import Gaussian, LearnedGaussian
 
 if TYPE_CHECKING:
@@ -26,17 +27,28 @@ class Exact:
     Attributes:
         log_likelihood: Values in nats, shape (N,), float64; NaN where quadrature has no value.
         method: ``"closed form"`` or ``"quadrature"``.
-        reason: Why values are missing; empty if none is.
+        crowded: Whether that is for too many cells, (N,).
     """
 
     log_likelihood: Tensor
     method: str
-    reason: str = ""
+    crowded: Tensor
+
+    @property
+    def reason(self) -> str:
+        """Why values are missing; empty if none is."""
+        N, crowded = len(self.crowded), int(self.crowded.sum())
+        rest = int(self.log_likelihood.isnan().sum()) - crowded
+        reasons = {
+            f"p(y, z) has details in more than {quadrature.CELLS:,} cells": crowded,
+            f"two sums over the smallest cells still differed by more than {quadrature.TOLERANCE:g}": rest,
+        }
+        return "; ".join(f"for {count} of {N} rows {reason}" for reason, count in reasons.items() if count)
 
 
 def exact_applies(vae: LatentModel) -> bool:
     """Whether `exact` has an answer for this model: not if a part of it is another than its card says."""
-    if not vae.prior.smooth or not (_is_linear_gaussian(vae) or vae.card.latent_size in DIMENSIONS):
+    if not vae.prior.smooth or not (_is_linear_gaussian(vae) or vae.card.latent_size in quadrature.DIMENSIONS):
         return False
     built = type(vae)(**vae.card.arguments())  # quadrature looks at the hidden units of networks that it knows
     return [type(part) for part in built.modules()] == [type(part) for part in vae.modules()]
@@ -74,9 +86,17 @@ def exact(vae: LatentModel, y: Tensor, *, advance: Advance = ignore) -> Exact:
         double.load_state_dict(vae.state_dict())
     if _is_linear_gaussian(vae):
         advance(len(y))
-        return Exact(_linear_gaussian(double, y.double()), "closed form")
-    sums = quadrature(double, y.double(), advance=advance)
-    return Exact(sums.log_likelihood, "quadrature", sums.reason)
+        return Exact(
+            _linear_gaussian(double, y.double()), "closed form", torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        )
+    sums = quadrature.quadrature(double, y.double(), advance=advance)
+    return Exact(sums.log_likelihood, "quadrature", sums.crowded)
+
+
+def join(parts: Sequence[Exact]) -> Exact:
+    """Of all rows, from those of consecutive chunks of them."""
+    values, crowded = zip(*((part.log_likelihood, part.crowded) for part in parts), strict=True)
+    return Exact(torch.cat(values), parts[0].method, torch.cat(crowded))
 
 
 def _is_linear_gaussian(vae: LatentModel) -> bool:

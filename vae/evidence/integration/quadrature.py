@@ -51,17 +51,6 @@ class Sums(NamedTuple):
     log_likelihood: Tensor
     crowded: Tensor
 
-    @property
-    def reason(self) -> str:
-        """Why values are missing; empty if none is."""
-        N, crowded = len(self.crowded), int(self.crowded.sum())
-        rest = int(self.log_likelihood.isnan().sum()) - crowded
-        reasons = {
-            f"p(y, z) has details in more than {CELLS:,} cells": crowded,
-            f"two sums over the smallest cells still differed by more than {TOLERANCE:g}": rest,
-        }
-        return "; ".join(f"for {count} of {N} rows {reason}" for reason, count in reasons.items() if count)
-
 
 class Waiting(NamedTuple):
     """What is still to be summed: cells (C, K) as whole numbers, counted from the box's corner, and who needs which.
