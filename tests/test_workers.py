@@ -107,7 +107,7 @@ def test_results_do_not_depend_on_the_number_of_workers(
 
     expected = made(1)
     assert {"examples.parquet", "imputed.csv", "metrics.json"} <= expected.keys()
-    monkeypatch.setattr("pipeline.tables.slices.AT_A_TIME", 7)  # nor on how many rows are looked at together
+    monkeypatch.setattr("pipeline.tables.slices.AT_A_TIME", 50)  # nor on how many rows are looked at together
     for count in counts:
         assert made(count) == expected
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -76,8 +77,18 @@ def in_blocks(
         bar: The name of its bar; its own by default.
         kept: Whether another start finds the parts.
     """
-    blocks = torch.arange(len(ids)).tensor_split(math.ceil(len(ids) / most))
-    parts = [Part(f"{what}, from row {int(ids[rows[0]])} on", len(rows), partial(call, rows)) for rows in blocks]
+    count = math.ceil(len(ids) / most)
+    size, larger = divmod(len(ids), count)
+    edges = [k * size + min(k, larger) for k in range(count + 1)]
+    names = [f"{what}, from row {first} on" for first in ids[edges[:-1]].tolist()]
+
+    def made(first: int, last: int) -> Call:
+        return call(torch.arange(first, last))
+
+    parts = [
+        Part(name, last - first, partial(made, first, last))
+        for name, (first, last) in zip(names, pairwise(edges), strict=True)
+    ]
     return Computation(bar or what, parts, joined, kept)
 
 

@@ -20,7 +20,7 @@ from pipeline.evaluation.computations import Work, in_blocks
 from pipeline.evaluation.workers import Call
 from pipeline.params.evaluate import ImputationSettings
 from pipeline.tables.schema import Column, Schema
-from pipeline.tables.slices import slices
+from pipeline.tables.slices import by_slices
 from pipeline.tables.statistics import Array
 from vae.evidence import Imputation, impute
 from vae.evidence.estimate import rows_per_chunk
@@ -78,7 +78,7 @@ def fill_by_workers(
     work: Work, vae: LatentModel, y: Array, schema: Schema, index: Integers, *, settings: ImputationSettings, seed: int
 ) -> Iterator[pd.DataFrame]:
     """The same of many rows, of which positions are the ids, some of them at a time; at first a table without rows."""
-    places = np.flatnonzero(np.concatenate([np.isnan(y[some]).any(axis=1) for some in slices(len(y))]))
+    places = np.flatnonzero(by_slices(lambda rows: np.isnan(rows).any(axis=1), y))
 
     def call(block: Tensor) -> Call:
         rows = places[block.numpy()]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.base.files import sync
 
-GROUP = 2**16  # rows of a Parquet file that are compressed together
+GROUP = 2**14  # rows of a Parquet file that are compressed together
 
 
 class RowFile:

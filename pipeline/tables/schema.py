@@ -184,7 +184,7 @@ class Schema(BaseModel):
 
     def limits(self, y: Array) -> tuple[float, float]:
         """The least and the largest raw number in prepared rows (N, D)."""
-        ends = [(np.nanmin(raw), np.nanmax(raw)) for raw in (self.to_raw(y[some]) for some in slices(len(y)))]
+        ends = [(np.nanmin(raw), np.nanmax(raw)) for raw in map(self.to_raw, slices(y))]
         return float(np.nanmin(ends)), float(np.nanmax(ends))
 
     def table(self, y: Array) -> pd.DataFrame:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.tables.statistics import Array
 
-AT_A_TIME = 2**16
+AT_A_TIME = 2**20  # values: 8 MiB
 
 
-def slices(N: int) -> Iterator[slice]:
-    """Of N rows, those that are looked at together."""
-    return (slice(first, first + AT_A_TIME) for first in range(0, N, AT_A_TIME))
+def slices(y: Array) -> Iterator[Array]:
+    """The rows of y (N, D), as many at a time as are looked at together."""
+    count = max(1, AT_A_TIME // y.shape[1])
+    return (np.asarray(y[first : first + count]) for first in range(0, len(y), count))
 
 
-def by_slices(function: Callable[[Array], Array], y: Array) -> Array:
+def by_slices(function: Callable[[Array], Any], y: Array) -> NDArray[Any]:
     """What a function of rows gives for each of y (N, D), (N,)."""
-    return np.concatenate([function(np.asarray(y[some])) for some in slices(len(y))])
+    return np.concatenate([function(rows) for rows in slices(y)])
 
 
 def some_of(N: int, most: int, seed: int) -> NDArray[np.int64]:

@@ -75,7 +75,7 @@ def _mixture_kl(mean: Tensor, stddev: Tensor, prior_mean: Tensor, prior_stddev: 
         return torch.full((), math.nan, dtype=torch.float64, device=mean.device)
     z = torch.linspace(low.item(), high.item(), count, dtype=torch.float64, device=mean.device)
     parts = []
-    for points in z.split(256):
+    for points in z.split(64):
         log_densities = -0.5 * ((points[:, None] - mean) / stddev).square() - stddev.log() - math.log(2 * math.pi) / 2
         parts.append(log_densities.logsumexp(dim=1) - math.log(len(mean)))
     log_mixture = torch.cat(parts)
