@@ -96,6 +96,8 @@ class View:
             run.start(self._experiment, machine | {PROCESS: this_process()}, self._patch)
             store.end_abandoned(but=self._experiment.digest)
             self._wait(run)(store, run)
+            while not self._last.empty():  # the stage was interrupted as it was published
+                self._last.get()(store, run)
             outage(self._root).unlink(missing_ok=True)
         except Exception as error:
             self._error = error
@@ -141,12 +143,12 @@ def stage(name: str, stages: Mapping[str, Record], root: Path, threads: int | No
     view = Silent() if shows_failure_alone else begin()
     try:
         yield view
+        with _harmless():
+            view.publish()
     except BaseException as error:
         with _harmless():
             (begin() if shows_failure_alone else view).fail(error)
         raise
-    with _harmless():
-        view.publish()
 
 
 @contextmanager
