@@ -18,6 +18,7 @@ import pytest
 
 from pipeline import publish
 from pipeline.base.command import command
+from pipeline.base.environment import facts
 from pipeline.base.errors import InputError, reason
 from pipeline.dvc.formats import md5
 from pipeline.experiment.records import declared, experiment_digest
@@ -294,6 +295,19 @@ def test_a_stage_that_is_interrupted_as_it_is_published_is_killed(
     assert [run.info.status for run in shown.runs()] == ["KILLED"]
     train.main()
     assert [run.info.status for run in shown.runs()] == ["SCHEDULED"]
+
+
+def test_the_number_of_workers_is_a_tag_and_no_fact_that_bytes_depend_on(
+    workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(workspace)
+    (run,) = shown.runs()
+    assert run.data.tags["machine.workers"] == "1"
+    assert not any("workers" in name for name in (*run.data.params, *facts(1)))
+    monkeypatch.setenv("EVIDENCE_WORKERS", "2")
+    evaluate.main()
+    (again,) = shown.runs()
+    assert again.data.tags == run.data.tags | {"machine.workers": "2", "evidence.process": again.data.tags["evidence.process"]}
 
 
 def test_a_failed_preparation_is_shown_and_stays_when_the_inputs_change(workspace: Path, shown: Shown) -> None:
