@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ from mlflow.entities import Run
 
 MEASURED = {"train/examples_per_second"}
 OF_THE_MACHINE = ("machine.", "evidence.process", "evidence.trained_in", "mlflow.", "git.", "dvc.")
+
+
+def statuses(store: Path) -> list[str]:
+    """Of the runs in a database, which a stage may be about to make."""
+    with suppress(sqlite3.OperationalError), sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
+        return [status for (status,) in connection.execute("SELECT status FROM runs ORDER BY start_time")]
+    return []
 
 
 class Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ import pytest
 
 from pipeline import publish
 from pipeline.base.command import command
+from pipeline.base.environment import facts
 from pipeline.base.errors import InputError, reason
 from pipeline.dvc.formats import md5
 from pipeline.experiment.records import declared, experiment_digest
@@ -24,7 +26,8 @@ from pipeline.params.whole import load_params
 from pipeline.stages import evaluate, generate, prepare, train
 from pipeline.tracking import store
 from pipeline.tracking import view as tracking
-from pipeline.tracking.contents import points_of
+from pipeline.tracking.contents import Content, points_of
+from pipeline.tracking.run import Run
 from tests.clones import on_server
 from tests.mlflow_store import Shown
 from tests.services import bad_server, proxy
@@ -271,6 +274,40 @@ def test_a_failing_stage_says_why_and_the_same_run_recovers(
     (run,) = shown.runs()
     assert run.info.status == "FINISHED"
     assert not any(tag.startswith("failure") for tag in run.data.tags)
+
+
+def test_a_stage_that_is_interrupted_as_it_is_published_is_killed(
+    workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring = store.Store.bring
+
+    def interrupted(self: store.Store, content: Content) -> Run:
+        _thread.interrupt_main()
+        return bring(self, content)
+
+    write_table(workspace)
+    write_params(workspace)
+    prepare.main()
+    monkeypatch.setattr(store.Store, "bring", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.main()
+    monkeypatch.setattr(store.Store, "bring", bring)
+    assert [run.info.status for run in shown.runs()] == ["KILLED"]
+    train.main()
+    assert [run.info.status for run in shown.runs()] == ["SCHEDULED"]
+
+
+def test_the_number_of_workers_is_a_tag_and_no_fact_that_bytes_depend_on(
+    workspace: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all(workspace)
+    (run,) = shown.runs()
+    assert run.data.tags["machine.workers"] == "1"
+    assert not any("workers" in name for name in (*run.data.params, *facts(1)))
+    monkeypatch.setenv("EVIDENCE_WORKERS", "2")
+    evaluate.main()
+    (again,) = shown.runs()
+    assert again.data.tags == run.data.tags | {"machine.workers": "2", "evidence.process": again.data.tags["evidence.process"]}
 
 
 def test_a_failed_preparation_is_shown_and_stays_when_the_inputs_change(workspace: Path, shown: Shown) -> None:

@@ -41,15 +41,15 @@ def power(given: int, exponent: int, seconds: float = 0.0) -> tuple[int, int, in
     return given**exponent, torch.get_num_threads(), os.getpid()
 
 
-def killed(given: int, times: Path, exponent: int) -> int:
-    """Ends its process, as often as the file has lines to lose."""
+def killed(given: int, times: Path, exponent: int, number: int) -> int:
+    """Ends its process by a signal, as often as the file has lines to lose."""
     with times.open("r+") as file:
         left = file.readlines()
         file.seek(0)
         file.truncate()
         file.writelines(left[1:])
     if left:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     return given**exponent
 
 
@@ -71,13 +71,14 @@ def test_calls_give_what_they_give_in_order(count: int) -> None:
     assert (os.getpid() in processes) == (count == 1)
 
 
-def test_a_killed_worker_is_replaced_and_its_call_made_again_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_is_replaced_and_its_call_made_again_once(tmp_path: Path, number: signal.Signals) -> None:
     lives = tmp_path / "lives"
 
     def found(times: int) -> dict[str, Any]:
         lives.write_text("life\n" * times)
         calls = [(f"call {k}", partial(power, exponent=k)) for k in range(6)]
-        calls.insert(2, ("fatal", partial(killed, times=lives, exponent=9)))
+        calls.insert(2, ("fatal", partial(killed, times=lives, exponent=9, number=number)))
         with Workers(2, 2) as workers:
             return dict(workers.compute(calls))
 

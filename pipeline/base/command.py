@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from socket import socket, socketpair
 from types import FrameType
 
 from pipeline.base.errors import InputError
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+GRACE = 4.0  # seconds that a process which is told to end may take: schedulers and containers wait some more, then kill
 
 
 def run_stage(name: str, summary: str) -> int:
@@ -33,9 +39,9 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
     """
     parser.prog = f"python -m pipeline.{name}"
     arguments = parser.parse_args()
-    told = list[int]()
+    told, late = list[int](), f"stage {name} was interrupted; run it again to go on from its last saved state"
     try:
-        with _told_to_end(told):
+        with _told_to_end(told, late):
             work(arguments)
     except Exception as error:
         if _is_disk_full(error):
@@ -45,28 +51,52 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
         print(f"error in stage {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stage {name} was interrupted; run it again to go on from its last saved state", file=sys.stderr)
+        print(late, file=sys.stderr)
         return 128 + (told or [signal.SIGINT])[0]
     return 0
 
 
 @contextmanager
-def _told_to_end(told: list[int]) -> Iterator[None]:
-    """Make KeyboardInterrupts of the first signal that asks to end, which is noted; a second one ends at once."""
+def _told_to_end(told: list[int], late: str) -> Iterator[None]:
+    """Make KeyboardInterrupt of the first signal that asks to end, which is noted; another Ctrl-C ends the process at once.
+
+    Python acts on a signal only between two operations, and one of a library may take long: what has not ended in time is
+    ended, saying ``late``.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        if told:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        told.append(number)
-        raise KeyboardInterrupt
+        if not told:
+            told.append(number)
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in ENDING}
+    heard, written = socketpair()
+    written.setblocking(False)
+    woken = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(heard, late), daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(woken)
+        written.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_in_time(signals: socket, late: str) -> None:
+    """End this process some seconds after the first signal that asks to, or at a Ctrl-C after it, unless no more can come."""
+    first = 0
+    with signals, suppress(TimeoutError):
+        while heard := signals.recv(1):
+            if first and heard[0] == signal.SIGINT:
+                break
+            if not first and heard[0] in ENDING:
+                first = heard[0]
+                signals.settimeout(GRACE)
+        else:
+            return
+    os.write(2, f"{late}\n".encode())
+    os._exit(128 + first)
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -43,7 +43,9 @@ def main() -> None:
     with running("evaluate", EvaluateParams) as job:
         schema = load_schema()
         vae = load_model(schema)
-        with threadpool_limits(1), Workers(workers_here(job.params.workers), vae) as workers:  # scikit-learn's threads too
+        count = workers_here(job.params.workers)
+        job.view.tag("workers", count)
+        with threadpool_limits(1), Workers(count, vae) as workers:  # scikit-learn's threads too
             metrics = _evaluate(job, schema, vae, workers)
     print(*headline(metrics), sep="\n")
 

@@ -38,6 +38,9 @@ class Silent:
     def log(self, row: Mapping[str, float]) -> None:
         """Show nothing of a row."""
 
+    def tag(self, name: str, value: object) -> None:
+        """Show nothing of a fact."""
+
     def publish(self) -> None:
         """Show nothing of the files."""
 
@@ -60,6 +63,7 @@ class View:
     def __init__(self, stage: str, stages: Mapping[str, Record], root: Path, threads: int | None) -> None:
         self._stage, self._root, self._threads = stage, root, threads
         self._points: queue.SimpleQueue[Point] = queue.SimpleQueue()
+        self._tags: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self._last: queue.SimpleQueue[Callable[[Store, Run], object]] = queue.SimpleQueue()
         self._ready, self._done = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -73,6 +77,10 @@ class View:
         """Show a row of an epoch, see `live_points`, within a second or two."""
         for point in live_points(row):
             self._points.put(point)
+
+    def tag(self, name: str, value: object) -> None:
+        """Show one more fact of the machine, ``machine.NAME``, on which no byte depends, within a second or two."""
+        self._tags.put({f"machine.{name}": str(value)})
 
     def publish(self) -> None:
         """Bring the run to what the files of all stages that are current say."""
@@ -96,6 +104,8 @@ class View:
             run.start(self._experiment, machine | {PROCESS: this_process()}, self._patch)
             store.end_abandoned(but=self._experiment.digest)
             self._wait(run)(store, run)
+            while not self._last.empty():  # the stage was interrupted as it was published
+                self._last.get()(store, run)
             outage(self._root).unlink(missing_ok=True)
         except Exception as error:
             self._error = error
@@ -111,6 +121,8 @@ class View:
                 task = self._last.get(timeout=FLUSH_SECONDS)
             if live := [self._points.get() for _ in range(self._points.qsize())]:
                 run.live(live)
+            for _ in range(self._tags.qsize()):
+                run.tag(self._tags.get())
         return task
 
     def _finish(self, task: Callable[[Store, Run], object]) -> None:
@@ -141,12 +153,12 @@ def stage(name: str, stages: Mapping[str, Record], root: Path, threads: int | No
     view = Silent() if shows_failure_alone else begin()
     try:
         yield view
+        with _harmless():
+            view.publish()
     except BaseException as error:
         with _harmless():
             (begin() if shows_failure_alone else view).fail(error)
         raise
-    with _harmless():
-        view.publish()
 
 
 @contextmanager

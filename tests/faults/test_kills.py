@@ -8,11 +8,13 @@ from collections.abc import Callable
 from signal import SIGKILL, SIGTERM, Signals
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.faults.kills import Kill, Victim, inflict, plan, suffer
 from tests.faults.laboratory import STAGES, Laboratory, Trial, wait_for
 from tests.guard import is_alive
+from tests.mlflow_store import statuses
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # MLflow uses what SQLAlchemy and others deprecate
@@ -73,6 +75,35 @@ def test_five_kills_of_one_experiment(quick: Laboratory, trial: Callable[[Labora
     for (stage, victim, number), seconds in zip(FIVE, moments, strict=True):
         suffer_early(once, stage, Kill(victim, number, 0), seconds)
     once.finish()
+
+
+@pytest.mark.slow
+def test_told_to_end_as_schedulers_do(quick: Laboratory, trial: Callable[[Laboratory], Trial]) -> None:
+    """SIGTERM to DVC, the stage and its workers at once; then to a worker alone, which is replaced."""
+    once = trial(quick)
+    quick.lend("generate", once.folder)
+    with once.given(EVIDENCE_WORKERS="2"):
+        for stage in STAGES:
+            family = begun(once, stage)
+            os.killpg(once.starts[-1].process.pid, SIGTERM)
+            psutil.wait_procs(family, timeout=5)
+            assert not list(filter(is_alive, family)), once.said
+            assert statuses(once.folder / "mlflow.db") == ["KILLED"], once.said
+            once.note("SIGTERM to all", stage)
+        worker = begun(once, "evaluate")[-1]
+        worker.terminate()
+        assert once.starts[-1].wait() == 0, once.said
+        assert not is_alive(worker)
+        once.finish()
+
+
+def begun(trial: Trial, stage: str) -> list[psutil.Process]:
+    """The processes of a stage, which MLflow shows, and which has saved something since it was started."""
+    start, before = trial.begin(), time.time_ns()
+    process = start.stage(stage)
+    assert process is not None, start.said
+    wait_for(lambda: "RUNNING" in statuses(trial.folder / "mlflow.db") and trial.saved_since(stage, before))
+    return [process, *process.children(recursive=True)]
 
 
 def suffer_early(trial: Trial, stage: str, kill: Kill, seconds: float) -> None:
