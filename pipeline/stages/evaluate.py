@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.files import write_json
+from pipeline.cluster.connection import scheduler_address
 from pipeline.evaluation.baselines import fit_baselines
 from pipeline.evaluation.computations import Work
 from pipeline.evaluation.estimation import Estimation
@@ -36,7 +37,10 @@ def main() -> None:
     with running("evaluate", EvaluateParams) as job:
         schema = load_schema()
         vae = load_model(schema)
-        with threadpool_limits(1), Workers(workers_here(job.params.workers), vae) as workers:  # scikit-learn's threads too
+        with (
+            threadpool_limits(1),  # scikit-learn's threads too
+            Workers(workers_here(job.params.workers), vae, scheduler_address(job.cluster)) as workers,
+        ):
             metrics = _evaluate(job, schema, vae, workers)
     print(*headline(metrics), sep="\n")
 
