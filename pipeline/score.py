@@ -22,6 +22,7 @@ from pipeline.base.bar import progress_bar
 from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
+from pipeline.cluster.connection import scheduler_address
 from pipeline.evaluation.per_value import value_parts
 from pipeline.evaluation.row_files import writing
 from pipeline.evaluation.workers import Call, Workers, workers_here
@@ -60,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     with (
         progress_bar(transient=True) as bar,
         writing(target) as writer,
-        Workers(workers_here(arguments.workers), scorer) as workers,
+        Workers(workers_here(arguments.workers), scorer, scheduler_address(arguments.cluster)) as workers,
     ):
         task = bar.add_task("scoring rows", total=None, note="")
         for scores, raw in workers.in_order(blocks):
@@ -157,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workers", type=int, help="processes, whose number changes no digit (default: as many as there are cores)"
     )
+    made.add_argument("--cluster", help="address of a Dask scheduler, whose workers score in their place (docs/scale.md)")
     made.add_argument("--key", help="the array to take, where a file has several")
     made.add_argument("--delimiter", help="between the fields of a text")
     made.add_argument("--no-header", action="store_true", help="the first line of the text has no names")

@@ -15,6 +15,7 @@ from tests.services import no_tracking_server, tracking_server
 os.environ.update(DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", EVIDENCE_TRACKING="off")
 os.environ["EVIDENCE_WORKERS"] = "1"  # tests run side by side
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("DASK_SCHEDULER_ADDRESS", None)
 os.environ.pop("DVC_ROOT", None)
 torch.set_num_threads(1)  # two test processes share the machine, and small tensors gain nothing from more
 

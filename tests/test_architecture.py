@@ -36,6 +36,7 @@ ORDER = [
     "pipeline.dvc",
     "pipeline.experiment",
     "pipeline.tracking",
+    "pipeline.cluster",
     "pipeline.reading.formats",
     "pipeline.reading",
     "pipeline.model",

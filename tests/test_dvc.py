@@ -94,6 +94,19 @@ def test_a_stage_is_declared_as_dvc_reads_it(workspace: Repository) -> None:
     assert locked().params == PARAMS
 
 
+def test_the_address_of_a_cluster_is_no_input_of_a_stage() -> None:
+    """Neither beside the sections nor in data, which DVC compares as a whole."""
+    with_address = {"cluster": "tcp://a:1", "workers": 2, "seed": 0, "data": {"path": "a.csv", "cluster": "tcp://a:1"}}
+    without = {"seed": 0, "data": {"path": "a.csv"}}
+    stages = from_yaml((ROOT / PIPELINE_FILE).read_text())["stages"]
+    assert not {"cluster", "workers"} & {name for stage in stages.values() for name in stage["params"]}
+    stage = {"cmd": "run", "params": ["seed", "data"]}
+    assert StageEntry.declared(stage, with_address) == StageEntry.declared(stage, without)
+    given = {name: with_address[name] for name in ("seed", "data")}
+    locks = [{"cmd": "run", "params": {str(PARAMS_FILE): params}} for params in (given, without)]
+    assert StageEntry.locked(locks[0]) == StageEntry.locked(locks[1])
+
+
 def test_the_projects_stages_are_declared_as_dvc_reads_them() -> None:
     params = from_yaml((ROOT / PARAMS_FILE).read_text())
     stages = from_yaml((ROOT / PIPELINE_FILE).read_text())["stages"]

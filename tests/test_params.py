@@ -107,6 +107,20 @@ def test_problems_are_named(changes: dict[str, Any], message: str) -> None:
         check_params(params_with(changes))
 
 
+def test_the_address_of_a_cluster_decides_nothing() -> None:
+    """It may stand in two places; DVC is told of neither, but for the whole of data."""
+    address = "tcp://scheduler:8786"
+    none = check_params(params_with({}))
+    assert none.scheduler is None
+    for changes in ({"cluster": address}, {"data.cluster": address}, {"cluster": address, "data.cluster": address}):
+        params = check_params(params_with(changes))
+        assert params.scheduler == address
+        assert params.flat() == none.flat()
+        assert params.data.model_dump() == none.data.model_dump()
+    with pytest.raises(InputError, match=f"data.cluster: tcp://other:1 is another than cluster: {address}; remove data.clus"):
+        check_params(params_with({"cluster": address, "data.cluster": "tcp://other:1"}))
+
+
 def test_layers_of_latents() -> None:
     model = check_params(params_with({"model.latent_dim": [3, 2], "model.hierarchy": LADDER})).model
     assert model.latent_dim == [3, 2]

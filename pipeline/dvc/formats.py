@@ -46,7 +46,8 @@ class StageEntry:
 
     Attributes:
         cmd: Its command.
-        params: The sections of params.yaml that it depends on.
+        params: The sections of params.yaml that it depends on, but for ``data.cluster``: it decides no byte, and DVC can only
+            compare sections as a whole.
         deps: md5 of each file or folder that it depends on; "" where the file does not say.
         outs: md5 of each file or folder that it makes, likewise.
     """
@@ -64,7 +65,7 @@ class StageEntry:
         outs = [out if isinstance(out, str) else next(iter(out)) for out in listed]
         return cls(
             cmd=_interpolated(stage["cmd"], params),
-            params={name: params.get(name) for name in sorted(stage.get("params", []))},
+            params=_deciding({name: params.get(name) for name in sorted(stage.get("params", []))}),
             deps=dict.fromkeys(sorted(deps), ""),
             outs=dict.fromkeys(sorted(outs), ""),
         )
@@ -77,7 +78,7 @@ class StageEntry:
             KeyError: If they would not have it so.
         """
         md5s = {kind: {file["path"]: file.get("md5", "") for file in content.get(kind, [])} for kind in ("deps", "outs")}
-        return cls(content["cmd"], content.get("params", {}).get(str(PARAMS_FILE), {}), **md5s)
+        return cls(content["cmd"], _deciding(content.get("params", {}).get(str(PARAMS_FILE), {})), **md5s)
 
     def content(self) -> dict[str, Any]:
         """What stands in dvc.lock, without sizes."""
@@ -100,6 +101,13 @@ def is_whole_lock(text: str) -> bool:
         return text.endswith("\n") and all(parts) and all(file.get("hash", "path") in file for file in files)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
         return False
+
+
+def _deciding(params: dict[str, Any]) -> dict[str, Any]:
+    data = params.get("data")
+    if not isinstance(data, Mapping) or "cluster" not in data:
+        return params
+    return params | {"data": {name: value for name, value in data.items() if name != "cluster"}}
 
 
 def _interpolated(text: str, params: Mapping[str, Any]) -> str:

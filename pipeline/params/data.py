@@ -96,6 +96,7 @@ class Data(Section):
     dequantize: float | None = Field(None, gt=0)
     binarize: float | Literal["static", "dynamic"] | None = None
     scale: Literal[tuple(TRANSFORMS)] = "standardize"  # type: ignore[valid-type]
+    cluster: str | None = Field(None, min_length=1, exclude=True)  # another place of the key beside workers
 
     @field_validator("shape")
     @classmethod

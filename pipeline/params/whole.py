@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from pipeline.params.data import PrepareParams
 from pipeline.params.evaluate import EvaluateParams
 from pipeline.params.file import PARAMS_FILE, checked, leaves, read
@@ -14,11 +16,23 @@ from pipeline.params.train import TrainParams
 
 
 class Params(GenerateParams, EvaluateParams, TrainParams, PrepareParams):
-    """All of params.yaml, in its order."""
+    """All of params.yaml, in its order.
+
+    Attributes:
+        cluster: The address of the Dask scheduler whose workers prepare and evaluate; None for this machine. Like ``workers``
+            no param of DVC's, nor of MLflow's.
+    """
+
+    cluster: str | None = Field(None, min_length=1)
+
+    @property
+    def scheduler(self) -> str | None:
+        """``cluster``, which may stand in ``data`` too."""
+        return self.cluster or self.data.cluster
 
     def flat(self) -> dict[str, Any]:
-        """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``; but ``workers``, which decides nothing."""
-        return dict(leaves(self.model_dump(mode="json", exclude={"workers"})))
+        """Leaves by dotted path, as MLflow and DVC name them: ``model.latent_dim``; but those that decide nothing."""
+        return dict(leaves(self.model_dump(mode="json", exclude={"workers", "cluster"})))
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -46,6 +60,9 @@ def _conflicts(content: Any) -> Iterator[str]:
     total = sum(f for f in fractions if isinstance(f, float | int))
     if None not in fractions and abs(total - 1) > 1e-6:
         yield f"data.fractions: train, valid and test must add up to 1, not {total:g}"
+    clusters = [address for section in (content, data) if (address := _at(section).get("cluster"))]
+    if len(set(map(str, clusters))) > 1:
+        yield f"data.cluster: {clusters[1]} is another than cluster: {clusters[0]}; remove data.cluster"
     bernoulli = likelihood.get("name") == "bernoulli"
     if data.get("binarize") is not None and not bernoulli:
         yield "data.binarize: makes values 0 and 1, which needs model.likelihood.name: bernoulli"

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.files import write_json
+from pipeline.cluster.connection import scheduler_address
 from pipeline.evaluation.baselines import fit_baselines, fitted_rows
 from pipeline.evaluation.computations import Work
 from pipeline.evaluation.estimation import Estimation
@@ -43,9 +44,9 @@ def main() -> None:
     with running("evaluate", EvaluateParams) as job:
         schema = load_schema()
         vae = load_model(schema)
-        count = workers_here(job.params.workers)
-        job.view.tag("workers", count)
-        with threadpool_limits(1), Workers(count, vae) as workers:  # scikit-learn's threads too
+        count, cluster = workers_here(job.params.workers), scheduler_address(job.cluster)
+        job.view.tag("workers", cluster or count)
+        with threadpool_limits(1), Workers(count, vae, cluster) as workers:  # scikit-learn's threads too
             metrics = _evaluate(job, schema, vae, workers)
     print(*headline(metrics), sep="\n")
 

@@ -38,6 +38,7 @@ class Job(Generic[P]):
         saved: What it has computed so far.
         view: Its MLflow run.
         source: ``data.path``, for messages of stages that do not depend on it.
+        cluster: The address of the Dask scheduler whose workers compute; None for this machine. It decides no byte.
     """
 
     stage: str
@@ -46,6 +47,7 @@ class Job(Generic[P]):
     saved: Saved
     view: tracking.View | tracking.Silent
     source: str
+    cluster: str | None
 
     @contextmanager
     def outputs(self, *others: Path) -> Iterator[tuple[Path, ...]]:
@@ -78,10 +80,10 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     Raises:
         InputError: If params.yaml is wrong, or DVC has recorded an earlier stage with inputs that it did not have.
     """
-    from pipeline.params.whole import check_params  # of all sections, here, as it can only refuse
+    from pipeline.params.whole import check_params  # of all sections, here, as it can only refuse, and say where to compute
 
     content, root = read(), main_repository()
-    check_params(content)
+    cluster = check_params(content).scheduler
     params = load(content, kind)
     stages = declared()
     inputs = replace(stages[stage], read_as=params.model_dump(mode="json", include=set(stages[stage].params)))
@@ -94,7 +96,7 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     folder = saved_folder(root, stage, digest(inputs.inputs), digest(facts(params.threads_used)))
     saved = Saved(folder, fresh=bool(os.environ.get(FRESH)) or is_forced())
     with _alone(saved, stage), tracking.stage(stage, stages, root, params.threads_used) as view:
-        yield Job(stage, params, inputs, saved, view, content["data"]["path"])
+        yield Job(stage, params, inputs, saved, view, content["data"]["path"], cluster)
 
 
 def misrecorded(locked: dict[str, Record]) -> dict[str, list[str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.base.files import PREPARED
+from pipeline.cluster.connection import connected, scheduler_address
 from pipeline.params.data import Data, PrepareParams
-from pipeline.reading.columns.cluster import ADDRESS, surveyed_by
+from pipeline.reading.columns.cluster import is_parquet, surveyed_by
 from pipeline.reading.columns.kept import KeptBlocks, kept_blocks
 from pipeline.reading.columns.passes import Table, surveyed
 from pipeline.reading.formats import check_files, read_blocks
@@ -22,7 +22,8 @@ def main() -> None:
     with running("prepare", PrepareParams) as job:
         data = job.params.data
         check_files(data)
-        with kept_blocks(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks) as table:
+        address = scheduler_address(job.cluster)
+        with kept_blocks(PREPARED) as blocks, job.outputs(PREPARED) as (_, folder), _read(data, blocks, address) as table:
             schema, kinds = prepare(table, data, job.params.seed, folder)
             schema.save(folder)
         if schema.shape is None:
@@ -33,12 +34,12 @@ def main() -> None:
 
 
 @contextmanager
-def _read(data: Data, blocks: KeptBlocks) -> Iterator[Table]:
-    """The table that ``data`` names: kept here, or with the workers of a Dask cluster if the environment has its address."""
-    if ADDRESS not in os.environ:
-        yield surveyed(read_blocks(data), data, blocks)
+def _read(data: Data, blocks: KeptBlocks, address: str | None) -> Iterator[Table]:
+    """The table that ``data`` names: kept here, or with the workers of a Dask cluster, if its scheduler has an address."""
+    if address is not None and is_parquet(data):
+        with connected(address) as cluster:
+            yield surveyed_by(cluster, data, blocks.folder)
         return
-    from dask.distributed import Client
-
-    with Client(os.environ[ADDRESS]) as client:
-        yield surveyed_by(client, data, blocks.folder)
+    if address is not None:
+        print(f"cluster: {data.path} is not Parquet, which workers can read in parts: this machine prepares it")
+    yield surveyed(read_blocks(data), data, blocks)

@@ -1,0 +1,1 @@
+"""Another computer's processes: a Dask cluster, and whether its workers compute what this machine would."""
