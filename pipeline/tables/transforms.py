@@ -9,15 +9,17 @@ import math
 from abc import ABC, abstractmethod
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.interpolate import BSpline, make_interp_spline
 from scipy.special import ndtri
 from typing_extensions import override
 
 from pipeline.tables.statistics import Array, Moments
+
+if TYPE_CHECKING:
+    from scipy.interpolate import BSpline
 
 KNOTS, ROWS_PER_KNOT = 100, 10  # of a quantile transformation: at most so many, and one for so many training rows
 MOST_TIED = 0.05  # share of the training rows that may have the same value under it
@@ -229,6 +231,8 @@ class Quantile(Transform):
 
 
 def _line(x: list[float], y: list[float]) -> BSpline:
+    from scipy.interpolate import make_interp_spline
+
     return make_interp_spline(x, y, k=1)
 
 
