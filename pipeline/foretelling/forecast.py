@@ -36,7 +36,7 @@ from vae.training.rows.mapped import POOL
 # measured on the presets
 RAN = 0.7  # of the epochs asked for, where a training may stop early: they ran 42 to 100 % of these
 REPEATED = 0.3  # cost of what is annealed again over that of the first runs: 0 to 6
-BESIDE = {"prepare": 0.4, "train": 2.0, "evaluate": 2.5, "generate": 1.3}  # start and figures, over this process's start
+BESIDE = {"prepare": 0.3, "train": 1.6, "evaluate": 2.5, "generate": 1.0}  # start and figures, over this process's start
 GIB = 2**30
 WITHOUT_TORCH, WORKER = 0.15 * GIB, 0.14 * GIB  # of a process
 OF_BLOCK = 6  # arrays of eight bytes, as large as a block of the table, while it is prepared
@@ -77,8 +77,8 @@ def forecast(params: Params, stages: Sequence[str]) -> dict[str, Expected]:
 def lines(expected: Mapping[str, Expected], seconds: float) -> Iterator[str]:
     """The forecast as a table, after a pilot of some seconds."""
     yield (
-        f"what `dvc repro` will take on {joblib.cpu_count()} cores, about: half or twice as much is possible "
-        f"(a pilot of {seconds:.0f} seconds)"
+        f"what `dvc repro` will take on {joblib.cpu_count()} cores with nothing else to do, about: half or twice as much is "
+        f"possible (a pilot of {seconds:.0f} seconds)"
     )
     yield f"  {'stage':<10}{'minutes':>8}{'at most':>9}{'GiB':>6}"
     for stage, taken in expected.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from statistics import median
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,7 +17,7 @@ from pipeline.tables.schema import PROBABILITIES
 from vae import VAE
 from vae.training.rows.data import STRETCH
 
-SECONDS = 0.3  # that epochs are watched for, and that a longer one should take
+SECONDS = 0.4  # that epochs are watched for, and that a longer one should take
 EPOCHS = 200  # that are watched at most
 
 
@@ -44,8 +43,8 @@ class Epochs(Callback):
 
     @property
     def seconds(self) -> float:
-        """Of an epoch but the first, in which things are done once."""
-        return median(np.diff(self.ends)[1:])
+        """Of an epoch: the shortest but the first, in which things are done once; others wait for a core, where it is busy."""
+        return float(np.diff(self.ends)[1:].min())
 
 
 def epoch_seconds(vae: VAE, params: TrainParams, excerpt: Excerpt) -> float:
