@@ -43,6 +43,7 @@ ORDER = [
     "pipeline.scoring",
     "pipeline.evaluation",
     "pipeline.figures",
+    "pipeline.foretelling",
     "pipeline.stages",
     "pipeline.history",
     "pipeline.recovery",

@@ -22,10 +22,12 @@ EXCEPTED = "pipeline.tracking"
 # `from vae import VAE` loads what it is asked for, and no more
 LAZILY = {"train": ("vae.training.vae",)}
 
-# imported inside a function: estimators that a stage imports at its top if it calls them, and a check that can only refuse
+# imported inside a function: estimators that a stage imports at its top if it calls them, a check that can only refuse, and
+# torch, by a check that most often has nothing to foretell
 INSIDE_FUNCTIONS = {
     ("vae/model/latent_model.py", "vae.evidence"),
     ("pipeline/stages/job.py", "pipeline.params.whole"),
+    ("pipeline/check.py", "pipeline.foretelling.forecast"),
 }
 
 HELP = """

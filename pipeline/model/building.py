@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.base.files import PREPARED
 from pipeline.model.loading import inputs, outside
 from pipeline.params.model import Model
 from pipeline.params.train import TrainParams
@@ -33,8 +35,8 @@ HIDDEN = 0.5  # share of the rows of a training step with hidden values, where v
 OF_CATEGORIES = ("categorical", "bernoulli")  # likelihoods that do not take the positions of categories for numbers
 
 
-def build(params: TrainParams, schema: Schema, source: str = "the data") -> VAE:
-    """The VAE that params describe, for data of this schema, prepared from the file ``source``.
+def build(params: TrainParams, schema: Schema, source: str = "the data", folder: Path = PREPARED) -> VAE:
+    """The VAE that params describe, for data of this schema, prepared from the file ``source`` into a folder.
 
     Raises:
         InputError: If the likelihood is not one of such data.
@@ -43,7 +45,7 @@ def build(params: TrainParams, schema: Schema, source: str = "the data") -> VAE:
     _refuse_library(params.model, schema)
     _refuse_convolutions(params.model, schema, gaps=gaps)
     vae = _model(params, schema, gaps=gaps)
-    _refuse_unsuitable(vae.generative.likelihood, schema, params, source)
+    _refuse_unsuitable(vae.generative.likelihood, schema, params, source, folder)
     return vae
 
 
@@ -141,18 +143,18 @@ def _of_column(options: Mapping[str, Any], column: Column) -> dict[str, Any]:
     return {name: counted.get(name) if value is None else value for name, value in options.items()}
 
 
-def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: TrainParams, source: str) -> None:
+def _refuse_unsuitable(likelihood: Likelihood, schema: Schema, params: TrainParams, source: str, folder: Path) -> None:
     """Refuse densities of what are no real numbers, probabilities of what are, and values outside the support."""
     for d, column in enumerate(schema.columns):
         _refuse_measure(likelihood.of(d), column, params, source)
     for split in SPLITS:
-        y = load_split(split)
+        y = load_split(split, folder)
         for first in range(0, len(y), ROWS):
             for row, d, support in outside(likelihood, np.asarray(y[first : first + ROWS])):
                 column = schema.columns[d]
                 raise InputError(
                     f"{_where(params, column)} needs values that are each {support}, but column {column.name!r} "
-                    f"has {y[first + row, d]:g}, as prepared, in row {load_index(split)[first + row] + 1} of "
+                    f"has {y[first + row, d]:g}, as prepared, in row {load_index(split, folder)[first + row] + 1} of "
                     f"{source}; choose {FITTING[column.kind]}, or mend the transform in data"
                 )
 

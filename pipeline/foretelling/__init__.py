@@ -1,0 +1,1 @@
+"""What the stages will take, before they run; no stage depends on it."""
