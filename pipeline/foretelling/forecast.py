@@ -22,6 +22,7 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 from pipeline.base.compute import use_threads
+from pipeline.evaluation.baselines import ENOUGH
 from pipeline.evaluation.workers import workers_here
 from pipeline.foretelling.excerpt import Excerpt
 from pipeline.foretelling.portions import Evaluation, Trial, seconds_of
@@ -40,6 +41,7 @@ BESIDE = {"prepare": 0.3, "train": 1.6, "evaluate": 2.5, "generate": 1.0}  # sta
 GIB = 2**30
 WITHOUT_TORCH, WORKER = 0.15 * GIB, 0.14 * GIB  # of a process
 OF_BLOCK = 6  # arrays of eight bytes, as large as a block of the table, while it is prepared
+OF_EACH, OF_FITTED = 500, 2  # bytes of what is known of a test row, and arrays of the rows that baselines are fitted to
 OF_ROWS = 5  # arrays of the training rows, while they are checked and trained on
 
 
@@ -129,8 +131,8 @@ class Pilot:
             steps = Evaluation(self.vae, self.params, self.excerpt).steps()
             usual = seconds_of(steps, workers, min(REPEATED, extra))
         most = seconds_of(steps, workers, extra)
-        arrays = 4 * self.D * (sum(self.rows.values()) + 2 * self.rows["train"])
-        size = self.size + (workers > 1) * (workers + 1) * WORKER + arrays
+        fitted = 8 * self.D * min(self.rows["train"], ENOUGH)
+        size = self.size + (workers > 1) * (workers + 1) * WORKER + OF_EACH * self.rows["test"] + OF_FITTED * fitted
         return self._expected("evaluate", usual, most, size, f"{workers} worker{'s' * (workers > 1)}")
 
     def generate(self) -> Expected:

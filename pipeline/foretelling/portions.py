@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.baselines import fit_baselines
+from pipeline.evaluation.baselines import ENOUGH, fit_baselines
 from pipeline.evaluation.estimation import chosen
 from pipeline.evaluation.hidden_values import by_iterative_imputer
 from pipeline.foretelling.excerpt import Excerpt
@@ -31,6 +31,7 @@ from vae.evidence import (
     log_likelihood_given_rest,
     reconstruction_by_column,
 )
+from vae.evidence.aggregate import ENOUGH_ROWS
 from vae.evidence.annealing.hmc import Transition
 from vae.evidence.annealing.path import path_of
 from vae.evidence.annealing.temperatures import ChainNoise
@@ -220,13 +221,13 @@ class Evaluation:
         hidden = min(settings.examples, self.N) * (1 + len(self.schema.columns))
         yield [Portion(by_model, hidden + gappy, math.ceil(self.N / chunk))]
         iterative = Trial("IterativeImputer", len(train), partial(by_iterative_imputer, self.schema, train))
-        yield [Portion(iterative, self.excerpt.rows["train"])]
+        yield [Portion(iterative, min(self.excerpt.rows["train"], ENOUGH))]
 
     def _beside(self) -> Iterator[AtOnce]:
         """What one process does while the others wait."""
         y, train, valid = self._some(BESIDE), self.excerpt.arrays["train"][: 4 * BESIDE], self.excerpt.arrays["valid"][:BESIDE]
-        yield [Portion(Trial("use of latents", len(y), partial(latent_usage, self.vae, y)), self.N)]
+        yield [Portion(Trial("use of latents", len(y), partial(latent_usage, self.vae, y)), min(self.N, ENOUGH_ROWS))]
         totals = self.vae.generative.likelihood.totals(len(self.schema.columns))
         fit = partial(fit_baselines, components=self.settings.mixture_components, totals=totals, seed=0)
         trial = Trial("baselines", len(train), partial(fit, train, valid, self.schema))
-        yield [Portion(trial, self.excerpt.rows["train"])]
+        yield [Portion(trial, min(self.excerpt.rows["train"], ENOUGH))]
