@@ -24,7 +24,6 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import MODELS
 from pipeline.cluster.connection import scheduler_address
 from pipeline.evaluation.per_value import value_parts
-from pipeline.evaluation.row_files import writing
 from pipeline.evaluation.workers import Call, Workers, workers_here
 from pipeline.model.loading import check_support, load_model
 from pipeline.params.data import Data
@@ -32,6 +31,7 @@ from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.scoring.odd_rows import Summary
 from pipeline.tables.labels import condition, nats
+from pipeline.tables.row_files import writing
 from pipeline.tables.schema import Schema, load_schema
 from pipeline.tables.statistics import Array
 from vae.evidence import importance_sampling

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluation.row_files import RowFile, writing
+from pipeline.tables.row_files import RowFile, writing
 from pipeline.tables.slices import by_slices, slices, some_of
 
 
@@ -33,7 +33,7 @@ def test_some_rows_are_all_of_few_and_a_random_part_of_many() -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_a_table_is_written_as_its_rows_come(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.evaluation.row_files.GROUP", 10)
+    monkeypatch.setattr("pipeline.tables.row_files.GROUP", 10)
     table = pd.DataFrame({"index": np.arange(34), "x": np.linspace(0, 1, 34), "gone": [np.nan] * 17 + [1.0] * 17})
     path = tmp_path / f"table{suffix}"
     with RowFile(path) as file:

@@ -23,7 +23,6 @@ from pipeline.evaluation.metrics import headline, metrics_of
 from pipeline.evaluation.per_value import value_parts_by_workers
 from pipeline.evaluation.pieces import Pieces
 from pipeline.evaluation.report import Report
-from pipeline.evaluation.row_files import RowFile
 from pipeline.evaluation.side_tables import importance_ladder, latent_dimensions
 from pipeline.evaluation.workers import Workers, workers_here
 from pipeline.figures import evaluated
@@ -31,6 +30,7 @@ from pipeline.model.loading import load_model
 from pipeline.params.evaluate import EvaluateParams
 from pipeline.stages.job import Job, running
 from pipeline.tables.labels import condition
+from pipeline.tables.row_files import RowFile
 from pipeline.tables.schema import SPLITS, Schema, load_groups, load_index, load_schema, load_split
 from pipeline.tables.slices import by_slices
 from pipeline.tables.statistics import Array
