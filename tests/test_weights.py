@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import genpareto
 
 from tests.anchors import LinearGaussian
-from vae.evidence import importance_sampling
+from vae.evidence import importance_sampling, prior_sampling
 from vae.evidence.pareto import pareto_k, tail_length
 from vae.evidence.weights import LogWeights, require_rungs
 
@@ -147,3 +147,18 @@ def test_the_threshold_of_pareto_k() -> None:
     assert math.isnan(thresholds[1])
     assert thresholds[100] == pytest.approx(0.5)
     assert thresholds[5000] == pytest.approx(0.7)
+
+
+def test_a_condensed_estimate_has_the_same_errors() -> None:
+    model = LinearGaussian(1, 4, 0.3, widen=1.5)
+    found = importance_sampling(model.vae, model.y, 50, ladder=[10])
+    condensed = found.condensed()
+    assert condensed.leave_one_out.shape == (2, len(model.y))
+    assert found.leave_one_out.shape[0] > 2
+    torch.testing.assert_close(condensed.monte_carlo_variance, found.monte_carlo_variance, rtol=1e-6, atol=0)
+    assert condensed.monte_carlo_error == pytest.approx(found.monte_carlo_error, rel=1e-6)
+    torch.testing.assert_close(condensed.shifted(found.log_likelihood).leave_one_out.mean(dim=0), 2 * found.log_likelihood)
+    few = importance_sampling(model.vae, model.y, 5)
+    assert few.condensed() is few
+    shared = prior_sampling(model.vae, model.y, 50)
+    assert shared.condensed() is shared

@@ -140,7 +140,7 @@ class Estimation:
 
         def importance(rows: Tensor) -> Call:
             settings: dict[str, Any] = {"S": self.settings.samples, "ladder": self.settings.rungs, "seed": self.seed}
-            return partial(importance_sampling, y=self.test[rows], ids=rows, **settings)
+            return partial(_condensed, y=self.test[rows], ids=rows, **settings)
 
         asked: dict[str, list[Computation[Any]]] = {
             "lower bound": [in_blocks("ELBO", ids, chunk, bound, joined_bounds)],
@@ -281,6 +281,10 @@ class Estimation:
             return order[:count]
         enough = max(2, math.ceil(len(labels) * count / N))  # an error needs two
         return torch.isin(groups, labels[order[:enough]]).nonzero().squeeze(1)
+
+
+def _condensed(vae: LatentModel, **settings: Any) -> Estimate:
+    return importance_sampling(vae, **settings).condensed()
 
 
 def _groups_of(groups: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -106,19 +106,20 @@ class Report:
 
     def _examples(self, index: Any) -> pd.DataFrame:
         findings = self.findings
-        table = pd.DataFrame({"index": index} | ({} if findings.groups is None else {"group": findings.groups.numpy()}))
-        for name, metric in METRICS.items():
-            table[name] = metric(findings).cpu().numpy()
+        columns = {"index": index} | ({} if findings.groups is None else {"group": findings.groups.numpy()})
+        columns |= {name: metric(findings).cpu().numpy() for name, metric in METRICS.items()}
         for name in ("prior", "importance"):
             if self._has(name):
-                _add(table, name, getattr(findings, name), slice(None))
+                columns |= _columns(name, getattr(findings, name))
         if findings.annealed:
-            _add(table, "annealed", findings.annealed.estimate, findings.annealed.subset.cpu().numpy())
+            places, annealed = findings.annealed.subset.cpu().numpy(), _columns("annealed", findings.annealed.estimate)
+            columns |= {name: _spread(values, places, len(index)) for name, values in annealed.items()}
         if findings.exact:
-            table["log_likelihood_exact"] = findings.exact.log_likelihood.cpu().numpy()
-        best = table[f"log_likelihood_{self.estimator}"]
-        table["log_likelihood"] = best.fillna(table["log_likelihood_importance"]) if self._has("importance") else best
-        return table
+            columns["log_likelihood_exact"] = findings.exact.log_likelihood.cpu().numpy()
+        best = columns[f"log_likelihood_{self.estimator}"]
+        if self._has("importance"):
+            best = np.where(np.isnan(best), columns["log_likelihood_importance"], best)
+        return pd.DataFrame(columns | {"log_likelihood": best}, copy=False)  # of millions of rows, maybe
 
     def _verdict(self, tolerance: float) -> Verdict:
         """The verdict on the reported estimate; that an exact value was asked for and is missing is a reason against it."""
@@ -134,12 +135,16 @@ class Report:
         return said
 
 
-def _add(table: pd.DataFrame, name: str, estimate: Estimate, rows: Any) -> None:
-    """Add the columns of an estimator, whose estimates are of some rows of the table."""
+def _columns(name: str, estimate: Estimate) -> dict[str, Array]:
+    """The columns of an estimator, of the rows that it is of."""
     values = {"log_likelihood": estimate.log_likelihood, "effective_sample_size": estimate.effective_sample_size}
     if estimate.pareto_k.isfinite().any():
         values["pareto_k"] = estimate.pareto_k
-    for quantity, value in values.items():
-        column = np.full(len(table), np.nan)
-        column[rows] = value.cpu().numpy()
-        table[f"{quantity}_{name}"] = column
+    return {f"{quantity}_{name}": value.cpu().numpy() for quantity, value in values.items()}
+
+
+def _spread(values: Array, places: Array, N: int) -> Array:
+    """Values (n,) at their places among N rows, of which the others have none, (N,)."""
+    column = np.full(N, np.nan)
+    column[places] = values
+    return column

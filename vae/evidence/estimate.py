@@ -184,6 +184,16 @@ class Estimate:
             ladder={samples: values + by for samples, values in self.ladder.items()},
         )
 
+    def condensed(self) -> Estimate:
+        """The estimate with two values in place of B in ``leave_one_out``, of the same `monte_carlo_variance`.
+
+        A fifth of the memory for as many rows; only where each row has its own draws, of which nothing else is asked.
+        """
+        if self.shared_draws or not len(self.leave_one_out):
+            return self
+        error = self.monte_carlo_variance.sqrt()
+        return replace(self, leave_one_out=torch.stack([self.log_likelihood - error, self.log_likelihood + error]))
+
     def of(self, rows: Tensor) -> Estimate:
         """The estimate of some rows, at positions (n,)."""
         return replace(
