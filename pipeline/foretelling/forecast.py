@@ -37,7 +37,7 @@ from vae.training.rows.mapped import POOL
 # measured on the presets
 RAN = 0.7  # of the epochs asked for, where a training may stop early: they ran 42 to 100 % of these
 REPEATED = 0.3  # cost of what is annealed again over that of the first runs: 0 to 6
-BESIDE = {"prepare": 0.3, "train": 1.6, "evaluate": 2.5, "generate": 1.0}  # start and figures, over this process's start
+BESIDE = {"prepare": 0.2, "train": 1.6, "evaluate": 2.5, "generate": 0.6}  # start and figures, over this process's start
 GIB = 2**30
 WITHOUT_TORCH, WORKER = 0.15 * GIB, 0.14 * GIB  # of a process
 OF_BLOCK = 6  # arrays of eight bytes, as large as a block of the table, while it is prepared
