@@ -1,7 +1,7 @@
 """Prepare a large table: the memory and the time it takes, and whether the bytes are those that come out with all in memory.
 
     python benchmarks/prepare.py                 # 20 million rows x 50 columns: about 12 GB on disk while it runs
-    python benchmarks/prepare.py --rows 2000000  # a tenth, as in CI
+    python benchmarks/prepare.py --rows 1000000  # a twentieth, as in CI
     python benchmarks/prepare.py --quick
 
 The exit status is 1 if more than 1 GiB of memory was used or the bytes differ. The table has columns of real numbers (some

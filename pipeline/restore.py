@@ -118,7 +118,8 @@ def _environment(tags: Mapping[str, str], locked: Mapping[str, Record]) -> Itera
     """How this machine differs from that of the run, a line each."""
     import torch  # noqa: F401  # its build is among the facts
 
-    then = _by_package({name.removeprefix("machine."): fact for name, fact in tags.items() if name.startswith("machine.")})
+    told = {name.removeprefix("machine."): fact for name, fact in tags.items() if name.startswith("machine.")}
+    then = _by_package({name: fact for name, fact in told.items() if name != "workers"})  # whose number decides no byte
     now = _by_package(facts(locked["train"].params.get("threads")))
     different = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
     if not then:

@@ -71,7 +71,7 @@ def test_calls_give_what_they_give_in_order(count: int) -> None:
     assert (os.getpid() in processes) == (count == 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_replaced_and_its_call_made_again_once(tmp_path: Path, number: signal.Signals) -> None:
     lives = tmp_path / "lives"
 
