@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,10 @@ from pipeline.evaluation.marginals import FAMILIES, POSITIVE, IndependentColumns
 from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.transforms import Standardize
+
+
+def read(path: str) -> str:
+    return Path(path).read_text() if Path(path).is_file() else ""
 
 
 def schema(*kinds: Kind, **options: Any) -> Schema:
@@ -68,6 +77,22 @@ def test_single_gaussian_has_full_covariance() -> None:
     expected = stats.multivariate_normal(X.mean(axis=0), np.cov(X.T, bias=True)).logpdf(X)
     assert single.name == "gaussian"
     np.testing.assert_allclose(single.density.score_samples(X), expected, atol=1e-3)
+
+
+@pytest.mark.skipif(" avx2 " not in read("/proc/cpuinfo"), reason="a CPU without AVX2 has one kind of kernels, or others")
+def test_matrix_products_have_the_same_kernels_on_cpus_of_all_makers() -> None:
+    """Of two CPUs with AVX-512, the older took SkylakeX's kernels and the newer Haswell's, which round otherwise."""
+    loaded = "import pipeline, sklearn.mixture, threadpoolctl as t; print([i.get('architecture') for i in t.threadpool_info()])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    command = [sys.executable, "-c", loaded]
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert set(ast.literal_eval(said)) - {None} == {"Haswell"}
+
+
+def test_rows_of_single_precision_are_scored_in_double() -> None:
+    X = np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32)
+    for base in fit_baselines(X, X, schema(*["continuous"] * 20), components=[2], seed=0):
+        np.testing.assert_array_equal(base.density.score_samples(X), base.density.score_samples(X.astype(np.float64)))
 
 
 def test_more_components_than_rows_are_left_out() -> None:

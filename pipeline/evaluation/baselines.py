@@ -92,12 +92,13 @@ class StandardizedGaussianMixture:
 
     def fit(self, X: Array) -> Self:
         """Fit to rows (N, D)."""
-        self._mixture.fit(self._scaler.fit_transform(X))
+        self._mixture.fit(self._scaler.fit_transform(np.asarray(X, dtype=np.float64)))
         return self
 
     def score_samples(self, X: Array) -> Array:
         """Log density per row, (N,), in nats."""
-        return self._mixture.score_samples(self._scaler.transform(X)) - np.log(self._scaler.scale_).sum()
+        X = self._scaler.transform(np.asarray(X, dtype=np.float64))
+        return self._mixture.score_samples(X) - np.log(self._scaler.scale_).sum()
 
 
 @dataclass(frozen=True)
