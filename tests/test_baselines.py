@@ -82,7 +82,9 @@ def test_single_gaussian_has_full_covariance() -> None:
 @pytest.mark.skipif(" avx2 " not in read("/proc/cpuinfo"), reason="a CPU without AVX2 has one kind of kernels, or others")
 def test_matrix_products_have_the_same_kernels_on_cpus_of_all_makers() -> None:
     """Of two CPUs with AVX-512, the older took SkylakeX's kernels and the newer Haswell's, which round otherwise."""
-    loaded = "import pipeline, sklearn.mixture, threadpoolctl as t; print([i.get('architecture') for i in t.threadpool_info()])"
+    loaded = (
+        "import pipeline, sklearn.mixture, threadpoolctl as t; print([i.get('architecture') for i in t.threadpool_info()])"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     command = [sys.executable, "-c", loaded]
     said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
