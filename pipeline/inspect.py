@@ -16,19 +16,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.base.command import command
+from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
-from pipeline.params.data import Data
+from pipeline.params.data import Data, PrepareParams
+from pipeline.params.file import PARAMS_FILE, load, read
 from pipeline.params.model import ByKind
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess, kinds_of
 from pipeline.reading.columns.kept import KeptBlocks
-from pipeline.reading.columns.oddities import Copies, Extremes, odd_values
+from pipeline.reading.columns.oddities import Copies, Extremes, Suspicion, odd_values, suspicions
 from pipeline.reading.columns.passes import over, surveyed
 from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of
+from pipeline.reading.formats.text import Text, sniffed
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.statistics import summed
 
 MOST_COLUMNS = 100
+OPTIONS = ("key", "delimiter", "decimal", "thousands", "signs", "missing")  # of the command line, which are keys of data
+SPELLING = ("decimal", "thousands", "signs")
+SHARED = (*OPTIONS, "header", "exclude", "columns")  # keys of data that say how a file is read
 MANY_ZEROS = 0.5  # share of the rows
 GREY = 255
 ARRAY = ".npy"  # format of what has no names for its columns
@@ -36,19 +42,32 @@ ARRAY = ".npy"  # format of what has no names for its columns
 
 def main(arguments: argparse.Namespace) -> None:
     """Print what would be read."""
-    data = Data.model_validate(
-        {
-            "path": str(arguments.file),
-            "key": arguments.key,
-            "delimiter": arguments.delimiter,
-            "header": not arguments.no_header,
-            "missing": arguments.missing,
-            "fractions": {"train": 0.7, "valid": 0.15, "test": 0.15},
-        }
-    )
+    data = _data(arguments)
+    if issubclass(reader_of(Path(data.path)), Text):
+        data = sniffed(Path(data.path), data)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         inspection = inspected(data, KeptBlocks(Path(folder)))
+    if spelling := {name: value for name, value in inspection.proposed.items() if name in SPELLING}:
+        data = data.model_copy(update=spelling)  # what is said of the columns is to be true of what is pasted
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            inspection = inspected(data, KeptBlocks(Path(folder)))
     show(inspection, data)
+
+
+def _data(arguments: argparse.Namespace) -> Data:
+    """What params.yaml says of the file, if it is its data, and what the command line says."""
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) not in (None, [])}
+    given |= {"header": False} if arguments.no_header else {}
+    path = str(arguments.file)
+    try:
+        known = load(read(), PrepareParams).data
+    except InputError:
+        known = None
+    if known is None or Path(known.path) != Path(path) or known.files is not None:
+        return Data.model_validate({"path": path, "fractions": {"train": 0.7, "valid": 0.15, "test": 0.15}, **given})
+    print(f"as {PARAMS_FILE} says of it, whose data this is\n")
+    shared = known.model_dump(include=set(SHARED), exclude_none=True)
+    return Data.model_validate({**shared, "fractions": known.fractions.model_dump(), **given, "path": path})
 
 
 @dataclass(frozen=True)
@@ -60,12 +79,28 @@ class Inspection:
         kinds: What they would be taken for, and why.
         extremes: Of the columns of numbers, by name.
         copies: Pairs of columns that say the same.
+        suspected: What may have been meant otherwise.
     """
 
     facts: list[Facts]
     kinds: dict[str, Guess]
     extremes: dict[str, Extremes]
     copies: list[tuple[str, str]]
+    suspected: list[Suspicion]
+
+    @property
+    def proposed(self) -> dict[str, Any]:
+        """The params of what may have been meant otherwise: lists and mappings of all columns, of others the most frequent."""
+        made: dict[str, Any] = {}
+        for name in sorted({name for suspicion in self.suspected for name in suspicion.params}):
+            values = [suspicion.params[name] for suspicion in self.suspected if name in suspicion.params]
+            if isinstance(values[0], dict):
+                made[name] = {key: value for part in values for key, value in part.items()}
+            elif isinstance(values[0], list):
+                made[name] = list(dict.fromkeys(item for part in values for item in part))
+            else:
+                made[name] = max(values, key=values.count)
+        return made
 
     @property
     def is_grey(self) -> bool:
@@ -97,7 +132,8 @@ def inspected(data: Data, blocks: KeptBlocks) -> Inspection:
 
     ends = summed(over(blocks, "looking for odd values", look))
     extremes = {table.facts[place].name: extreme for place, extreme in zip(numbers, ends, strict=True)}
-    return Inspection(table.facts, kinds_of(table.facts, data), extremes, copies.names)
+    kinds = kinds_of(table.facts, data)
+    return Inspection(table.facts, kinds, extremes, copies.names, list(suspicions(table.facts, kinds, data)))
 
 
 def show(inspection: Inspection, data: Data) -> None:
@@ -151,6 +187,7 @@ def _values(column: Facts) -> str:
 def _odd(column: Facts, inspection: Inspection) -> Iterator[str]:
     if column.name in inspection.left_out:
         yield f"says the same as {inspection.left_out[column.name]}"
+    yield from (what for name, what, _ in inspection.suspected if name == column.name)
     if column.name in inspection.extremes and inspection.kinds[column.name][0] != "identifier":
         yield from odd_values(column, inspection.extremes[column.name])
 
@@ -173,20 +210,25 @@ def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:
 
 def snippet(found: Inspection, data: Data) -> dict[str, Any]:
     """The params that differ from what a table without surprises needs."""
-    given = {name: value for name in ("key", "delimiter") if (value := getattr(data, name)) is not None}
-    section: dict[str, Any] = {"path": data.path, **given, "exclude": list(found.left_out), "missing": list(data.missing)}
+    given = data.model_dump(include=set(SHARED), exclude_defaults=True)
+    exclude = dict.fromkeys([*data.exclude, *found.left_out, *found.proposed.get("exclude", ())])
+    section: dict[str, Any] = {**given, "path": data.path, "exclude": list(exclude), "missing": list(data.missing)}
     section |= {} if data.header else {"header": False}
     if found.is_grey and format_of(data) == ARRAY:
         width = isqrt(len(found.facts))
         section |= {"shape": [width, width], "units": "intensity", "dequantize": None, "binarize": "dynamic", "scale": "none"}
         return {"data": section, "model": {"likelihood": {"name": "bernoulli"}}}
     chosen = {of.name: _suggested(of, found) for of in found.facts if found.kinds[of.name][0] in KINDS}
-    kept = {name: of for name, of in chosen.items() if name not in found.left_out}
-    transforms = {name: {"transform": transform} for name, (_, transform) in kept.items() if transform}
-    section |= {"columns": transforms, "shape": None, "units": "units of the data", "dequantize": None, "binarize": None}
+    kept = {name: of for name, of in chosen.items() if name not in exclude}
+    columns = {name: dict(options) for name, options in section.get("columns", {}).items()}
+    for name, (_, transform) in kept.items():
+        more = {"transform": transform} if transform else {}
+        if more := more | found.proposed.get("columns", {}).get(name, {}):
+            columns[name] = columns.get(name, {}) | more
+    section |= {"columns": columns, "shape": None, "units": "units of the data", "dequantize": None, "binarize": None}
     defaults = ByKind.model_validate({"name": "mixed"}).model_dump()
-    columns = {name: {"name": of} for name, (of, _) in kept.items() if of != defaults[found.kinds[name][0]]["name"]}
-    likelihood = {"name": "mixed", **({"columns": columns} if columns else {})}
+    others = {name: {"name": of} for name, (of, _) in kept.items() if of != defaults[found.kinds[name][0]]["name"]}
+    likelihood = {"name": "mixed", **({"columns": others} if others else {})}
     return {"data": section, "model": {"likelihood": likelihood}}
 
 
@@ -203,6 +245,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("file", type=Path, help="a file or folder, as data.path")
     made.add_argument("--key", help="the array to take, where a file has several (data.key)")
     made.add_argument("--delimiter", help="between the fields of a text (data.delimiter)")
+    made.add_argument("--decimal", help="before the fraction of a number (data.decimal)")
+    made.add_argument("--thousands", help="between groups of three digits (data.thousands)")
+    made.add_argument("--signs", nargs="*", default=[], help="around numbers, no part of them, such as %% (data.signs)")
     made.add_argument("--no-header", action="store_true", help="the first line has no names (data.header: false)")
     made.add_argument("--missing", nargs="*", default=[], type=_code, help="values that stand for no value (data.missing)")
     return made

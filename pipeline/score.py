@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pipeline.base.bar import progress_bar
 from pipeline.base.command import command
@@ -110,8 +111,8 @@ class Scorer:
     def blocks(self, frames: Iterable[tuple[pd.DataFrame, Any]]) -> Iterator[tuple[str, Call]]:
         """The rows of a file, some at a time, checked and ready to be scored."""
         first = 0
-        for number, (frame, _) in enumerate(frames):
-            y = Application(self.schema, self.seed).prepared(frame, number, first)
+        for frame, _ in frames:
+            y, ids = Application(self.schema, self.seed).prepared(frame, first)
             check_support(self.vae.generative.likelihood, self.schema, y, first)
             for row, column in () if self._takes_gaps else np.argwhere(np.isnan(y))[:1]:
                 raise InputError(
@@ -120,17 +121,16 @@ class Scorer:
                 )
             for begin in range(0, len(y), ROWS):
                 some = slice(begin, begin + ROWS)
-                call = partial(Scorer.scored, y=y[some], raw=frame[self.schema.names][some], first=first + begin)
+                raw = frame[self.schema.names][some]
+                call = partial(Scorer.scored, y=y[some], raw=raw, ids=torch.from_numpy(ids[some]), first=first + begin)
                 yield f"rows from {first + begin + 1} on", call
             first += len(frame)
 
-    def scored(self, y: Array, raw: pd.DataFrame, first: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The scores of rows from the ``first`` on, prepared and raw, and the raw ones."""
-        index = np.arange(first, first + len(y))
-        ids = torch.from_numpy(index)
+    def scored(self, y: Array, raw: pd.DataFrame, ids: Tensor, first: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The scores of rows from the ``first`` on, prepared and raw, and the raw ones; noise follows from the ids."""
         estimate = importance_sampling(self.vae, self.vae.as_rows(y), self.samples, seed=self.seed, ids=ids)
         columns = {
-            "index": index,
+            "index": np.arange(first, first + len(y)),
             "log_likelihood": estimate.log_likelihood.cpu().numpy() + self.schema.log_jacobian(y),
             "effective_sample_size": estimate.effective_sample_size.cpu().numpy(),
         }

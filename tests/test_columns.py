@@ -18,7 +18,7 @@ from pipeline.params.whole import load_params
 from pipeline.reading.columns.blocks import survey
 from pipeline.reading.columns.guess import guess
 from pipeline.stages import prepare
-from pipeline.tables.schema import SPLITS, Column, load_index, load_schema, load_split
+from pipeline.tables.schema import SPLITS, Column, Reading, load_index, load_schema, load_split
 from tests.workspace import mixed_table, write_params, write_table
 
 ROWS = 40
@@ -62,7 +62,7 @@ def test_kinds_are_inferred(case: str, missing: bool) -> None:
     if missing:  # as a CSV file has it
         column = column.map(lambda value: int(value) if isinstance(value, bool) else value).astype(str).mask(column.isna(), "")
     for size in (ROWS, 7):
-        blocks = [survey(column[first : first + size], first, ())[1] for first in range(0, ROWS, size)]
+        blocks = [survey(column[first : first + size], first, Reading())[1] for first in range(0, ROWS, size)]
         assert guess(reduce(add, blocks)) == (kind, why)
 
 

@@ -251,7 +251,7 @@ def test_parquet_keeps_columns_that_pandas_used_as_an_index(workspace: Path) -> 
     ("text", "message"),
     [
         ('a,b\n1,"2\n3,4\n', "not valid CSV|too few fields"),
-        ("a\n1\n\n2\n", "line 3: too few fields, 0 where the first line has 1"),
+        ("a\n1\n\n2\n", "line 3: is empty; remove it"),
     ],
 )
 def test_odd_csv_is_refused(text: str, message: str, workspace: Path) -> None:

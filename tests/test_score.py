@@ -15,6 +15,7 @@ from pipeline import score
 from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.model.loading import load_model
+from pipeline.reading.columns.apply import Application
 from pipeline.stages import prepare, train
 from pipeline.tables.schema import SPLITS, load_index, load_schema, load_split
 from tests.workspace import BINARY, mixed_table, table, write_params, write_table
@@ -49,7 +50,8 @@ def test_rows_are_prepared_and_scored_as_those_of_the_data(
     y = np.empty((60, 6), dtype=np.float32)
     for split in SPLITS:
         y[load_index(split)] = load_split(split)
-    direct = importance_sampling(load_model(schema), torch.tensor(y), 20, ids=torch.arange(60)).log_likelihood.numpy()
+    _, ids = Application(schema, 0).prepared(pd.read_csv(path, dtype=str, keep_default_na=False), 0)
+    direct = importance_sampling(load_model(schema), torch.tensor(y), 20, ids=torch.from_numpy(ids)).log_likelihood.numpy()
     np.testing.assert_allclose(found["log_likelihood"], direct + schema.log_jacobian(y), rtol=1e-6)
     parts = found[[name for name in found if str(name).startswith("given_rest_")]]
     assert np.array_equal(parts.isna().to_numpy(), np.isnan(y))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.params.section import Common, Section
 from pipeline.tables.kinds import AnyKind
 from pipeline.tables.transforms import TRANSFORMS
+
+WHITESPACE = "whitespace"  # the delimiter of tables whose columns are aligned by spaces or tabs
 
 
 class Fractions(Section):
@@ -78,16 +80,30 @@ class ColumnOptions(Section):
         return self
 
 
+def _names(names: Any) -> Any:
+    """The names of columns as texts: those of a file without names are numbered."""
+    names = _in_list(names)
+    return [str(name) if type(name) is int else name for name in names] if isinstance(names, list) else names
+
+
+def _in_list(content: Any) -> Any:
+    """One text or number stands for a list of it."""
+    return [content] if isinstance(content, str | int | float) else content
+
+
 class Data(Section):
     """``data``: what to read and how to prepare it."""
 
     path: str = Field(min_length=1)
     files: Files | None = None
     key: str | None = None
-    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    delimiter: str | None = None
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    signs: list[Annotated[str, Field(min_length=1)]] = Field([])
     header: bool = True
-    exclude: list[str] = Field([])
-    missing: list[str | int | float] = Field([])
+    exclude: Annotated[list[str], BeforeValidator(_names)] = Field([])
+    missing: Annotated[list[str | int | float], BeforeValidator(_in_list)] = Field([])
     columns: dict[str, ColumnOptions] = Field({})
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)] | None = None
     units: str = "units of the data"
@@ -97,6 +113,22 @@ class Data(Section):
     binarize: float | Literal["static", "dynamic"] | None = None
     scale: Literal[tuple(TRANSFORMS)] = "standardize"  # type: ignore[valid-type]
     cluster: str | None = Field(None, min_length=1, exclude=True)  # another place of the key beside workers
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        delimiter = "\t" if delimiter == "\\t" else delimiter  # as YAML gives what is not in double quotes
+        if delimiter is not None and delimiter != WHITESPACE and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise ValueError(
+                f"must be one character, such as ; or \\t, or {WHITESPACE}, any number of spaces; got {delimiter!r}"
+            )
+        return delimiter
+
+    @model_validator(mode="after")
+    def _other_points(self) -> Self:
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands must differ; got {self.decimal!r} for both")
+        return self
 
     @field_validator("shape")
     @classmethod

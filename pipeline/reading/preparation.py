@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import add
 from pathlib import Path
 
@@ -10,16 +10,20 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.describe import check_trained, described, notes, repeated
+from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess
 from pipeline.reading.columns.kept import Blocks
-from pipeline.reading.columns.passes import Table, fitted, measured, planned, transformed
+from pipeline.reading.columns.oddities import suspicions
+from pipeline.reading.columns.passes import Table, fitted, measured, planned, reading_of, transformed
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
 from pipeline.reading.columns.writer import Writer
 from pipeline.reading.formats import format_of
 from pipeline.reading.splits import split_columns
 from pipeline.tables.kinds import KINDS
-from pipeline.tables.schema import Column, Reading, Schema
+from pipeline.tables.schema import Column, Schema
+
+MOST_SUSPICIONS = 8
 
 
 def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, dict[str, Guess]]:
@@ -52,12 +56,22 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         shape=shape,
         units=data.units,
         rows=program.splits.rows,
-        reading=Reading(
-            missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
-        ),
-        notes=[*notes(program, measurements, ties(program, measurements, blocks), data), *repetitions],
+        reading=reading_of(data).model_copy(update={"largest": program.binarize.largest if program.binarize else None}),
+        notes=[
+            *_suspected(table.facts, kinds, data),
+            *notes(program, measurements, ties(program, measurements, blocks), data),
+            *repetitions,
+        ],
     )
     return schema, kinds
+
+
+def _suspected(facts: Sequence[Facts], kinds: Mapping[str, Guess], data: Data) -> Iterator[str]:
+    """Sentences on what may have been meant otherwise, so many as one reads."""
+    found = list(suspicions(facts, kinds, data))
+    yield from (f"column {column!r}: {what}" for column, what, _ in found[:MOST_SUSPICIONS])
+    if len(found) > MOST_SUSPICIONS:
+        yield f"and {len(found) - MOST_SUSPICIONS} more such columns, which `make data FILE={data.path}` shows"
 
 
 def _written(

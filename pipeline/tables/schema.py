@@ -99,6 +99,9 @@ class Reading(BaseModel):
 
     Attributes:
         missing: Values that stand for no value.
+        decimal: What stands before the fraction of a number.
+        thousands: What stands between groups of three digits; null for nothing.
+        signs: What may stand before or behind a number and is no part of it.
         binarize: How numbers became zeros and ones; null if they did not.
         largest: The largest intensity, where zeros and ones were drawn.
     """
@@ -106,6 +109,9 @@ class Reading(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     missing: list[str | int | float] = []
+    decimal: str = "."
+    thousands: str | None = None
+    signs: list[str] = []
     binarize: float | Literal["static", "dynamic"] | None = None
     largest: float | None = None
 

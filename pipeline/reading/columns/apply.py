@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.params.data import ColumnOptions
-from pipeline.reading.binarize import Binarize
-from pipeline.reading.columns.blocks import Block, survey
-from pipeline.reading.columns.coding import Plan, numbers, positions
+from pipeline.reading.columns.blocks import LEADING_ZERO, Cells, Texts
+from pipeline.reading.columns.coding import TRUTHS, checked, placed
 from pipeline.reading.columns.describe import listed
-from pipeline.reading.columns.facts import Facts
-from pipeline.reading.columns.program import UniformNoise
+from pipeline.reading.splits import Digests
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # by which addresses of noise differ
 
 
 @dataclass(frozen=True)
 class Application:
-    """Prepares blocks of rows by a schema.
+    """Prepares rows by a schema. What comes of a row follows from the row alone, wherever it stands.
 
     Args:
         schema: What is known of the model's data.
-        rows: The number of rows of the table, or an upper bound; they address the noise of zeros and ones that are drawn.
-        seed: What noise that is added, and zeros and ones that are drawn, follow from.
+        seed: What noise that is added, and zeros and ones that are drawn, follow from, beside the row.
     """
 
     schema: Schema
     seed: int
-    rows: int = 2**40
 
-    def prepared(self, frame: pd.DataFrame, number: int, first: int) -> Array:
-        """The prepared values (n, D) in float32 of a block that begins at row ``first``; NaN where missing.
+    def prepared(self, frame: pd.DataFrame, first: int) -> tuple[Array, NDArray[np.int64]]:
+        """The prepared values (n, D) in float32 of rows from row ``first`` on, NaN where missing, and an id of each row.
+
+        Rows with the same raw values have the same id, from 0 on.
 
         Raises:
             InputError: Naming the column, and row and value where there is one, if it is not as in the schema.
@@ -46,44 +47,65 @@ class Application:
                 f"column {missing[0]!r} of the model is not in the file{more}; its columns are "
                 f"{listed(frame.columns)}; name them as in training"
             )
-        reading = schema.reading
-        surveys = (survey(frame[name], first, reading.missing, reading.binarize) for name in schema.names)
-        cells, facts = zip(*surveys, strict=True)
-        empty = np.full(len(frame), -1, dtype=np.int8)
-        block = Block.of(number, first, cells, empty, np.zeros(len(frame), dtype=np.uint64))
-        generator, width = np.random.default_rng([self.seed, 4]), sum(column.step is not None for column in schema.columns)
-        noise = iter(UniformNoise(generator.bit_generator.state, width).of(block).T)
-        y = np.empty((len(frame), len(facts)), dtype=np.float32)
-        for d, column in enumerate(schema.columns):
-            x = self._coded(column, facts[d], block, d)
-            x = x + next(noise) * column.step if column.step is not None else x
+        raw = [self._coded(column, Cells.of(frame[column.name], first, schema.reading), first) for column in schema.columns]
+        table = pd.DataFrame(dict(enumerate(x + 0.0 for x in raw)))  # 0.0 and -0.0 are one number
+        digests: Digests = np.asarray(pd.util.hash_pandas_object(table, index=False), dtype=np.uint64)
+        y = np.empty((len(frame), len(raw)), dtype=np.float32)
+        for d, (column, x) in enumerate(zip(schema.columns, raw, strict=True)):
+            if schema.reading.largest is not None:
+                x = (self._uniform(digests, d) < x / schema.reading.largest).astype(np.float64)
+            x = x + self._uniform(digests, d) * column.step if column.step is not None else x
             least = type(column.transform).model_fields["least"].default
             for row in np.flatnonzero(x <= least)[:1] if least is not None else ():
                 where = f"column {column.name!r}, row {first + row + 1}: its transformation, {column.transform.name},"
                 raise InputError(f"{where} needs values greater than {least:g}; got {x[row]:g}; leave the row out")
             y[:, d] = column.transform.forward(x)
-        return y
+        return y, (digests >> np.uint64(1)).astype(np.int64)
 
-    def _coded(self, column: Column, facts: Facts, block: Block, d: int) -> Array:
-        options = ColumnOptions(kind="categorical", other=True) if column.other else ColumnOptions(dequantize=column.step)
-        plan = Plan(d, facts, column.kind, options, column.transform.name)
+    def _uniform(self, digests: Digests, d: int) -> Array:
+        """A number in [0, 1) for each row, in column d."""
+        with np.errstate(over="ignore"):
+            address = np.uint64(self.seed) * GOLDEN + np.uint64(d + 1)
+            mixed = pd.util.hash_array(digests + pd.util.hash_array(np.array([address])))
+        return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+    def _coded(self, column: Column, cells: Cells, first: int) -> Array:
+        """The raw values x, the positions of categories, each checked to be of the column's kind."""
         if column.categories is not None:
-            return positions(plan, block, column.categories)
-        facts.check()
-        if facts.observed and not facts.is_number:
-            row, text = facts.odd_examples[0] if facts.odd_examples else (None, facts.first)
-            where = "" if row is None else f", row {row + 1}"
-            raise InputError(f"column {facts.name!r}{where}: expected a number, as in training, got {text!r}; mend the cell")
-        x = block.numbers(d)
-        if self.schema.reading.largest is not None:
-            x = self._binarize.drawn(block, d, x)
-        elif column.kind == "binary":
+            what = "the categories of the model; mend the cell, or train with {kind: categorical, other: true} in data.columns"
+            texts = cells.texts or Texts.of(cells.numbers)
+            return placed(column.name, texts, column.categories, column.other, first, what)
+        x, reading = _numbers(column, cells, first), self.schema.reading
+        if isinstance(reading.binarize, float | int):
+            x = np.where(np.isnan(x), np.nan, x > reading.binarize)
+        if reading.largest is not None:
+            for row in np.flatnonzero(~(x >= 0))[:1]:
+                where = f"column {column.name!r}, row {first + row + 1}"
+                raise InputError(f"{where}: expected an intensity from 0 on, as in training, got {x[row]:g}; mend the cell")
+            return x
+        if column.kind == "binary":
             for row in np.flatnonzero(~np.isin(x, (0, 1)) & ~np.isnan(x))[:1]:
-                where = f"column {column.name!r}, row {block.first + row + 1}"
+                where = f"column {column.name!r}, row {first + row + 1}"
                 raise InputError(f"{where}: expected 0 or 1, as in training, got {x[row]:g}")
-        return numbers(plan, block, x)
+        return checked(column.name, column.kind, column.step, x, first)
 
-    @property
-    def _binarize(self) -> Binarize:
-        largest = self.schema.reading.largest or 1.0
-        return Binarize(self.seed, largest, self.rows, dynamic=False, names=self.schema.names)
+
+def _numbers(column: Column, cells: Cells, first: int) -> Array:
+    """All values as numbers; truth values too, where they are those of a binary column.
+
+    Raises:
+        InputError: Naming the first row whose value is none, or not finite.
+    """
+    x = cells.numbers
+    if cells.texts is not None:
+        codes, levels = cells.texts
+        truths = TRUTHS if column.kind == "binary" else {}
+        x = np.where(np.isnan(x), np.array([*(truths.get(level, np.nan) for level in levels), np.nan])[codes], x)
+        coded = np.array([*(re.match(LEADING_ZERO, level) is not None for level in levels), False])[codes]
+        for row in np.flatnonzero((codes >= 0) & np.isnan(x) | coded)[:1]:
+            where, text = f"column {column.name!r}, row {first + row + 1}", levels[codes[row]]
+            raise InputError(f"{where}: expected a number, as in training, got {text!r}; mend the cell")
+    for row in np.flatnonzero(np.isinf(x))[:1]:
+        where = f"column {column.name!r}, row {first + row + 1}"
+        raise InputError(f"{where}: expected a finite number, got {x[row]}; mend the cell")
+    return x

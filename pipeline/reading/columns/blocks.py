@@ -13,14 +13,22 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, Facts, Numbers, is_number
-from pipeline.tables.schema import number_text
+from pipeline.reading.columns.looks import GROUPED, as_numbers, looks_of
+from pipeline.tables.schema import Reading, number_text
 from pipeline.tables.statistics import Array
 
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "NaT"]
 )  # texts that stand for no value, as pandas reads them
 LEADING_ZERO = r"[+-]?0\d"
-DATES = ("ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y")
+# formats of dates, and what these look like: ISO 8601 alone has years, and times without colons, that may be codes
+DATES = {
+    "ISO8601": r"[+-]?\d{4}-\d.*",
+    "%d/%m/%Y": r".*",
+    "%m/%d/%Y": r".*",
+    "%d.%m.%Y": r".*",
+}
+TRUTH = ("true", "false")
 FIRST = 20  # texts that are tried before all of them
 
 Codes = NDArray[np.int64]
@@ -33,8 +41,33 @@ class Texts(NamedTuple):
     levels: list[str]
 
     @classmethod
-    def of(cls, column: pd.Series, first: int, missing: Sequence[str | float]) -> tuple[Texts, Array]:
-        """The texts of a column, and what each different one is as a number, NaN where it is none."""
+    def of(cls, x: Array) -> Texts:
+        """Numbers, NaN where missing, as texts."""
+        values, codes = np.unique(x, return_inverse=True)
+        return cls(np.where(np.isnan(x), -1, codes), [number_text(value) for value in values if not np.isnan(value)])
+
+
+class Cells(NamedTuple):
+    """A column in a block: the values that are numbers, NaN elsewhere, and all as texts unless the file has numbers.
+
+    A cell says the same whatever other cells there are.
+    """
+
+    numbers: Array
+    texts: Texts | None = None
+
+    @classmethod
+    def of(cls, column: pd.Series, first: int, reading: Reading) -> Cells:
+        """The cells of a column whose first row is row ``first``.
+
+        Raises:
+            InputError: Naming column, row and value of the first that is neither a number nor a text.
+        """
+        missing = [float(code) for code in reading.missing if is_number(code)]
+        if pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM":
+            x = column.astype("float64").to_numpy(na_value=np.nan)
+            return cls(np.where(np.isin(x, missing), np.nan, x) if missing else x)
+        column = column.astype(object).map(str, na_action="ignore") if column.dtype.kind in "mM" else column
         try:
             array = pa.array(column, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -45,22 +78,16 @@ class Texts(NamedTuple):
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             raise _of_objects(column, first)
         encoded = array.dictionary_encode()
-        texts = pd.Series(encoded.dictionary.to_pylist(), dtype=object).str.strip()
-        values = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
-        codes = [code if isinstance(code, str) else number_text(code) for code in missing]
-        is_missing = texts.isin([*MISSING, *codes]) | np.isin(values, _numeric(missing))
+        texts = encoded.dictionary.to_pandas().astype("str").str.strip()
+        values = as_numbers(texts, reading)
+        codes = [code if isinstance(code, str) else number_text(code) for code in reading.missing]
+        is_missing = texts.isin([*MISSING, *codes]) | np.isin(values, missing)
+        texts = texts.mask(texts.str.lower().isin(TRUTH), texts.str.capitalize())
         places, levels = pd.factorize(texts.mask(is_missing))
         numbers = np.full(len(levels), np.nan)
         numbers[places[places >= 0]] = values[places >= 0]
-        given = encoded.indices.fill_null(len(places)).to_numpy()
-        return cls(np.append(places, -1)[given], [str(level) for level in levels]), numbers
-
-
-class Cells(NamedTuple):
-    """A column in a block: the values that are numbers, NaN elsewhere, and all as texts unless the file has numbers."""
-
-    numbers: Array
-    texts: Texts | None = None
+        at = np.append(places, -1)[encoded.indices.fill_null(len(places)).to_numpy()]
+        return cls(np.append(numbers, np.nan)[at], Texts(at, levels.tolist()))
 
 
 @dataclass(frozen=True)
@@ -100,10 +127,7 @@ class Block:
         """The values of a column as texts: those of a ``numeric`` one from its numbers, however they were written."""
         name = f"{column} texts"
         if numeric or name not in self.data.schema.names:
-            x = self.numbers(column)
-            values, codes = np.unique(x, return_inverse=True)
-            levels = [number_text(value) for value in values if not np.isnan(value)]
-            return Texts(np.where(np.isnan(x), -1, codes), levels)
+            return Texts.of(self.numbers(column))
         held = self.data[name]
         return Texts(held.indices.fill_null(-1).to_numpy(), held.dictionary.to_pylist())
 
@@ -118,61 +142,59 @@ class Block:
         return self.data["by"].to_numpy()
 
 
-def survey(
-    column: pd.Series, first: int, missing: Sequence[str | float], binarize: float | str | None = None
-) -> tuple[Cells, Facts]:
+def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Facts]:
     """A column of a block that begins at row ``first``, and what it is.
 
     Args:
         column: The raw values.
         first: The number of the first row.
-        missing: Values that stand for no value, beside those that always do.
-        binarize: Makes ones of greater numbers and zeros of others, if it is a number.
+        reading: How they are read.
 
     Raises:
         InputError: Naming column, row and value of the first that is neither a number nor a text.
     """
     name, dated = str(column.name), column.dtype.kind in "mM"
-    if pd.api.types.is_numeric_dtype(column) and not dated:
-        x = column.astype("float64").to_numpy(na_value=np.nan)
-        x = np.where(np.isin(x, _numeric(missing)), np.nan, x) if missing else x
-        numbers = Numbers.of(x, first)
+    cells = Cells.of(column, first, reading)
+    if cells.texts is None:
+        numbers = Numbers.of(cells.numbers, first)
         levels = None if numbers.count else frozenset[str]()
-        cells, facts = Cells(x), Facts(name, len(x), len(x) - numbers.count, numbers, typed=True, levels=levels)
+        facts = Facts(name, len(column), len(column) - numbers.count, numbers, typed=True, levels=levels)
     else:
-        column = column.astype(object).map(str, na_action="ignore") if dated else column
-        cells, facts = _survey_texts(name, *Texts.of(column, first, missing), first)
-    if isinstance(binarize, float | int):
-        x = np.where(np.isnan(cells.numbers), np.nan, cells.numbers > binarize)
+        facts = _survey_texts(name, cells.numbers, cells.texts, first, reading)
+        cells = cells if facts.levels is not None else Cells(cells.numbers)
+    if isinstance(reading.binarize, float | int):
+        x = np.where(np.isnan(cells.numbers), np.nan, cells.numbers > reading.binarize)
         cells, facts = Cells(x, cells.texts), replace(facts, numbers=Numbers.of(x, first))
     return cells, replace(facts, dated=dated)
 
 
-def _survey_texts(name: str, texts: Texts, numbers: Array, first: int) -> tuple[Cells, Facts]:
+def _survey_texts(name: str, x: Array, texts: Texts, first: int, reading: Reading) -> Facts:
     codes, levels = texts
-    x = np.append(numbers, np.nan)[codes]
-    odd = np.flatnonzero((codes >= 0) & np.isnan(x))
+    held, odd = pd.Series(levels, dtype="str"), np.flatnonzero((codes >= 0) & np.isnan(x))
+    rows, numbers = np.bincount(codes[codes >= 0], minlength=len(levels)), np.full(len(levels), np.nan)
+    numbers[codes[codes >= 0]] = x[codes >= 0]
+    numeric = held[~np.isnan(numbers)]
+    pointed = numeric[numeric.str.contains(".", regex=False)] if reading.decimal == "." else numeric[:0]
+    grouped = pointed[pointed.str.fullmatch(GROUPED)] if pointed[:FIRST].str.fullmatch(GROUPED).all() else pointed[:0]
     formats = list(DATES) if levels else []
-    for part in (levels[:FIRST], levels):
-        dates = pd.Series(part, dtype=object)
-        formats = [form for form in formats if pd.to_datetime(dates, format=form, errors="coerce").notna().all()]
-    facts = Facts(
+    for part in (held[:FIRST], held):
+        formats = [form for form in formats if part.str.fullmatch(DATES[form]).all()]
+        formats = [form for form in formats if pd.to_datetime(part, format=form, errors="coerce").notna().all()]
+    return Facts(
         name=name,
         rows=len(codes),
         missing=int((codes < 0).sum()),
         numbers=Numbers.of(x, first),
-        coded=bool(pd.Series(levels, dtype=object)[~np.isnan(numbers)].str.match(LEADING_ZERO).any()),
+        coded=bool(numeric.str.match(LEADING_ZERO).any()),
         odd=len(odd),
         odd_examples=tuple((first + int(row), levels[codes[row]]) for row in odd[:NAMED_ROWS]),
         levels=frozenset(levels) if len(levels) <= MOST_TEXTS else None,
         first=next((levels[code] for code in codes[codes >= 0][:1]), None),
         formats=frozenset(formats),
+        looks=looks_of(held[np.isnan(numbers)], rows, reading),
+        pointed=(int(rows[pointed.index].sum()), int(rows[grouped.index].sum())),
+        broken=int(rows[held.str.contains("\n", regex=False)].sum()),
     )
-    return Cells(x, texts if len(levels) <= MOST_TEXTS else None), facts
-
-
-def _numeric(codes: Sequence[str | float]) -> list[float]:
-    return [float(code) for code in codes if is_number(code)]
 
 
 def _of_objects(column: pd.Series, first: int) -> InputError:

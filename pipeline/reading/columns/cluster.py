@@ -101,7 +101,7 @@ def surveyed_by(cluster: Cluster, data: Data, folder: Path) -> Table:
                 yield cluster.client.submit(itemgetter(1, 2), block).result()
                 bar.advance(task)
 
-    return Table.of(ClusterBlocks(cluster, blocks, folder), surveys())
+    return Table.of(ClusterBlocks(cluster, blocks, folder), surveys(), data)
 
 
 def _blocks(cluster: Cluster, data: Data) -> list[Any]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.base.errors import InputError
+from pipeline.reading.columns.looks import Look, likely, said
 from pipeline.tables.statistics import Array, Range
 
 MOST_LEVELS = 10  # of whole numbers that do not begin at 0, to be levels of an order
 MOST_TEXTS = 10_000  # different ones that are kept of a column
+FIRST_DAY, LAST_DAY = 19000101, 21001231  # as numbers
+MONTHS, DAYS_OF_MONTH = range(1, 13), range(1, 32)
+MOST_DECIMALS = 3  # that are looked for
 NAMED_ROWS = 6  # that an error names
 
 
@@ -28,6 +33,9 @@ class Numbers:
         ends: The first and the last; None without any.
         counts_up: Whether each is one more than that before.
         infinite: The row of the first that is not finite, and what it is.
+        decimals: How many they have at most; None if more than `MOST_DECIMALS`.
+        unique: Whether no block of rows has one twice.
+        calendar: Whether all may be days, as 20210115 is.
     """
 
     count: int = 0
@@ -37,6 +45,9 @@ class Numbers:
     ends: tuple[float, float] | None = None
     counts_up: bool = True
     infinite: tuple[int, float] | None = None
+    decimals: int | None = 0
+    unique: bool = True
+    calendar: bool = True
 
     @classmethod
     def of(cls, x: Array, first: int) -> Numbers:
@@ -51,14 +62,21 @@ class Numbers:
             counts_up = bool((np.diff(observed) == 1).all())
         # without sorting all, where the first few values tell that there are many
         may_be_few = whole or len(observed) <= MOST_LEVELS or len(np.unique(observed[:1000])) <= MOST_LEVELS
+        different = np.unique(observed).tolist() if may_be_few else None
         return cls(
             count=len(observed),
             range=Range.of(observed),
             whole=whole,
-            distinct=_few(np.unique(observed).tolist()) if may_be_few else None,
+            distinct=None if different is None else _few(different),
             ends=(float(observed[0]), float(observed[-1])),
             counts_up=counts_up,
             infinite=infinite[0] if infinite else None,
+            decimals=0 if whole else _decimals(observed),
+            unique=different is not None and len(different) == len(observed),
+            calendar=whole
+            and observed.min() >= FIRST_DAY
+            and observed.max() <= LAST_DAY
+            and bool(np.isin(observed // 100 % 100, MONTHS).all() and np.isin(observed % 100, DAYS_OF_MONTH).all()),
         )
 
     def __add__(self, other: Numbers) -> Numbers:
@@ -72,7 +90,21 @@ class Numbers:
             ends=(self.ends[0], other.ends[1]),
             counts_up=self.counts_up and other.counts_up and other.ends[0] - self.ends[1] == 1,
             infinite=self.infinite or other.infinite,
+            decimals=None if None in (self.decimals, other.decimals) else max(self.decimals, other.decimals),  # type: ignore[type-var]
+            unique=self.unique and other.unique,
+            calendar=self.calendar and other.calendar,
         )
+
+
+def _decimals(x: Array) -> int | None:
+    """How many decimals numbers have, of which one has a fraction; None for more than `MOST_DECIMALS`."""
+    for some in (x[:1000], x):
+        scaled = (some * 10.0**places for places in range(1, MOST_DECIMALS + 1))
+        with np.errstate(invalid="ignore"):
+            on_grid = [bool((np.abs(s - np.round(s)) <= 1e-11 * np.maximum(1, np.abs(s))).all()) for s in scaled]
+        if True not in on_grid:
+            return None
+    return on_grid.index(True) + 1
 
 
 def _few(values: Iterable[float]) -> tuple[float, ...] | None:
@@ -97,6 +129,10 @@ class Facts:
         first: The first text.
         dated: Whether the file says that all are dates or durations.
         formats: The formats of dates that all texts have.
+        looks: How many of the texts would be numbers by other points and signs.
+        pointed: How many of the texts are numbers with one point or more, and how many of these might be points between groups
+            of three digits.
+        broken: How many of the texts go over several lines.
     """
 
     name: str
@@ -111,6 +147,9 @@ class Facts:
     first: str | None = None
     dated: bool = False
     formats: frozenset[str] = frozenset()
+    looks: Counter[Look] = field(default_factory=Counter)
+    pointed: tuple[int, int] = (0, 0)
+    broken: int = 0
 
     def __add__(self, other: Facts) -> Facts:
         empty = [part for part in (self, other) if part.missing == part.rows]
@@ -128,6 +167,9 @@ class Facts:
             first=self.first if self.first is not None else other.first,
             dated=self.dated or other.dated,
             formats=self.formats & other.formats if not empty else self.formats | other.formats,
+            looks=self.looks + other.looks,
+            pointed=(self.pointed[0] + other.pointed[0], self.pointed[1] + other.pointed[1]),
+            broken=self.broken + other.broken,
         )
 
     @property
@@ -153,6 +195,8 @@ class Facts:
     def check(self) -> None:
         """Refuse texts among numbers, unless they are the greater part: then all are texts; and infinite numbers.
 
+        What is declared to have categories, or is left out, may have both.
+
         Raises:
             InputError: Naming column, rows and value.
         """
@@ -167,10 +211,10 @@ class Facts:
             listed = ", ".join(str(other + 1) for other, _ in others)
             dots = ", ..." if self.odd > NAMED_ROWS else ""
             more = f" (so are {self.odd - 1} more, in rows {listed}{dots})" if others else ""
-            raise InputError(
-                f"column {self.name!r}, row {row + 1}: expected a number, got {text!r}{more}; mend the cell, declare it as "
-                "missing with data.missing, or leave the column out with data.exclude"
-            )
+            remedy = "mend the cell, declare it as missing with data.missing, or leave the column out with data.exclude"
+            if (found := likely(self.looks)) is not None and found[1] == self.odd:
+                remedy = f"set {said(found[0])}, if that is how its numbers are written"
+            raise InputError(f"column {self.name!r}, row {row + 1}: expected a number, got {text!r}{more}; {remedy}")
 
     def numbers_for(self, what: str) -> Numbers:
         """The numbers of the column, for the param ``what``, which needs them.

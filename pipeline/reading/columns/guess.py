@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import ColumnOptions, Data
 from pipeline.reading.columns.facts import Facts, Numbers
-from pipeline.tables.kinds import Kind, LeftOut
+from pipeline.tables.kinds import LEFT_OUT, Kind, LeftOut
 
 MOST_CATEGORIES = 100  # of texts
 LARGEST_EXACT = 2**53  # which float64 holds exactly
 LARGEST_COUNT = 2**24  # which float32 holds exactly
+
+DECLARED = "declared"
 
 Guess = tuple[Kind | LeftOut, str]
 
@@ -29,8 +30,8 @@ def kinds_of(facts: Sequence[Facts], data: Data) -> dict[str, Guess]:
     kinds: dict[str, Guess] = {}
     for column in facts:
         if (declared := declared_of(column.name, data).declared) is not None:
-            kinds[column.name] = declared, "declared"
-            if isinstance(data.binarize, str) and declared not in ("binary", *get_args(LeftOut)):
+            kinds[column.name] = declared, DECLARED
+            if isinstance(data.binarize, str) and declared not in ("binary", *LEFT_OUT):
                 where = f"data.columns.{column.name}"
                 raise InputError(f"{where}: data.binarize makes columns binary, not {declared}; take one back")
     free = [column for column in facts if column.name not in kinds]

@@ -1,22 +1,33 @@
-"""What looks odd in the columns of a table: codes for missing values, values far out, and columns that repeat others."""
+"""What looks odd in the columns of a table, or may have been meant otherwise: codes, values far out, copies, spellings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, groupby
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
+from pipeline.reading.columns.coding import same_numbers
 from pipeline.reading.columns.facts import Facts
+from pipeline.reading.columns.guess import DECLARED, Guess, declared_of
+from pipeline.reading.columns.looks import likely, said
+from pipeline.tables.kinds import LEFT_OUT
 from pipeline.tables.statistics import Array, Moments, Range
 
 NEGATIVE_CODES = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0)
 POSITIVE_CODES = (99.0, 999.0, 9999.0, 99999.0)
 FAR = 10.0  # standard deviations
 FEW_LEVELS = 20  # of columns that are compared for other names of the same
+MOST_TEXTS_LIKE_NUMBERS = 0.5  # share of the rows, from which texts are suspected to be numbers
+LEAST_ROWS = 20  # of a column whose numbers all differ, to be suspected to name the rows
+FULL = 2.0  # how many whole numbers there may be to choose from, for each row, if they number the rows
+STEPS = 10.0  # of a grid, for each row, up to which it can be seen
+NAMES_ROWS = re.compile(r"(?i)(^|[\W_])(id|index|key|no|nr|number|uid|uuid|pid)$|^unnamed|[a-z]I[Dd]$")
 
 
 class Extremes(NamedTuple):
@@ -107,3 +118,109 @@ def _few_levels(facts: Facts) -> int:
     """The number of different values, if they are few; otherwise 0."""
     held = facts.numbers.distinct if facts.is_number else facts.levels
     return len(held) if held is not None and len(held) <= FEW_LEVELS else 0
+
+
+class Suspicion(NamedTuple):
+    """What may have been meant otherwise.
+
+    Attributes:
+        column: Its name.
+        what: What is to be seen, and what to do, in words.
+        params: What to set in ``data``, as a mapping of its keys.
+    """
+
+    column: str
+    what: str
+    params: Mapping[str, Any]
+
+
+Rule = Callable[[Facts, Guess, Data], Iterator[Suspicion]]
+
+
+def suspicions(facts: Sequence[Facts], kinds: Mapping[str, Guess], data: Data) -> Iterator[Suspicion]:
+    """What may have been meant otherwise in the columns of a table, in their order."""
+    for column in facts:
+        for rule in RULES:
+            yield from rule(column, kinds[column.name], data)
+
+
+def several_lines(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Texts that an open quote may have made of several rows."""
+    if column.broken:
+        yield Suspicion(column.name, f"{column.broken} texts go over several lines: is a quote left open?", {})
+
+
+def numbers_as_texts(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Numbers with points or signs that are not declared."""
+    found = None if column.is_number or guess[1] == DECLARED else likely(column.looks)
+    if found is not None and found[1] + column.numbers.count >= MOST_TEXTS_LIKE_NUMBERS * column.observed:
+        params, rows = found
+        what = (
+            f"{rows} of {column.observed} texts, such as {column.odd_examples[0][1]!r}, look like numbers: set {said(params)}"
+        )
+        yield Suspicion(column.name, what, params)
+
+
+def capital_letters(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are one but for their capital letters."""
+    if column.is_number or guess[1] == DECLARED:
+        return
+    levels = sorted(column.levels or (), key=lambda level: (level.casefold(), level))
+    differ = [group for group in (list(group) for _, group in groupby(levels, key=str.casefold)) if len(group) > 1]
+    if differ:
+        what = f"{' and '.join(map(repr, differ[0]))} differ in capital letters alone, and are different categories"
+        yield Suspicion(column.name, f"{what}; write them alike", {})
+
+
+def points_between_thousands(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """1.234 beside 954."""
+    pointed, grouped = column.pointed
+    if column.is_number and 1 < pointed == grouped < column.numbers.count and data.thousands is None:
+        params = {"decimal": ",", "thousands": "."}
+        what = f"all {pointed} numbers with a point have three digits behind it: if it divides thousands, set {said(params)}"
+        yield Suspicion(column.name, what, params)
+
+
+def names_of_rows(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Whole numbers that all differ, or are days, such as 20210115."""
+    x, free = column.numbers, column.is_number and guess[1] != DECLARED and data.shape is None
+    if not free or guess[0] in LEFT_OUT or not x.whole or x.count < LEAST_ROWS:
+        return
+    params = {"exclude": [column.name]}
+    if x.calendar:
+        what = f"numbers such as {x.range.least:.0f} look like dates: leave it out with data.exclude"
+        yield Suspicion(column.name, what, params)
+    elif x.unique and (NAMES_ROWS.search(column.name) or x.range.greatest - x.range.least < FULL * x.count):
+        what = "all its numbers differ, as if they named the rows: leave it out with data.exclude"
+        yield Suspicion(column.name, what, params)
+
+
+def one_number(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are the same number, such as 2.1 and 2.10."""
+    if guess[0] == "categorical" and (same := same_numbers(column.levels or ())):
+        yield Suspicion(column.name, f"{' and '.join(map(repr, same))} are one number, but two categories", {})
+
+
+def grid(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Fractions of which each is a multiple of a step, under a density."""
+    x, options = column.numbers, declared_of(column.name, data)
+    if guess[0] != "continuous" or options.dequantize or data.dequantize or not x.decimals or not column.is_number:
+        return
+    step = 10.0**-x.decimals
+    if (x.range.greatest - x.range.least) / step < STEPS * x.count:
+        what = (
+            f"its numbers lie on a grid of {step:g}, where a density is not bounded and samples fall between them: set "
+            f"data.columns.{column.name}: {{dequantize: {step:g}}}"
+        )
+        yield Suspicion(column.name, what, {"columns": {column.name: {"dequantize": step}}})
+
+
+RULES: tuple[Rule, ...] = (
+    several_lines,
+    numbers_as_texts,
+    capital_letters,
+    points_between_thousands,
+    names_of_rows,
+    one_number,
+    grid,
+)

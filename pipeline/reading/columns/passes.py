@@ -16,15 +16,15 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.binarize import Binarize
 from pipeline.reading.columns.blocks import Block, survey
-from pipeline.reading.columns.coding import Plan, categories
+from pipeline.reading.columns.coding import Plan, are_numbers, categories
 from pipeline.reading.columns.describe import listed
 from pipeline.reading.columns.facts import Facts, Numbers
 from pipeline.reading.columns.guess import Guess, declared_of, kinds_of
 from pipeline.reading.columns.kept import Blocks, KeptBlocks
 from pipeline.reading.columns.program import Measured, Piece, Program, UniformNoise, measure, transform, values
 from pipeline.reading.splits import Labels, Tally, settled, split_columns, split_rows
-from pipeline.tables.kinds import KINDS, Kind
-from pipeline.tables.schema import Column
+from pipeline.tables.kinds import CATEGORIES, KINDS, LEFT_OUT, Kind
+from pipeline.tables.schema import Column, Reading
 from pipeline.tables.statistics import Range, summed
 
 VALUES_IN_MEMORY = 2**24  # values of columns that are fitted to all of them, at a time
@@ -47,7 +47,7 @@ class Table:
     tallies: list[Tally]
 
     @classmethod
-    def of(cls, blocks: Blocks, surveys: Iterable[tuple[list[Facts], Tally]]) -> Self:
+    def of(cls, blocks: Blocks, surveys: Iterable[tuple[list[Facts], Tally]], data: Data) -> Self:
         """The table of these blocks, each of which was surveyed.
 
         Raises:
@@ -59,7 +59,8 @@ class Table:
             columns = list(map(add, columns, facts)) if columns else facts
             tallies.append(tally)
         for column in columns:
-            column.check()
+            if declared_of(column.name, data).declared not in (*CATEGORIES, *LEFT_OUT):
+                column.check()
         return cls(blocks, columns, tallies)
 
 
@@ -86,19 +87,27 @@ def surveyed(frames: Iterable[tuple[pd.DataFrame, Labels]], data: Data, blocks: 
                 bar.update(task, completed=first)
                 yield facts, Tally.of(block)
 
-    return Table.of(blocks, surveys())
+    return Table.of(blocks, surveys(), data)
 
 
 def block_of(frame: pd.DataFrame, given: Labels, data: Data, number: int, first: int) -> tuple[Block, list[Facts]]:
     """The block that begins at row ``first``, and what its columns are."""
     for where, names in (("data.exclude", data.exclude), ("data.columns", data.columns)):
         if unknown := sorted(set(names) - set(frame.columns)):
-            raise InputError(f"{where}: no column {unknown[0]!r} in {data.path}; its columns are {listed(frame.columns)}")
+            near = [name for name in frame.columns if str(name).strip() == unknown[0].strip()]
+            spaces = f"; {near[0]!r} has other spaces, which belong to its name" if near else ""
+            columns = listed(frame.columns)
+            raise InputError(f"{where}: no column {unknown[0]!r} in {data.path}{spaces}; its columns are {columns}")
     kept = [name for name in frame.columns if name not in data.exclude and name not in split_columns(data)]
     if not kept:
         raise InputError(f"data.exclude: leaves no column of {data.path}; name fewer")
-    cells, facts = zip(*(survey(frame[name], first, data.missing, data.binarize) for name in kept), strict=True)
+    cells, facts = zip(*(survey(frame[name], first, reading_of(data)) for name in kept), strict=True)
     return Block.of(number, first, cells, *settled(frame, given, data, first)), list(facts)
+
+
+def reading_of(data: Data) -> Reading:
+    """How the params say that raw values are read."""
+    return Reading.model_validate(data.model_dump(include=set(Reading.model_fields)))
 
 
 def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Guess]]:
@@ -171,9 +180,9 @@ def _described(plan: Plan, seen: Measured) -> Column:
         raise InputError(f"column {plan.name!r} has no value in the training rows; leave it out with data.exclude")
     column = Column(name=plan.name, kind=plan.kind, missing=plan.facts.missing, step=plan.step)
     if plan.has_categories:
-        numeric = plan.facts.is_number and not plan.options.other
-        described = {"categories": categories(plan, seen.categories), "numeric": numeric, "other": plan.options.other}
-        return column.model_copy(update=described)
+        names = categories(plan, seen.categories)
+        numeric = plan.facts.is_number and not plan.options.other and are_numbers(names)
+        return column.model_copy(update={"categories": names, "numeric": numeric, "other": plan.options.other})
     least = plan.family.model_fields["least"].default
     if least is not None and seen.least <= least:
         raise InputError(

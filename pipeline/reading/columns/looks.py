@@ -1,0 +1,79 @@
+"""Texts as numbers: by the points and signs that are declared, and what texts that are none would be by others."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.tables.schema import Reading
+from pipeline.tables.statistics import Array
+
+MINUS = "\N{MINUS SIGN}"
+SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
+SIGNS = "%$€£¥"  # that are looked for
+POINTS = ((".", ","), (",", None), (".", " "), (".", "'"), (",", "."), (",", " "))  # (decimal, thousands) that are tried
+GROUPED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"  # a number whose points may be those between thousands
+WITHOUT_LETTERS = rf"[-+{MINUS}]?[^A-Za-z:/]*\d[^A-Za-z:/]*"
+
+Look = tuple[str, str | None, str]  # decimal, thousands and signs by which texts would be numbers
+
+
+def as_numbers(texts: pd.Series, reading: Reading) -> Array:
+    """What each text is as a number, NaN where it is none.
+
+    A number has its thousands, if they are divided, in groups of three everywhere; a point that is not declared makes it none.
+    """
+    texts = texts.str.replace(MINUS, "-", regex=False)
+    if reading.signs:
+        sign = f"(?:{'|'.join(map(re.escape, reading.signs))})"
+        texts = texts.str.replace(rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1", regex=True)
+    if (thousands := reading.thousands) is not None:
+        texts = texts.str.replace(SPACES, " ", regex=True) if thousands == " " else texts
+        divided = texts.str.contains(thousands, regex=False)
+        whole = rf"[+-]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(reading.decimal)}\d*)?"
+        texts = texts.mask(divided & ~texts.str.fullmatch(whole)).str.replace(thousands, "", regex=False)
+    if reading.decimal != ".":
+        texts = texts.mask(texts.str.contains(".", regex=False)).str.replace(reading.decimal, ".", regex=False)
+    return pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
+
+
+def looks_of(texts: pd.Series, rows: NDArray[np.int64], reading: Reading) -> Counter[Look]:
+    """How many rows that hold texts would hold numbers by other points and signs.
+
+    Args:
+        texts: The different texts of a column that are no numbers, by their positions among all.
+        rows: How many rows have each of all.
+        reading: By which they are none.
+    """
+    texts = texts[texts.str.fullmatch(WITHOUT_LETTERS)]
+    signs = "".join(sign for sign in SIGNS if texts.str.contains(sign, regex=False).any())
+    looks: Counter[Look] = Counter()
+    for decimal, thousands in ((reading.decimal, reading.thousands), *POINTS) if len(texts) else ():
+        other = Reading(decimal=decimal, thousands=thousands, signs=[*reading.signs, *signs])
+        numbers = ~np.isnan(as_numbers(texts, other))
+        if count := int(rows[texts.index[numbers]].sum()):
+            looks[decimal, thousands, signs] = count
+    return looks
+
+
+def likely(looks: Counter[Look]) -> tuple[dict[str, object], int] | None:
+    """The params by which most texts would be numbers, and how many; of equals those that change least."""
+    if not looks:
+        return None
+    merged: Counter[tuple[str, str | None]] = Counter()
+    for (decimal, thousands, _), rows in looks.items():
+        merged[decimal, thousands] += rows
+    (decimal, thousands), rows = merged.most_common(1)[0]
+    signs = sorted({sign for look in looks for sign in look[2]})
+    params = {"decimal": decimal if decimal != "." else None, "thousands": thousands, "signs": signs or None}
+    return {name: value for name, value in params.items() if value is not None}, rows
+
+
+def said(params: Mapping[str, object]) -> str:
+    """Params as they stand in params.yaml, for a message."""
+    return " and ".join(f"data.{name}: {value!r}" for name, value in params.items())
