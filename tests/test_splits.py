@@ -127,10 +127,44 @@ def test_blocks_are_drawn_without_replacement() -> None:
     assert np.var(counts) == pytest.approx(expected.var(), rel=5 * np.sqrt((expected.stats("k") + 2) / 1000))
 
 
-def test_gaps_in_what_is_split_by_are_refused() -> None:
-    frame = pd.DataFrame({"a": range(20), "who": [1.0] * 19 + [np.nan]})
-    with pytest.raises(InputError, match=r"data.split.group: column 'who' has no value in row 20; fill it"):
-        split(frame, split=SplitBy(group="who"))
+BY = [("group", "who"), ("stratify", "who"), ("column", "part")]
+
+
+@pytest.mark.parametrize(("what", "name"), BY)
+@pytest.mark.parametrize("gap", [np.nan, None, "", " ", "NA", " nan ", "?", "-999.0"])
+def test_gaps_in_what_is_split_by_are_refused(what: str, name: str, gap: Any) -> None:
+    frame = pd.DataFrame({"a": range(20), name: [*["train", "valid", "test", "train"] * 4, *["test"] * 3, gap]})
+    by = {"split": SplitBy(**{what: name}), "missing": ["?", -999]}
+    with pytest.raises(InputError, match=rf"data.split.{what}: column '{name}' has no value in row 20; fill it, leave it out"):
+        split(frame, **by)
+    frame[name] = gap
+    with pytest.raises(InputError, match=r"has no value in 20 rows \(1, 2, 3, 4, 5, 6, ...\); fill them, leave them"):
+        split(frame, rows=4, **by)
+
+
+def test_gaps_of_typed_ids_are_refused() -> None:
+    for ids in ([1.0] * 19 + [np.nan], pd.array([1] * 19 + [pd.NA], dtype="Int64"), [1] * 19 + [-999]):
+        with pytest.raises(InputError, match=r"data.split.group: column 'who' has no value in row 20; fill it"):
+            split(pd.DataFrame({"a": range(20), "who": ids}), split=SplitBy(group="who"), missing=[-999])
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), ids=st.lists(st.integers(0, 30), min_size=60, max_size=120), seed=st.integers(0, 2**32 - 1))
+def test_the_split_does_not_depend_on_how_ids_are_written(data: st.DataObject, ids: list[int], seed: int) -> None:
+    """Nor on the type of their column; no group is in two parts."""
+    frame = pd.DataFrame({"a": range(len(ids))})
+    ways = st.sampled_from(["{}", "{}.0", "0{}", " {}", "{}.", "+{} ", "00{}.00"])
+    spelled = [data.draw(ways).format(number) for number in ids]
+    for what in ("group", "stratify"):
+        columns = (ids, [float(number) for number in ids], list(map(str, ids)), spelled)
+        try:
+            splits = [split(frame.assign(who=column), seed=seed, split=SplitBy(**{what: "who"})) for column in columns]
+        except InputError as error:  # of few large groups
+            assert "are needed; use more rows" in str(error)  # noqa: PT017
+            continue
+        assert all(np.array_equal(other[name], splits[0][name]) for other in splits for name in SPLITS)
+        whose = [{ids[row] for row in splits[-1][name]} for name in SPLITS]
+        assert what == "stratify" or sum(map(len, whose)) == len(set(ids))
 
 
 @pytest.mark.parametrize("given_to", [{}, {"column": "a", "group": "b"}])
@@ -148,6 +182,18 @@ def test_prepare_splits_by_a_group_that_the_model_does_not_see(workspace: Path) 
     assert load_schema().left_out == {"who": "says the group"}
     groups = [set(who[load_index(name)]) for name in SPLITS]
     assert sum(map(len, groups)) == 20
+    assert load_schema().notes[0] == "rows were split by 20 groups of 'who' (3 rows each)"
+
+
+def test_groups_that_stand_in_two_of_the_given_files_are_noted(workspace: Path) -> None:
+    frame = table().assign(who=np.repeat(np.arange(20), 3))
+    write_table(workspace, frame[:44], "train.csv")
+    write_table(workspace, frame[44:], "test.csv")
+    files = {"train": "train.csv", "test": "test.csv"}
+    write_params(workspace, **{"data.path": "data/raw", "data.files": files, "data.split": {"group": "who"}})
+    prepare.main()
+    assert load_schema().notes[0] == "rows were split by 20 groups of 'who' (3 rows each)"
+    assert load_schema().notes[1].startswith("1 of these groups have rows in more than one of the files in data.files")
 
 
 def test_prepare_hands_on_the_groups_by_small_numbers(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

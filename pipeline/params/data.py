@@ -40,6 +40,11 @@ class SplitBy(Section):
             raise ValueError(f"must name one of column, group and stratify; got {' and '.join(given) or 'none'}")
         return self
 
+    @property
+    def by(self) -> tuple[str, str]:
+        """Which of them it is, and what it says."""
+        return next((what, value) for what, value in self if value is not None)
+
 
 class ColumnOptions(Section):
     """``data.columns.NAME``: what is known of a column. A kind alone may stand for all of it."""

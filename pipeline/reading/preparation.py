@@ -9,13 +9,13 @@ from pathlib import Path
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
-from pipeline.reading.columns.describe import check_trained, described, notes, repeated
+from pipeline.reading.columns.describe import check_trained, described, grouped, notes, repeated
 from pipeline.reading.columns.guess import Guess
 from pipeline.reading.columns.kept import Blocks
 from pipeline.reading.columns.passes import Table, fitted, measured, planned, transformed
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
-from pipeline.reading.columns.writer import Writer
+from pipeline.reading.columns.writer import Writer, write_groups
 from pipeline.reading.formats import format_of
 from pipeline.reading.splits import split_columns
 from pipeline.tables.kinds import KINDS
@@ -43,8 +43,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
     measurements = measured(program, blocks)
     columns = fitted(program, measurements, blocks)
     check_trained(program, measurements)
-    grouped = data.split is not None and data.split.group is not None
-    columns, repetitions = _written(program, columns, blocks, folder, grouped=grouped)
+    columns, written = _written(program, columns, blocks, folder, data)
     schema = Schema(
         columns=columns,
         left_out=split_columns(data) | {name: why for name, (kind, why) in kinds.items() if kind not in KINDS},
@@ -55,24 +54,26 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         reading=Reading(
             missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
         ),
-        notes=[*notes(program, measurements, ties(program, measurements, blocks), data), *repetitions],
+        notes=[*notes(program, measurements, ties(program, measurements, blocks), data), *written],
     )
     return schema, kinds
 
 
 def _written(
-    program: Program, columns: list[Column], blocks: Blocks, folder: Path, *, grouped: bool
+    program: Program, columns: list[Column], blocks: Blocks, folder: Path, data: Data
 ) -> tuple[list[Column], list[str]]:
-    """Write the arrays; the columns with what came out of them, and how many rows are in two splits."""
+    """Write the arrays; the columns with what came out of them, and what is to be said of the splits."""
     probabilities = program.binarize is not None and program.binarize.dynamic
     prepared: list[Prepared] = []
-    rows, width = program.splits.rows, len(columns)
-    with Writer(folder, blocks.folder, rows, width, probabilities=probabilities, grouped=grouped) as writer:
+    with Writer(folder, blocks.folder, program.splits.rows, len(columns), probabilities=probabilities) as writer:
         for piece in transformed(program, columns, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
     made = list(map(described, program.plans, columns, prepared))
-    return made, list(repeated(writer.digests))
+    groups = list[str]()
+    if data.split is not None and data.split.group is not None:
+        groups += grouped(data.split.group, write_groups(folder, writer.by))
+    return made, [*groups, *repeated(writer.digests)]
 
 
 def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:

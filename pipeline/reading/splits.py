@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.blocks import Block
-from pipeline.tables.schema import SPLITS, number_text
+from pipeline.reading.columns.facts import NAMED_ROWS
+from pipeline.reading.digests import id_digests
+from pipeline.tables.schema import SPLITS
 
-Labels = NDArray[np.int8]  # positions in SPLITS; -1 where none is settled
+Labels = NDArray[np.int8]  # positions in SPLITS; -1 where none is settled, LACKING where there is no value to split by
 Digests = NDArray[np.uint64]
 
+LACKING = -2
 LEAST_ROWS = 2  # standard errors need two
 NAMES = {name: name for name in SPLITS} | {"training": "train"} | dict.fromkeys(("validation", "val", "dev"), "valid")
 
@@ -38,30 +41,26 @@ def settled(frame: pd.DataFrame, given: Labels, data: Data, first: int) -> tuple
     """The split of each row of a block that its file or a column says, and a digest of its group or stratum.
 
     Raises:
-        InputError: If a column to split by is not there or has gaps or unknown values.
+        InputError: If a column to split by is not there or has unknown values.
     """
     none = np.zeros(len(frame), dtype=np.uint64)
     if data.split is None:
         return given, none
-    ((what, name),) = ((what, name) for what, name in data.split if name is not None)
+    what, name = data.split.by
     if name not in frame.columns:
         listed = ", ".join(map(str, frame.columns[:8]))
         raise InputError(f"data.split.{what}: no column {name!r}; the columns are [{listed}, ...]")
-    values = frame[name]
-    for row in np.flatnonzero(values.isna() | (values.astype(str).str.strip() == ""))[:1]:
-        raise InputError(
-            f"data.split.{what}: column {name!r} has no value in row {first + row + 1}; fill it, or split by another column"
-        )
+    digests, lacking = id_digests(frame[name], data.missing)
     if what == "column":
-        labels = values.astype(str).str.strip().str.lower().map(NAMES)
-        for row in np.flatnonzero(labels.isna())[:1]:
+        texts = frame[name].astype(str).str.strip()
+        labels = texts.str.lower().map({name: SPLITS.index(split) for name, split in NAMES.items()})
+        for row in np.flatnonzero(labels.isna() & ~lacking)[:1]:
             raise InputError(
                 f"data.split.column: column {name!r}, row {first + row + 1}: expected train, valid or test, got "
-                f"{str(values.iloc[row]).strip()!r}; mend the cell, or split at random"
+                f"{texts.iloc[row]!r}; mend the cell, or split at random"
             )
-        return labels.map(SPLITS.index).to_numpy(dtype=np.int8), none
-    texts = values.map(number_text) if pd.api.types.is_numeric_dtype(values) else values.astype(str).str.strip()
-    return given, pd.util.hash_array(texts.to_numpy(dtype=object))
+        given, digests = labels.fillna(LACKING).to_numpy().astype(np.int8), none
+    return np.where(lacking, np.int8(LACKING), given), digests
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,24 @@ class Tally:
         given: How many rows of each split are settled.
         digests: The groups or strata of rows that are not settled, or settled to be training rows; in order.
         counts: How many such rows each has.
+        lacking: How many rows have no value to split by.
+        lacking_rows: The first of them.
     """
 
     given: tuple[int, ...]
     digests: Digests
     counts: NDArray[np.int64]
+    lacking: int
+    lacking_rows: tuple[int, ...]
 
     @classmethod
     def of(cls, block: Block) -> Tally:
         """What a block has to say."""
         given = block.given
         digests, counts = np.unique(block.by[given <= 0], return_counts=True)
-        return cls(tuple(int((given == part).sum()) for part in range(3)), digests, counts)
+        lacking = np.flatnonzero(given == LACKING)
+        rows = tuple((block.first + lacking[:NAMED_ROWS]).tolist())
+        return cls(tuple(int((given == part).sum()) for part in range(3)), digests, counts, len(lacking), rows)
 
 
 class Draw(Protocol):
@@ -117,6 +122,25 @@ class Splits:
         return labels
 
 
+def check_values(tallies: Sequence[Tally], data: Data) -> None:
+    """Refuse rows that have no value to split by.
+
+    Raises:
+        InputError: Naming the column and how many rows, the first of them by their numbers.
+    """
+    count = sum(tally.lacking for tally in tallies)
+    if not count or data.split is None:
+        return
+    what, name = data.split.by
+    numbers = [str(row + 1) for tally in tallies for row in tally.lacking_rows][:NAMED_ROWS]
+    dots = ", ..." if count > len(numbers) else ""
+    where, fill = (f"row {numbers[0]}", "it") if count == 1 else (f"{count} rows ({', '.join(numbers)}{dots})", "them")
+    raise InputError(
+        f"data.split.{what}: column {name!r} has no value in {where}; fill {fill}, leave {fill} out of the file, or split by "
+        "another column"
+    )
+
+
 def split_rows(tallies: Sequence[Tally], data: Data, seed: int, rng: np.random.Generator) -> Splits:
     """Draw the split of a table.
 
@@ -127,8 +151,9 @@ def split_rows(tallies: Sequence[Tally], data: Data, seed: int, rng: np.random.G
         rng: What those of the first block, and the groups, follow from.
 
     Raises:
-        InputError: If a split gets too few rows.
+        InputError: If a split gets too few rows, or rows have no value to split by.
     """
+    check_values(tallies, data)
     given = [sum(tally.given[part] for tally in tallies) for part in range(3)]
     open_ones = {split: getattr(data.fractions, split) for part, split in enumerate(SPLITS) if not given[part] or not part}
     draw: Draw | None = None

@@ -11,6 +11,7 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.program import Measured, Prepared, Program
+from pipeline.reading.columns.writer import Grouping
 from pipeline.tables.schema import SPLITS, Column
 
 LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
@@ -83,6 +84,18 @@ def notes(program: Program, measured: Sequence[Measured], ties: Iterable[str], d
         constant = [plan.name for plan, seen in pairs if (plan.step is not None) == noisy and seen.is_constant]
         if constant:
             yield f"constant in the training rows, and {what}: {listed(constant)}"
+
+
+def grouped(name: str, groups: Grouping) -> Iterator[str]:
+    """Sentences on the groups of a column by which rows were split."""
+    least, most = groups.sizes.min(), groups.sizes.max()
+    sizes = f"{least} to {most} rows, median {np.median(groups.sizes):g}" if least < most else f"{most} rows each"
+    yield f"rows were split by {len(groups.sizes)} groups of {name!r} ({sizes})"
+    if groups.divided:
+        yield (
+            f"{groups.divided} of these groups have rows in more than one of the files in data.files, so that what is held "
+            "out of them is not new to the model: give each file its own groups"
+        )
 
 
 def repeated(digests: dict[str, Path]) -> Iterator[str]:
