@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.coding import Plan
-from pipeline.reading.columns.describe import check_trained, described, grouped, notes, repeated
+from pipeline.reading.columns.describe import check_trained, described, notes, repeated, split_notes
 from pipeline.reading.columns.guess import Guess
 from pipeline.reading.columns.kept import Blocks
 from pipeline.reading.columns.passes import Table, fitted, measured, planned, transformed
@@ -69,11 +69,13 @@ def _written(
         for piece in transformed(program, columns, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
-    made = list(map(described, program.plans, columns, prepared))
-    groups = list[str]()
-    if data.split is not None and data.split.group is not None:
-        groups += grouped(data.split.group, write_groups(folder, writer.by))
-    return made, [*groups, *repeated(writer.digests)]
+    made, by = list(map(described, program.plans, columns, prepared)), data.split
+    said = list[str]()
+    if by is not None:
+        grouped = by.group or by.together or isinstance(by.hash, str)
+        groups = write_groups(folder, writer.by, single=by.group is not None) if grouped else None
+        said += split_notes(by, groups)
+    return made, [*said, *repeated(writer.digests, data)]
 
 
 def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:

@@ -22,7 +22,7 @@ from pipeline.reading.columns.facts import Facts, Numbers
 from pipeline.reading.columns.guess import Guess, declared_of, kinds_of
 from pipeline.reading.columns.kept import Blocks, KeptBlocks
 from pipeline.reading.columns.program import Measured, Piece, Program, UniformNoise, measure, transform, values
-from pipeline.reading.splits import Labels, Tally, settled, split_columns, split_rows
+from pipeline.reading.splits import Labels, RowDigests, Tally, settled, split_columns, split_rows
 from pipeline.tables.kinds import KINDS, Kind
 from pipeline.tables.schema import Column
 from pipeline.tables.statistics import Range, summed
@@ -61,6 +61,13 @@ class Table:
         for column in columns:
             column.check()
         return cls(blocks, columns, tallies)
+
+    def tallied(self, plans: Sequence[Plan], data: Data) -> tuple[list[Tally], RowDigests | None]:
+        """What blocks have to say to the split: more where copies stay together, and then by what copies are known."""
+        if data.split is None or data.split.together is None:
+            return self.tallies, None
+        copies = RowDigests([(plan.name, plan.position, plan.facts.is_number) for plan in plans])
+        return list(over(self.blocks, "looking for copies", partial(Tally.of, copies=copies))), copies
 
 
 def surveyed(frames: Iterable[tuple[pd.DataFrame, Labels]], data: Data, blocks: KeptBlocks) -> Table:
@@ -119,8 +126,6 @@ def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Gue
     elif data.binarize is not None:
         for facts in table.facts:
             facts.numbers_for("data.binarize")
-    rng = np.random.default_rng(seed)
-    splits = split_rows(table.tallies, data, seed, rng)
     plans, width = [], 0
     for position, facts in kept:
         options = declared_of(facts.name, data)
@@ -130,6 +135,9 @@ def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Gue
         plan.check()
         plans.append(plan if plan.step is not None else replace(plan, noise=None))
         width += plan.step is not None
+    rng = np.random.default_rng(seed)
+    tallies, copies = table.tallied(plans, data)
+    splits = split_rows(tallies, data, seed, rng, copies)
     return Program(plans, splits, UniformNoise(rng.bit_generator.state, width), binarize), kinds
 
 

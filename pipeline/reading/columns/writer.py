@@ -81,12 +81,13 @@ class Grouping(NamedTuple):
     divided: int
 
 
-def write_groups(folder: Path, by: Mapping[str, Path]) -> Grouping:
+def write_groups(folder: Path, by: Mapping[str, Path], *, single: bool) -> Grouping:
     """Write {train,valid,test}_groups.npy: a split's groups have the numbers from 0 on, in the order of their first rows.
 
     Args:
         folder: Where the arrays go.
         by: For each split a file with a digest of each row's group.
+        single: Whether to write them even if each group is a single row.
     """
     groups, counts = list[NDArray[np.uint64]](), list[NDArray[np.int64]]()
     for split, path in by.items():
@@ -99,4 +100,7 @@ def write_groups(folder: Path, by: Mapping[str, Path]) -> Grouping:
         counts.append(count)
     _, places = np.unique(np.concatenate(groups), return_inverse=True)
     sizes = np.bincount(places, weights=np.concatenate(counts)).astype(np.int64)
+    if not single and sizes.max() == 1:
+        for split in by:
+            (folder / GROUPS.format(split)).unlink()
     return Grouping(sizes, int((np.bincount(places) > 1).sum()))
