@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pipeline.base.command import command
 from pipeline.base.files import to_yaml
+from pipeline.dvc.formats import untracked_note
 from pipeline.params.data import Data
 from pipeline.params.model import ByKind
 from pipeline.reading.columns.facts import Facts
@@ -115,6 +116,8 @@ def show(inspection: Inspection, data: Data) -> None:
     print(to_yaml(snippet(inspection, data), in_order=True, compact=True).decode())
     if is_outside(Path(data.path)):
         print("the file lies outside the repository: copy it into data/raw/, `dvc add` it if it is large, and say so in path")
+    elif (note := untracked_note(Path(data.path))) is not None:
+        print(note)
     print("then `dvc repro`; docs/data.md says what else can be declared")
 
 
