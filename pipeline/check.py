@@ -11,19 +11,25 @@ from pathlib import Path
 
 from pipeline.base.command import run
 from pipeline.base.files import from_yaml, to_yaml, write_whole
-from pipeline.dvc.formats import LOCK_FILE, StageEntry
+from pipeline.dvc.formats import LOCK_FILE, StageEntry, untracked_note
 from pipeline.dvc.repository import Cache
 from pipeline.experiment.records import lock_records, record_path
 from pipeline.foretelling.due import stages_due
+from pipeline.params.file import read, without_dropped
 from pipeline.params.whole import Params, load_params
-from pipeline.reading.formats import check_files
+from pipeline.reading.formats import check_files, raw_files
 from pipeline.stages.job import misrecorded
 
 
 def main() -> None:
-    """Check, forget, and say what the stages will take."""
+    """Check, say what is dropped and what DVC cannot queue, forget, and say what the stages will take."""
     params = load_params()
+    for dropped in without_dropped(read(), Params)[1]:
+        print(f"note: {dropped}")
     check_files(params.data)
+    for path, _ in raw_files(params.data):
+        if (note := untracked_note(path)) is not None:
+            print(f"note: {note}")
     forget()
     foretell(params)
 

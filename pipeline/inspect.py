@@ -18,6 +18,7 @@ from rich.table import Table
 from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
+from pipeline.dvc.formats import untracked_note
 from pipeline.params.data import Data, PrepareParams
 from pipeline.params.file import PARAMS_FILE, load, read
 from pipeline.params.model import ByKind
@@ -151,6 +152,8 @@ def show(inspection: Inspection, data: Data) -> None:
     print(to_yaml(snippet(inspection, data), in_order=True, compact=True).decode())
     if is_outside(Path(data.path)):
         print("the file lies outside the repository: copy it into data/raw/, `dvc add` it if it is large, and say so in path")
+    elif (note := untracked_note(Path(data.path))) is not None:
+        print(note)
     print("then `dvc repro`; docs/data.md says what else can be declared")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.base.command import run
@@ -16,7 +18,7 @@ from pipeline.base.environment import facts
 from pipeline.base.errors import InputError
 from pipeline.base.files import RESULTS, from_yaml
 from pipeline.base.git import git
-from pipeline.dvc.formats import LOCK_FILE
+from pipeline.dvc.formats import LOCK_FILE, untracked_note
 from pipeline.experiment.records import STAGES, load_lock, load_record, lock_records
 from pipeline.tables.labels import STILL_IMPROVING, baseline_label, estimator_label, nats, plus_minus, still_improving
 from vae.training.collapse import usage_lines
@@ -155,6 +157,15 @@ def other_bytes(metrics: Metrics) -> Iterator[str]:
         yield f"  docs/reproducibility.md; here: {', '.join(f'{name} {value}' for name, value in machine.items())}"
 
 
+def untracked(metrics: Metrics) -> Iterator[str]:
+    """Data that queued experiments would not have."""
+    data = _params()["data"]
+    files = [name for name in (data.get("files") or {}).values() if name]
+    for path in [Path(data["path"], name) for name in files] or [Path(data["path"])]:
+        if (note := untracked_note(path)) is not None:
+            yield f"[bold]not kept[/bold]: {escape(note)}"
+
+
 def pictures(metrics: Metrics) -> Iterator[str]:
     """Where to look further."""
     yield "pictures:"
@@ -162,7 +173,7 @@ def pictures(metrics: Metrics) -> Iterator[str]:
     yield "compare runs: make ui"
 
 
-SECTIONS = (errors, verdict, estimates, model, imputation, rows, training, other_bytes, pictures)
+SECTIONS = (errors, verdict, estimates, model, imputation, rows, training, other_bytes, untracked, pictures)
 
 
 def _params() -> dict[str, Any]:

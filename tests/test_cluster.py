@@ -71,7 +71,12 @@ def prepared(**changes: Any) -> dict[str, str]:
     return {path.name: md5(path) for path in Path("data/prepared").iterdir()}
 
 
-@pytest.mark.parametrize("changes", [{}, {"data.split": {"stratify": "ward"}, "data.exclude": ["sex"]}])
+SPLITS_BY = [{"together": "copies"}, {"hash": "age"}, {"hash": True}]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"data.split": {"stratify": "ward"}, "data.exclude": ["sex"]}, *({"data.split": by} for by in SPLITS_BY)]
+)
 def test_a_cluster_makes_the_same_bytes(
     changes: dict[str, Any], address: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from pipeline.base.errors import InputError
 from pipeline.reading.columns.apply import Application
@@ -153,16 +154,19 @@ def test_categories_are_those_of_prepare(prepared_mixed: tuple[Schema, pd.DataFr
     assert (ids >= 0).all()
 
 
-def test_noise_is_uniform_and_another_one_by_the_seed(prepared_mixed: tuple[Schema, pd.DataFrame]) -> None:
-    """By Kolmogorov and Smirnov; false alarms once in 1e6 of changes to the code, as the seed is fixed."""
-    from scipy import stats
-
-    schema, _ = prepared_mixed
-    n = 20_000
-    digests = np.asarray(pd.util.hash_array(np.arange(n, dtype=np.uint64)))
-    draws = [Application(schema, seed)._uniform(digests, d) for seed in (0, 1) for d in (0, 1)]
+def test_noise_is_uniform_and_another_one_in_each_column_and_by_each_seed(workspace: Path) -> None:
+    """By Kolmogorov and Smirnov; false alarms once in 1e6 changes of the code, as seeds are fixed."""
+    schema = prepared(
+        workspace, pd.DataFrame({"a": RNG.poisson(9, ROWS), "b": RNG.poisson(9, ROWS)}), **{"data.dequantize": 1}
+    )
+    rows = pd.DataFrame({"a": np.arange(20_000), "b": 7})
+    draws = []
+    for seed in (0, 1):
+        y, _ = Application(schema, seed).prepared(rows, 0)
+        raw = schema.to_raw(y, snap=False)
+        draws += [raw[:, 0] % 1, raw[:, 1] % 1]
     assert all(stats.kstest(x, "uniform").pvalue > 1e-6 for x in draws)
-    assert all(abs(np.corrcoef(a, b)[0, 1]) < 5 / n**0.5 for i, a in enumerate(draws) for b in draws[:i])
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < 5 / len(rows) ** 0.5 for i, a in enumerate(draws) for b in draws[:i])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import ModuleType
@@ -10,10 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.base.errors import InputError
-from pipeline.params.whole import check_params, load_params
-from tests.workspace import ROOT, params_with
+from pipeline.experiment.records import load_record
+from pipeline.params.file import without_dropped
+from pipeline.params.whole import Params, check_params, load_params
+from pipeline.stages import prepare, train
+from tests.workspace import ROOT, params_with, write_params, write_table
 from vae import likelihoods, objectives
 from vae.errors import OptionError
 from vae.model import hierarchies, posteriors, priors
@@ -89,7 +95,10 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
             {"model.likelihood": {"name": "gaussian", "variance": 0}},
             "model.likelihood.variance: input should be greater than 0",
         ),
-        ({"model.likelihood": {"name": "bernoulli", "variance": 1}}, "model.likelihood.variance: unknown key"),
+        ({"model.likelihood": {"name": "bernoulli", "varianc": 1}}, "model.likelihood.varianc: unknown key"),
+        ({"model.prior": {"name": "standard_normal", "component": 3}}, "model.prior.component: unknown key"),
+        ({"model.prior": {"name": "normal", "components": 3}}, "model.prior.name: must be one of 'standard_normal'"),
+        ({"model.prior": {"components": 3}}, "model.prior: "),
         ({"model.likelihood": "gaussian"}, "model.likelihood: "),
         ({"train.objective.name": "evidence"}, "train.objective.name: must be one of 'elbo', 'beta_elbo', 'free_bits', "),
         ({"train.objective.samples": 0}, "train.objective.samples: input should be greater than or equal to 1; got 0"),
@@ -105,6 +114,85 @@ def test_exponents_are_numbers(text: str, tmp_path: Path) -> None:
 def test_problems_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message.replace("{", r"\{").replace("?", r"\?")):
         check_params(params_with(changes))
+
+
+def options_of(entry: Entry) -> dict[str, Any]:
+    """A value of each option that is not its default."""
+    hidden = [[4]] if entry.options is Between else [5]
+    values: dict[str, Any] = {"hidden": hidden, "kl": "closed_form", "schedule": "linear"}
+    return {field.name: values.get(field.name, 3) for field in fields(entry.options) if field.name != "activation"}
+
+
+SECTIONS = {
+    "model.likelihood": LIKELIHOODS,
+    "model.likelihood.count": LIKELIHOODS,
+    "model.likelihood.columns.a.b": LIKELIHOODS,
+    "model.prior": PRIORS,
+    "model.posterior": POSTERIORS,
+    "model.hierarchy": HIERARCHIES,
+    "train.objective": OBJECTIVES,
+}
+PAIRS = [(section, one, other) for section, names in SECTIONS.items() for one in names for other in names if one != other]
+
+
+def params_of(section: str, content: dict[str, Any]) -> Any:
+    """The params with a section of this content."""
+    changes: dict[str, Any] = {section: content, "data.dequantize": None}
+    if section.startswith("model.likelihood."):
+        _, _, kind, *column = section.split(".", 3)
+        changes = {"model.likelihood": {"name": "mixed", kind: {column[0]: content} if column else content}}
+    if section == "model.hierarchy":
+        changes["model.latent_dim"] = [3, 2]
+    return params_with(changes)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pair=st.sampled_from(PAIRS))
+def test_the_name_of_a_section_is_changed_alone(pair: tuple[str, str, str]) -> None:
+    """Whatever options the other name has: those are dropped, and said; what both have stays; what none has is refused."""
+    section, one, other = pair
+    names = SECTIONS[section]
+    left, right = options_of(names[one]), options_of(names[other])
+    needed = {name: value for name, value in right.items() if name not in left}
+    content = {"name": other, **left, **needed}
+    clean = {"name": other, **{name: value for name, value in content.items() if name in right}}
+    assert check_params(params_of(section, content)) == check_params(params_of(section, clean))
+    _, said = without_dropped(params_of(section, content), Params)
+    dropped = sorted(left.keys() - right.keys())
+    assert sorted(line.split(" ")[0] for line in said) == [f"{section}.{name}" for name in dropped]
+    assert all(one in line.partition("it is for ")[2].partition(", not ")[0] for line in said)
+    assert all(line.endswith(f", not {other}") for line in said)
+    for typo in ("componets", "min_varianc", "sample"):
+        with pytest.raises(InputError, match=f"{section}.{typo}: unknown key"):
+            check_params(params_of(section, content | {typo: 3}))
+
+
+def test_mixed_may_be_left_and_chosen() -> None:
+    count, column = {"name": "poisson", "library": 3}, {"name": "student_t", "levels": 3}
+    mixed = {"name": "mixed", "count": count, "columns": {"a": column}}
+    content, said = without_dropped(params_with({"model.likelihood": mixed | {"min_variance": 0.1}}), Params)
+    count, column = {"name": "poisson"}, {"name": "student_t"}
+    assert content["model"]["likelihood"] == {"name": "mixed", "count": count, "columns": {"a": column}}
+    named = [line.split(" ")[0].removeprefix("model.likelihood.") for line in said]
+    assert named == ["min_variance", "count.library", "columns.a.levels"]
+    changes = {"model.likelihood": mixed | {"name": "poisson"}, "data.dequantize": None, "data.scale": "none"}
+    assert check_params(params_with(changes)).model.likelihood.model_dump() == {"name": "poisson"}
+
+
+def test_what_is_dropped_is_no_param_of_the_model(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after `-S model.prior.name=standard_normal`: the stage says so once, and its files and MLflow have what was read."""
+    write_table(workspace)
+    write_params(workspace, **{"model.prior": {"name": "standard_normal", "components": 20}})
+    note = "note: model.prior.components is dropped: it is for gaussian_mixture, vamp, not standard_normal\n"
+    prepare.main()
+    assert note not in capsys.readouterr().out
+    train.main()
+    assert capsys.readouterr().out.count(note) == 1
+    assert json.loads(Path("models/model.json").read_text())["prior"] == {"name": "standard_normal"}
+    record = load_record("train")
+    assert record is not None
+    assert record.read_as["model"]["prior"] == {"name": "standard_normal"}
+    assert "model.prior.components" not in load_params().flat()
 
 
 def test_the_address_of_a_cluster_decides_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -14,6 +15,7 @@ from typing import Any
 from ruamel.yaml.error import YAMLError
 
 from pipeline.base.files import files_in, from_yaml, is_compiled, to_yaml
+from pipeline.base.git import git
 from pipeline.params.file import PARAMS_FILE
 
 PIPELINE_FILE, LOCK_FILE = Path("dvc.yaml"), Path("dvc.lock")
@@ -101,6 +103,39 @@ def is_whole_lock(text: str) -> bool:
         return text.endswith("\n") and all(parts) and all(file.get("hash", "path") in file for file in files)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
         return False
+
+
+def untracked_note(path: Path, folder: Path = Path()) -> str | None:
+    """That neither git nor DVC keeps data, which queued experiments and other checkouts then lack, and what mends it.
+
+    Args:
+        path: Of a file or a folder.
+        folder: The repository.
+
+    Returns:
+        A sentence; None where either keeps it, there is no such file, or no git.
+    """
+    pointers = [pointer for at in (path, *path.parents) if (folder / (pointer := f"{at}.dvc")).is_file()]
+    at = pointers[0] if pointers else str(path)
+    others, ignored = (
+        [name for name in listed.split("\0") if name and not (folder / f"{name}.dvc").is_file()]
+        for options in ((), ("--ignored", "--exclude-standard"))
+        for listed in [git("ls-files", "--others", "-z", *options, "--", f":(literal){at}", folder=folder)]
+    )
+    if not others or str(path) in made_by_stages(folder):
+        return None
+    asked = shlex.quote(at)
+    kept, add = f"dvc add {asked} && git add {asked}.dvc", f"git add {asked}"
+    command = f"`{add}`" if pointers else f"`{kept}`" if ignored else f"`{add}`, or, if it is large, `{kept}`"
+    return f"{path} is in neither git nor DVC, so that `dvc exp run --queue` and other checkouts do not have it: {command}"
+
+
+def made_by_stages(folder: Path) -> set[str]:
+    """The files and folders that stages make, by dvc.lock."""
+    path = folder / LOCK_FILE
+    content = from_yaml(path.read_text(encoding="utf-8")) if path.is_file() else None
+    stages = (content or {}).get("stages", {})
+    return {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
 def _deciding(params: dict[str, Any]) -> dict[str, Any]:

@@ -30,17 +30,41 @@ class Files(Section):
 
 
 class SplitBy(Section):
-    """``data.split``: a column that says the split, or whose equal values stay together, or are in all splits alike."""
+    """``data.split``: what decides in which split a row is.
+
+    Attributes:
+        column: A column that says the split.
+        group: A column whose equal values stay together.
+        stratify: A column of which every split has each value's share.
+        together: Rows that stand more than once, value for value, stay together.
+        hash: A column whose hash decides, whatever else is in the file; True for the row's content.
+    """
 
     column: str | None = None
     group: str | None = None
     stratify: str | None = None
+    together: Literal["copies"] | None = None
+    hash: str | bool | None = None
+
+    @field_validator("hash", mode="before")
+    @classmethod
+    def _column_or_content(cls, value: Any) -> Any:
+        if value is not None and value is not True and not isinstance(value, str):
+            raise ValueError(f"must name a column, or be true, for the row's content; got {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(given := [name for name, value in self if value is not None]) != 1:
-            raise ValueError(f"must name one of column, group and stratify; got {' and '.join(given) or 'none'}")
+            names = "column, group, stratify, together and hash"
+            raise ValueError(f"must name one of {names}; got {' and '.join(given) or 'none'}")
         return self
+
+    @property
+    def by(self) -> tuple[str, str | None]:
+        """Which of them it is, and the column that it names; None for the content of rows."""
+        what, value = next((what, value) for what, value in self if value is not None)
+        return what, value if isinstance(value, str) and what != "together" else None
 
 
 class ColumnOptions(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import from_yaml
-from pipeline.params.section import Section
+from pipeline.params.section import OF_ANOTHER, Section
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -41,8 +41,12 @@ def load(content: Any, kind: type[T]) -> T:
     Raises:
         InputError: If one breaks a rule; one message lists all problems.
     """
-    known = {name: content[name] for name in kind.model_fields if name in content} if isinstance(content, Mapping) else content
-    return checked(known, kind)
+    return checked(sections_of(content, kind), kind)
+
+
+def sections_of(content: Any, kind: type[Section]) -> Any:
+    """The sections of params.yaml that are those of ``kind``."""
+    return {name: content[name] for name in kind.model_fields if name in content} if isinstance(content, Mapping) else content
 
 
 def checked(content: Any, kind: type[T], source: str = "params.yaml", others: Iterable[str] = ()) -> T:
@@ -51,7 +55,7 @@ def checked(content: Any, kind: type[T], source: str = "params.yaml", others: It
     Raises:
         InputError: Listing every problem with its path, and the ``others``.
     """
-    problems = []
+    problems, (content, _) = [], without_dropped(content, kind)
     try:
         params = kind.model_validate(content)
     except ValidationError as error:
@@ -61,6 +65,34 @@ def checked(content: Any, kind: type[T], source: str = "params.yaml", others: It
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(f"{source} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n{lines}")
     return params
+
+
+def without_dropped(content: Any, kind: type[Section]) -> tuple[Any, list[str]]:
+    """The content without options that only another name of their section has, and a sentence on each.
+
+    So that ``-S model.prior.name=standard_normal`` will do where params.yaml has the options of another prior. A key that is
+    no option of any name stays, and is refused.
+    """
+    said = list[str]()
+    while True:
+        try:
+            kind.model_validate(content)
+        except ValidationError as error:
+            for details in (strange := [details for details in error.errors() if details["type"] == OF_ANOTHER]):
+                path, owners = list(_written(details, content)), details["ctx"]["owners"]
+                content = _without(content, path, owners)
+                where, name = ".".join(path), details["input"]["name"]
+                said += [f"{where}.{key} is dropped: it is for {', '.join(of)}, not {name}" for key, of in owners.items()]
+            if strange:
+                continue
+        return content, said
+
+
+def _without(content: Mapping[str, Any], path: Sequence[str], keys: Container[str]) -> dict[str, Any]:
+    """Nested mappings without these keys of the one at ``path``."""
+    if not path:
+        return {key: value for key, value in content.items() if key not in keys}
+    return {**content, path[0]: _without(content[path[0]], path[1:], keys)}
 
 
 def _describe(error: ErrorDetails, content: Any, kind: type[Section]) -> str:

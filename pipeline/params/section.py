@@ -6,9 +6,10 @@ from collections.abc import Container, Mapping
 from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, create_model
+from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from vae.options.declaration import Entry
@@ -58,10 +59,28 @@ def section(
     return create_model(options.__name__, __base__=Section, **keys)
 
 
+OF_ANOTHER = "option_of_another_name"  # type of the error that says so
+
+
 def choice(entries: Mapping[str, Entry], *others: type[Section]) -> Any:
-    """A section ``{name: ..., options}``, with the options that the entry called ``name`` declares."""
+    """A section ``{name: ..., options}``, with the options that the entry called ``name`` declares.
+
+    Options that only other names have are an error of the type `OF_ANOTHER`, by which whoever reads a file can drop them.
+    """
     variants = [
         section(entry.options, left_open=entry.left_open, name=(Literal[name], ...)) for name, entry in entries.items()
     ]
+    options = {get_args(made.model_fields["name"].annotation)[0]: set(made.model_fields) for made in (*variants, *others)}
+
+    def refuse(content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("name") not in options:
+            return content
+        strange = [key for key in content if key not in options[content["name"]]]
+        owners = {key: names for key in strange if (names := [name for name, keys in options.items() if key in keys])}
+        if owners:
+            raise PydanticCustomError(OF_ANOTHER, "options of another name", {"owners": owners})
+        return content
+
     union: Any = reduce(or_, [*variants, *others])
-    return Annotated[union, Field(discriminator="name")] if len(variants) > 1 else union
+    chosen = Annotated[union, Discriminator("name")] if len(options) > 1 else union
+    return Annotated[chosen, BeforeValidator(refuse)]

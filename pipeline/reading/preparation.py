@@ -8,16 +8,17 @@ from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
+from pipeline.reading.columns.blocks import reading_of
 from pipeline.reading.columns.coding import Plan
-from pipeline.reading.columns.describe import check_trained, described, notes, repeated
+from pipeline.reading.columns.describe import check_trained, described, notes, repeated, split_notes
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess
 from pipeline.reading.columns.kept import Blocks
 from pipeline.reading.columns.oddities import suspicions
-from pipeline.reading.columns.passes import Table, fitted, measured, planned, reading_of, transformed
+from pipeline.reading.columns.passes import Table, fitted, measured, planned, transformed
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
-from pipeline.reading.columns.writer import Writer
+from pipeline.reading.columns.writer import Writer, write_groups
 from pipeline.reading.formats import format_of
 from pipeline.reading.splits import split_columns
 from pipeline.tables.kinds import KINDS
@@ -47,8 +48,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
     measurements = measured(program, blocks)
     columns = fitted(program, measurements, blocks)
     check_trained(program, measurements)
-    grouped = data.split is not None and data.split.group is not None
-    columns, repetitions = _written(program, columns, blocks, folder, grouped=grouped)
+    columns, written = _written(program, columns, blocks, folder, data)
     schema = Schema(
         columns=columns,
         left_out=split_columns(data) | {name: why for name, (kind, why) in kinds.items() if kind not in KINDS},
@@ -60,7 +60,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         notes=[
             *_suspected(table.facts, kinds, data),
             *notes(program, measurements, ties(program, measurements, blocks), data),
-            *repetitions,
+            *written,
         ],
     )
     return schema, kinds
@@ -75,18 +75,22 @@ def _suspected(facts: Sequence[Facts], kinds: Mapping[str, Guess], data: Data) -
 
 
 def _written(
-    program: Program, columns: list[Column], blocks: Blocks, folder: Path, *, grouped: bool
+    program: Program, columns: list[Column], blocks: Blocks, folder: Path, data: Data
 ) -> tuple[list[Column], list[str]]:
-    """Write the arrays; the columns with what came out of them, and how many rows are in two splits."""
+    """Write the arrays; the columns with what came out of them, and what is to be said of the splits."""
     probabilities = program.binarize is not None and program.binarize.dynamic
     prepared: list[Prepared] = []
-    rows, width = program.splits.rows, len(columns)
-    with Writer(folder, blocks.folder, rows, width, probabilities=probabilities, grouped=grouped) as writer:
+    with Writer(folder, blocks.folder, program.splits.rows, len(columns), probabilities=probabilities) as writer:
         for piece in transformed(program, columns, blocks):
             writer.write(piece)
             prepared = list(map(add, prepared, piece.columns)) if prepared else piece.columns
-    made = list(map(described, program.plans, columns, prepared))
-    return made, list(repeated(writer.digests))
+    made, by = list(map(described, program.plans, columns, prepared)), data.split
+    said = list[str]()
+    if by is not None:
+        grouped = by.group or by.together or isinstance(by.hash, str)
+        groups = write_groups(folder, writer.by, single=by.group is not None) if grouped else None
+        said += split_notes(by, groups)
+    return made, [*said, *repeated(writer.digests, data)]
 
 
 def _shape(data: Data, plans: Sequence[Plan]) -> tuple[int, int, int] | None:

@@ -1,13 +1,14 @@
-"""Which rows train, select and test: as given, or at random by the seed, whole groups together or strata alike.
+"""Which rows train, select and test: as given, by a hash, or at random by the seed, whole groups together or strata alike.
 
-Nowhere is there a list of all rows: how many rows of a block go where is drawn first, block by block, without replacement
-(the counts are multivariate hypergeometric), and which rows they are is drawn anew whenever a block is looked at.
+Nowhere is there a list of all rows, but of groups, and of different rows where copies stay together: how many rows of a block
+go where is drawn first, block by block, without replacement (the counts are multivariate hypergeometric), and which rows they
+are is drawn anew whenever a block is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -16,52 +17,72 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.columns.blocks import Block
-from pipeline.tables.schema import SPLITS, number_text
+from pipeline.reading.columns.blocks import Block, reading_of
+from pipeline.reading.columns.facts import NAMED_ROWS
+from pipeline.reading.digests import Digests, cell_digests, content_digests, id_digests, uniform
+from pipeline.tables.schema import SPLITS
 
-Labels = NDArray[np.int8]  # positions in SPLITS; -1 where none is settled
-Digests = NDArray[np.uint64]
+Labels = NDArray[np.int8]  # positions in SPLITS; -1 where none is settled, LACKING where there is no value to split by
 
+LACKING = -2
 LEAST_ROWS = 2  # standard errors need two
 NAMES = {name: name for name in SPLITS} | {"training": "train"} | dict.fromkeys(("validation", "val", "dev"), "valid")
 
 
+REASONS = {"column": "says the split", "group": "says the group", "hash": "decides the split"}
+
+
 def split_columns(data: Data) -> dict[str, str]:
     """The columns that are for splitting only, and why."""
-    by = data.split
-    if by is None:
-        return {}
-    return {name: f"says the {what}" for name, what in ((by.column, "split"), (by.group, "group")) if name is not None}
+    what, name = (None, None) if data.split is None else data.split.by
+    return {name: REASONS[what]} if name is not None and what in REASONS else {}
 
 
 def settled(frame: pd.DataFrame, given: Labels, data: Data, first: int) -> tuple[Labels, Digests]:
-    """The split of each row of a block that its file or a column says, and a digest of its group or stratum.
+    """The split of each row of a block that its file or a column says, and a digest of what else it is split by.
 
     Raises:
-        InputError: If a column to split by is not there or has gaps or unknown values.
+        InputError: If a column to split by is not there or has unknown values.
     """
     none = np.zeros(len(frame), dtype=np.uint64)
-    if data.split is None:
+    if data.split is None or data.split.together:
         return given, none
-    ((what, name),) = ((what, name) for what, name in data.split if name is not None)
+    what, name = data.split.by
+    if name is None:
+        return given, content_digests(frame.drop(columns=data.exclude), first, reading_of(data))
     if name not in frame.columns:
         listed = ", ".join(map(str, frame.columns[:8]))
         raise InputError(f"data.split.{what}: no column {name!r}; the columns are [{listed}, ...]")
-    values = frame[name]
-    for row in np.flatnonzero(values.isna() | (values.astype(str).str.strip() == ""))[:1]:
-        raise InputError(
-            f"data.split.{what}: column {name!r} has no value in row {first + row + 1}; fill it, or split by another column"
-        )
+    digests, lacking = id_digests(frame[name], data.missing)
     if what == "column":
-        labels = values.astype(str).str.strip().str.lower().map(NAMES)
-        for row in np.flatnonzero(labels.isna())[:1]:
+        texts = frame[name].astype(str).str.strip()
+        labels = texts.str.lower().map({text: SPLITS.index(split) for text, split in NAMES.items()})
+        for row in np.flatnonzero(labels.isna() & ~lacking)[:1]:
             raise InputError(
                 f"data.split.column: column {name!r}, row {first + row + 1}: expected train, valid or test, got "
-                f"{str(values.iloc[row]).strip()!r}; mend the cell, or split at random"
+                f"{texts.iloc[row]!r}; mend the cell, or split at random"
             )
-        return labels.map(SPLITS.index).to_numpy(dtype=np.int8), none
-    texts = values.map(number_text) if pd.api.types.is_numeric_dtype(values) else values.astype(str).str.strip()
-    return given, pd.util.hash_array(texts.to_numpy(dtype=object))
+        given, digests = labels.fillna(LACKING).to_numpy().astype(np.int8), none
+    return np.where(lacking, np.int8(LACKING), given), digests
+
+
+@dataclass(frozen=True)
+class RowDigests:
+    """Digests of what rows contain, of which equal ones are copies.
+
+    Attributes:
+        columns: Name and position of each column, and whether it holds numbers.
+    """
+
+    columns: Sequence[tuple[str, int, bool]]
+
+    def of(self, block: Block) -> Digests:
+        """A digest of each row of a block."""
+        total = np.zeros(len(block), dtype=np.uint64)
+        for name, position, numeric in self.columns:
+            numbers = block.numbers(position) if numeric else np.full(len(block), np.nan)
+            total += cell_digests(name, numbers, None if numeric else block.texts(position, numeric=False))
+        return total
 
 
 @dataclass(frozen=True)
@@ -72,18 +93,24 @@ class Tally:
         given: How many rows of each split are settled.
         digests: The groups or strata of rows that are not settled, or settled to be training rows; in order.
         counts: How many such rows each has.
+        lacking: How many rows have no value to split by.
+        lacking_rows: The first of them.
     """
 
     given: tuple[int, ...]
     digests: Digests
     counts: NDArray[np.int64]
+    lacking: int
+    lacking_rows: tuple[int, ...]
 
     @classmethod
-    def of(cls, block: Block) -> Tally:
-        """What a block has to say."""
-        given = block.given
-        digests, counts = np.unique(block.by[given <= 0], return_counts=True)
-        return cls(tuple(int((given == part).sum()) for part in range(3)), digests, counts)
+    def of(cls, block: Block, copies: RowDigests | None = None) -> Tally:
+        """What a block has to say, if ``copies`` are groups with these."""
+        given, by = block.given, block.by if copies is None else copies.of(block)
+        digests, counts = np.unique(by[given <= 0], return_counts=True)
+        lacking = np.flatnonzero(given == LACKING)
+        rows = tuple((block.first + lacking[:NAMED_ROWS]).tolist())
+        return cls(tuple(int((given == part).sum()) for part in range(3)), digests, counts, len(lacking), rows)
 
 
 class Draw(Protocol):
@@ -93,8 +120,8 @@ class Draw(Protocol):
     def rows(self) -> Sequence[int]:
         """How many rows go to each split."""
 
-    def __call__(self, block: Block) -> Labels:
-        """The labels of the open rows of a block."""
+    def __call__(self, number: int, by: Digests) -> Labels:
+        """The labels of the open rows of the block of this number, of these groups or strata."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +131,47 @@ class Splits:
     Attributes:
         rows: The number of rows of each split.
         draw: The labels of a block's open rows, in their order; None where all rows are settled.
+        copies: What makes rows copies, where these are groups.
     """
 
     rows: dict[str, int]
     draw: Draw | None
+    copies: RowDigests | None = None
+
+    def by(self, block: Block) -> Digests:
+        """A digest of the group or stratum of each row of a block."""
+        return block.by if self.copies is None else self.copies.of(block)
 
     def labels(self, block: Block) -> Labels:
         """The split of each row of a block, by its position in SPLITS."""
         labels = block.given.copy()
         if self.draw is not None:
-            labels[labels <= 0] = self.draw(block)
+            labels[labels <= 0] = self.draw(block.number, self.by(block)[labels <= 0])
         return labels
 
 
-def split_rows(tallies: Sequence[Tally], data: Data, seed: int, rng: np.random.Generator) -> Splits:
+def check_values(tallies: Sequence[Tally], data: Data) -> None:
+    """Refuse rows that have no value to split by.
+
+    Raises:
+        InputError: Naming the column and how many rows, the first of them by their numbers.
+    """
+    count = sum(tally.lacking for tally in tallies)
+    if not count or data.split is None:
+        return
+    what, name = data.split.by
+    numbers = [str(row + 1) for tally in tallies for row in tally.lacking_rows][:NAMED_ROWS]
+    dots = ", ..." if count > len(numbers) else ""
+    where, fill = (f"row {numbers[0]}", "it") if count == 1 else (f"{count} rows ({', '.join(numbers)}{dots})", "them")
+    raise InputError(
+        f"data.split.{what}: column {name!r} has no value in {where}; fill {fill}, leave {fill} out of the file, or split by "
+        "another column"
+    )
+
+
+def split_rows(
+    tallies: Sequence[Tally], data: Data, seed: int, rng: np.random.Generator, copies: RowDigests | None = None
+) -> Splits:
     """Draw the split of a table.
 
     Args:
@@ -125,34 +179,35 @@ def split_rows(tallies: Sequence[Tally], data: Data, seed: int, rng: np.random.G
         data: What to split by: ``files``, ``split`` and ``fractions``.
         seed: What the rows that are drawn follow from.
         rng: What those of the first block, and the groups, follow from.
+        copies: What makes rows copies, where these are groups.
 
     Raises:
-        InputError: If a split gets too few rows.
+        InputError: If a split gets too few rows, or rows have no value to split by.
     """
+    check_values(tallies, data)
     given = [sum(tally.given[part] for tally in tallies) for part in range(3)]
-    open_ones = {split: getattr(data.fractions, split) for part, split in enumerate(SPLITS) if not given[part] or not part}
+    what = None if data.split is None else data.split.by[0]
+    fractions = [getattr(data.fractions, split) for split in SPLITS]
+    shares = np.array([share if not part or not given[part] else 0.0 for part, share in enumerate(fractions)])
+    shares /= sum(shares.tolist())
     draw: Draw | None = None
     rows = dict(zip(SPLITS, given, strict=True))
-    if len(open_ones) > 1 and any(len(tally.digests) for tally in tallies):
-        total = sum(open_ones.values())
-        shares = np.array([open_ones.get(split, 0.0) / total for split in SPLITS])
-        digests = np.unique(np.concatenate([tally.digests for tally in tallies]))
-        counts = np.zeros((len(tallies), len(digests)), dtype=np.int64)
-        for row, tally in zip(counts, tallies, strict=True):
-            row[np.searchsorted(digests, tally.digests)] = tally.counts
-        if data.split is not None and data.split.group is not None:
-            draw = Groups.drawn(digests, counts.sum(axis=0), shares, rng)
+    if shares[0] < 1 and any(len(tally.digests) for tally in tallies):
+        if what == "hash":
+            draw = Hashed.drawn(tallies, shares, seed)
+        elif what in ("group", "together"):
+            draw = Groups.drawn(tallies, shares, rng)
         else:
-            draw = Strata.drawn(digests, counts, shares, seed, rng)
-        rows |= {split: draw.rows[part] for part, split in enumerate(SPLITS) if split in open_ones}
-    for split, count in rows.items():
+            draw = Strata.drawn(tallies, shares, seed, rng)
+        rows |= {split: draw.rows[part] for part, split in enumerate(SPLITS) if shares[part]}
+    for part, (split, count) in enumerate(rows.items()):
         if count < LEAST_ROWS:
-            where = "data.fractions" if split in open_ones and len(open_ones) > 1 else "the split given"
+            where = "data.fractions" if 0 < shares[part] < 1 else "the split given"
             raise InputError(
                 f"{where}.{split}: gives {count} of the {sum(rows.values())} rows of {data.path}, and {LEAST_ROWS} are "
                 "needed; use more rows or a larger fraction"
             )
-    return Splits(rows, draw)
+    return Splits(rows, draw, copies)
 
 
 @dataclass(frozen=True)
@@ -170,17 +225,45 @@ class Groups:
     rows: Sequence[int]
 
     @classmethod
-    def drawn(cls, digests: Digests, counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator) -> Self:
+    def drawn(cls, tallies: Sequence[Tally], shares: NDArray[np.float64], rng: np.random.Generator) -> Self:
         """Groups in random order, each where the middle of its rows falls: no split is off by more than half a group."""
+        digests, places = np.unique(np.concatenate([tally.digests for tally in tallies]), return_inverse=True)
+        counts = np.bincount(places, weights=np.concatenate([tally.counts for tally in tallies])).astype(np.int64)
         order = rng.permutation(len(digests))
         middles = np.empty(len(digests))
         middles[order] = np.cumsum(counts[order]) - counts[order] / 2
         parts = np.searchsorted(np.cumsum(shares)[:-1] * counts.sum(), middles, side="right").astype(np.int8)
         return cls(digests, parts, [int(counts[parts == part].sum()) for part in range(3)])
 
-    def __call__(self, block: Block) -> Labels:
-        """The labels of the open rows of a block."""
-        return self.parts[np.searchsorted(self.digests, block.by[block.given <= 0])]
+    def __call__(self, number: int, by: Digests) -> Labels:
+        """The labels of the open rows of a block, of these groups."""
+        return self.parts[np.searchsorted(self.digests, by)]
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """Rows where their hash falls, whatever other rows there are.
+
+    Attributes:
+        seed: What the hash follows from, beside the digests.
+        ends: Where the shares of the first and the second split end, in [0, 1].
+        rows: How many rows go to each split.
+    """
+
+    seed: int
+    ends: NDArray[np.float64]
+    rows: Sequence[int] = ()
+
+    @classmethod
+    def drawn(cls, tallies: Sequence[Tally], shares: NDArray[np.float64], seed: int) -> Self:
+        """By the shares of the splits."""
+        draw = cls(seed, np.cumsum(shares)[:-1])
+        counts = sum(np.bincount(draw(0, tally.digests), weights=tally.counts, minlength=3) for tally in tallies)
+        return replace(draw, rows=[int(count) for count in np.asarray(counts)])
+
+    def __call__(self, number: int, by: Digests) -> Labels:
+        """The labels of the open rows of a block, of these digests."""
+        return np.searchsorted(self.ends, uniform(by, self.seed), side="right").astype(np.int8)
 
 
 def _dealt(counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -211,10 +294,12 @@ class Strata:
     first: NDArray[np.int64]
 
     @classmethod
-    def drawn(
-        cls, digests: Digests, counts: NDArray[np.int64], shares: NDArray[np.float64], seed: int, rng: np.random.Generator
-    ) -> Self:
-        """The shares of each stratum, dealt out without replacement to the blocks, which have ``counts`` (blocks, strata)."""
+    def drawn(cls, tallies: Sequence[Tally], shares: NDArray[np.float64], seed: int, rng: np.random.Generator) -> Self:
+        """The shares of each stratum, dealt out without replacement to the blocks."""
+        digests = np.unique(np.concatenate([tally.digests for tally in tallies]))
+        counts = np.zeros((len(tallies), len(digests)), dtype=np.int64)  # (blocks, strata)
+        for row, tally in zip(counts, tallies, strict=True):
+            row[np.searchsorted(digests, tally.digests)] = tally.counts
         if len(digests) > 1:
             quotas = _dealt(counts.sum(axis=0), shares, rng)
         else:
@@ -236,11 +321,11 @@ class Strata:
         """How many rows go to each split."""
         return [int(rows) for rows in self.quotas.sum(axis=(0, 1))]
 
-    def __call__(self, block: Block) -> Labels:
-        """The labels of the open rows of a block."""
-        codes = np.searchsorted(self.digests, block.by[block.given <= 0])
-        order = self.first if not block.number else np.random.default_rng([self.seed, 2, block.number]).permutation(len(codes))
+    def __call__(self, number: int, by: Digests) -> Labels:
+        """The labels of the open rows of the block of this number, of these strata."""
+        codes = np.searchsorted(self.digests, by)
+        order = self.first if not number else np.random.default_rng([self.seed, 2, number]).permutation(len(codes))
         order = order[np.argsort(codes[order], kind="stable")]
         labels = np.empty(len(codes), dtype=np.int8)
-        labels[order] = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(self.digests)), self.quotas[block.number].ravel())
+        labels[order] = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(self.digests)), self.quotas[number].ravel())
         return labels

@@ -20,7 +20,7 @@ from pipeline.base.processes import is_forced
 from pipeline.dvc.formats import md5
 from pipeline.experiment.records import STAGES, Record, declared, digest, is_code, load_lock, load_record, record_path
 from pipeline.experiment.saved import FRESH, Saved, forget, saved_folder
-from pipeline.params.file import load, read
+from pipeline.params.file import load, read, sections_of, without_dropped
 from pipeline.params.section import Common
 from pipeline.tracking import view as tracking
 
@@ -85,6 +85,8 @@ def running(stage: str, kind: type[P]) -> Iterator[Job[P]]:
     content, root = read(), main_repository()
     cluster = check_params(content).scheduler
     params = load(content, kind)
+    if is_first_process():
+        print("".join(f"note: {dropped}\n" for dropped in without_dropped(sections_of(content, kind), kind)[1]), end="")
     stages = declared()
     inputs = replace(stages[stage], read_as=params.model_dump(mode="json", include=set(stages[stage].params)))
     _refuse_newer_code(inputs)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -16,10 +15,13 @@ from vae.errors import OptionError
 from vae.model import hierarchies, posteriors, priors, storage
 from vae.model.conditionals import Generative, Inference
 from vae.model.encoding import Input
+from vae.model.rows import as_numbers, in_order
 from vae.model.terms import Terms
 from vae.options.architecture import Architecture
 from vae.options.declaration import build, lookup
 from vae.options.registry import HIERARCHIES, POSTERIOR, POSTERIORS, PRIOR, PRIORS, require_layers
+
+MISSING = "missing values (NaN, masked, NA) need the likelihood 'mixed', and inputs that have missing=True for their columns"
 
 
 class Generated(NamedTuple):
@@ -53,6 +55,8 @@ class LatentModel(nn.Module):
         inference: y -> q(z|y).
         generative: z -> p(y|z).
         prior: () -> p(z).
+        columns: The names of the columns of the data frame that it was fitted to, by which later ones are put in order; None
+            where there was none.
 
     Raises:
         OptionError: If a dimension is below 1, a name is unknown, or the parts do not fit together.
@@ -75,6 +79,7 @@ class LatentModel(nn.Module):
     ) -> None:
         super().__init__()
         self.initialized = False  # by the first rows that it is trained on
+        self.columns: tuple[str, ...] | None = None
         require_layers(latent_dim, hierarchy)
         self.card = storage.Card(
             data_dim=data_dim,
@@ -156,8 +161,10 @@ class LatentModel(nn.Module):
     def as_rows(self, y: ArrayLike | Tensor, name: str = "y") -> Tensor:
         """``y`` as a tensor (N, D) of the model's dtype on its device.
 
+        A data frame's columns are put in the order of those that the model was fitted to; masked values and NA are missing.
+
         Raises:
-            ValueError: If the shape is wrong, or a value is not one that the likelihood is for.
+            ValueError: If the shape is wrong, columns are others, or a value is not one that the likelihood is for.
         """
         rows = self._matrix(y, name)
         likelihood = self.generative.likelihood
@@ -165,11 +172,13 @@ class LatentModel(nn.Module):
         if not allowed.all():
             row, column = (~allowed).nonzero()[0].tolist()
             rule = f"{likelihood.of(column).support.description} under the {type(likelihood.of(column)).__name__} likelihood"
-            raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}")
+            gap = f"; {MISSING}" if rows[row, column].isnan() else ""
+            raise ValueError(f"{name} must be {rule}; got {rows[row, column]} in row {row}, column {column}{gap}")
         return rows
 
     def _matrix(self, y: ArrayLike | Tensor, name: str) -> Tensor:
-        rows = (y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))).to(self.device, self.dtype)
+        rows = y if isinstance(y, Tensor) else torch.tensor(as_numbers(in_order(y, self.columns, name), name))
+        rows = rows.to(self.device, self.dtype)
         if rows.ndim != 2 or rows.shape[1] != self.card.data_dim or not len(rows):
             raise ValueError(f"{name} must have shape (N, {self.card.data_dim}) with N >= 1; got {tuple(rows.shape)}")
         return rows
@@ -179,7 +188,7 @@ class LatentModel(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` (weights) and ``model.json`` (everything else) into ``folder``."""
         dtype = str(self.dtype).removeprefix("torch.")
-        storage.save(folder, self.card.model_copy(update={"dtype": dtype}), self.state_dict())
+        storage.save(folder, self.card.model_copy(update={"dtype": dtype, "columns": self.columns}), self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -198,7 +207,7 @@ class LatentModel(nn.Module):
         storage.check(folder, expected=expected, weights=weights)
         vae = cls(**card.arguments()).to(dtype)
         vae.load_state_dict(weights)
-        vae.initialized = True
+        vae.initialized, vae.columns = True, card.columns
         return vae.eval()
 
     @property

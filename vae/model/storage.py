@@ -42,6 +42,7 @@ class Card(BaseModel):
     prior: dict[str, Any] = {"name": PRIOR}
     posterior: dict[str, Any] = {"name": POSTERIOR}
     hierarchy: dict[str, Any] | None = Field(None, exclude_if=lambda value: value is None)  # as older files have it
+    columns: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)  # likewise
 
     @property
     def layers(self) -> tuple[int, ...]:

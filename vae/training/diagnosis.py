@@ -14,6 +14,7 @@ from typing_extensions import override
 from vae.distributions.latent import LatentDistribution
 from vae.distributions.noise import generator
 from vae.model.latent_model import LatentModel
+from vae.model.rows import native
 from vae.model.usage import ACTIVE, kl_by_dimension, mean_variance
 from vae.settings import Training
 from vae.training.collapse import REMEDY, is_collapsed
@@ -46,7 +47,7 @@ class Diagnosis(Callback):
         self._vae = vae
         self._split = "train" if validation is None else "valid"
         first = (y if validation is None else validation)[:ROWS]
-        self._watched = first.clone() if isinstance(first, Tensor) else torch.from_numpy(first.copy())
+        self._watched = first.clone() if isinstance(first, Tensor) else torch.from_numpy(native(first).copy())
         if validation is None and training.binarize:
             noise = generator(training.seed, "diagnosis", device=self._watched.device)
             self._watched = torch.bernoulli(self._watched, generator=noise)

@@ -18,6 +18,7 @@ from vae import likelihoods
 from vae.distributions.noise import generator, of_step
 from vae.errors import OptionError
 from vae.model.layers import BatchNorm, Step, active_layers, during
+from vae.model.rows import names_to_keep, native
 from vae.objectives import DONE, ELBO, Objective, Values
 from vae.options.architecture import Architecture
 from vae.settings import OUTPUT_BIAS, OutputBias, Training
@@ -88,7 +89,8 @@ class VAE(Trainable):
         """Train on rows ``y`` of shape (N, D) with Lightning, and keep the best epoch by validation bound.
 
         Args:
-            y: Training rows; with ``binarize=True`` the probabilities that their values are 1.
+            y: Training rows; with ``binarize=True`` the probabilities that their values are 1. The names of a data frame's
+                columns are remembered, see `as_rows`.
             S: Monte Carlo samples in the objective; None keeps the objective's own number.
             validation: Rows of shape (M, D) to select the epoch by; without them the last epoch is kept.
             log_jacobian: Mean log |dy/dx| over training and validation rows where y is a transformation of raw data x: added
@@ -107,6 +109,8 @@ class VAE(Trainable):
         """
         self.training_settings = Training(**settings)
         self._refuse_batch_norm()
+        if not self.initialized or self.columns is None:
+            self.columns = names_to_keep(y)
         rows = self._rows(y, self._probabilities if self.training_settings.binarize else self.as_rows)
         held_out = None if validation is None else self._rows(validation, partial(self.as_rows, name="validation"))
         self.objective = self.objective.with_samples(S)
@@ -236,7 +240,7 @@ class VAE(Trainable):
         if not self.initialized and starts:
             order = torch.randperm(len(rows), generator=generator(self.training_settings.seed, "first rows"))
             chosen = order[:FIRST_ROWS]
-            first = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(rows[chosen.numpy()])
+            first = rows[chosen] if isinstance(rows, Tensor) else torch.from_numpy(native(rows[chosen.numpy()]))
             for start in starts:
                 start(first.to(self.device, self.dtype))
         self.initialized = True

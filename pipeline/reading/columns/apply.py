@@ -13,11 +13,9 @@ from pipeline.base.errors import InputError
 from pipeline.reading.columns.blocks import LEADING_ZERO, Cells, Texts
 from pipeline.reading.columns.coding import TRUTHS, checked, placed
 from pipeline.reading.columns.describe import listed
-from pipeline.reading.splits import Digests
+from pipeline.reading.digests import cell_digests, uniform
 from pipeline.tables.schema import Column, Schema
 from pipeline.tables.statistics import Array
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # by which addresses of noise differ
 
 
 @dataclass(frozen=True)
@@ -48,26 +46,21 @@ class Application:
                 f"{listed(frame.columns)}; name them as in training"
             )
         raw = [self._coded(column, Cells.of(frame[column.name], first, schema.reading), first) for column in schema.columns]
-        table = pd.DataFrame(dict(enumerate(x + 0.0 for x in raw)))  # 0.0 and -0.0 are one number
-        digests: Digests = np.asarray(pd.util.hash_pandas_object(table, index=False), dtype=np.uint64)
+        digests = np.zeros(len(frame), dtype=np.uint64)
+        for column, x in zip(schema.columns, raw, strict=True):
+            digests += cell_digests(column.name, x, None)
+        salts = pd.util.hash_array(np.array(schema.names, dtype=object), categorize=False)
         y = np.empty((len(frame), len(raw)), dtype=np.float32)
         for d, (column, x) in enumerate(zip(schema.columns, raw, strict=True)):
             if schema.reading.largest is not None:
-                x = (self._uniform(digests, d) < x / schema.reading.largest).astype(np.float64)
-            x = x + self._uniform(digests, d) * column.step if column.step is not None else x
+                x = (uniform(digests ^ salts[d], self.seed) < x / schema.reading.largest).astype(np.float64)
+            x = x + uniform(digests ^ salts[d], self.seed) * column.step if column.step is not None else x
             least = type(column.transform).model_fields["least"].default
             for row in np.flatnonzero(x <= least)[:1] if least is not None else ():
                 where = f"column {column.name!r}, row {first + row + 1}: its transformation, {column.transform.name},"
                 raise InputError(f"{where} needs values greater than {least:g}; got {x[row]:g}; leave the row out")
             y[:, d] = column.transform.forward(x)
         return y, (digests >> np.uint64(1)).astype(np.int64)
-
-    def _uniform(self, digests: Digests, d: int) -> Array:
-        """A number in [0, 1) for each row, in column d."""
-        with np.errstate(over="ignore"):
-            address = np.uint64(self.seed) * GOLDEN + np.uint64(d + 1)
-            mixed = pd.util.hash_array(digests + pd.util.hash_array(np.array([address])))
-        return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
     def _coded(self, column: Column, cells: Cells, first: int) -> Array:
         """The raw values x, the positions of categories, each checked to be of the column's kind."""

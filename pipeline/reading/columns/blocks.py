@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
+from pipeline.params.data import Data
 from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, Facts, Numbers, is_number
 from pipeline.reading.columns.looks import GROUPED, as_numbers, looks_of
 from pipeline.tables.schema import Reading, number_text
@@ -140,6 +141,11 @@ class Block:
     def by(self) -> NDArray[np.uint64]:
         """A digest of the group or stratum of each row."""
         return self.data["by"].to_numpy()
+
+
+def reading_of(data: Data) -> Reading:
+    """How the params say that raw values are read."""
+    return Reading.model_validate(data.model_dump(include=set(Reading.model_fields)))
 
 
 def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Facts]:

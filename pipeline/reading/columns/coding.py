@@ -59,6 +59,11 @@ class Plan:
         return self.facts.is_number and self.kind != "categorical"
 
     @property
+    def is_numeric(self) -> bool:
+        """Whether its values are told apart as numbers."""
+        return self.by_number if self.has_categories else self.facts.is_number
+
+    @property
     def is_density(self) -> bool:
         """Whether the likelihood of the column is a density."""
         return self.kind == "continuous"

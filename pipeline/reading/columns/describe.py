@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.params.data import Data
+from pipeline.params.data import Data, SplitBy
 from pipeline.reading.columns.coding import Plan
 from pipeline.reading.columns.program import Measured, Prepared, Program
+from pipeline.reading.columns.writer import Grouping
 from pipeline.tables.schema import SPLITS, Column
 
 LARGEST = 1e15  # prepared values beyond it overflow float32 when squared and summed over columns
@@ -85,12 +86,37 @@ def notes(program: Program, measured: Sequence[Measured], ties: Iterable[str], d
             yield f"constant in the training rows, and {what}: {listed(constant)}"
 
 
-def repeated(digests: dict[str, Path]) -> Iterator[str]:
+def split_notes(by: SplitBy, groups: Grouping | None) -> Iterator[str]:
+    """Sentences on what rows were split by, and on its groups."""
+    what, name = by.by
+    if what == "hash":
+        content = "their content" if name is None else repr(name)
+        yield f"rows were split by a hash of {content}, so that each stays in its split whatever else is in the file"
+    if groups is None:
+        return
+    least, most, count = groups.sizes.min(), groups.sizes.max(), len(groups.sizes)
+    sizes = f"{least} to {most} rows, median {np.median(groups.sizes):g}" if least < most else f"{most} rows each"
+    if what == "together":
+        copies = f"{groups.sizes.sum()} rows are {count} different ones ({sizes})"
+        yield f"{copies}: copies were kept in one split, and all errors are over the different rows"
+    else:
+        yield f"rows were split by {count} groups of {name!r} ({sizes})"
+    if groups.divided:
+        yield (
+            f"{groups.divided} of these groups have rows in more than one of the files in data.files, so that what is held "
+            "out of them is not new to the model: give each file its own groups"
+        )
+
+
+def repeated(digests: dict[str, Path], data: Data) -> Iterator[str]:
     """Sentences on held-out rows that were trained on, which are no test of a model, unless rows have few values to take.
 
     Args:
         digests: For each split a file with the digests of its rows.
+        data: The params.
     """
+    free = data.split is None and data.files is None
+    remedy = "keep them in one split by data.split: {together: copies}" if free else "remove them"
     for split in SPLITS[1:]:
         held_out, counts = np.unique(np.fromfile(digests[split], np.uint64), return_counts=True)
         known = np.zeros(len(held_out), dtype=bool)
@@ -100,5 +126,5 @@ def repeated(digests: dict[str, Path]) -> Iterator[str]:
         if count := int(counts[known].sum()):
             yield (
                 f"{count} of {counts.sum()} {split} rows are also among the training rows, value for value: if they are "
-                "copies, remove them; if rows have few values to take, it is to be expected"
+                f"copies, {remedy}; if rows have few values to take, it is to be expected"
             )

@@ -15,16 +15,16 @@ from pipeline.base.bar import progress_bar
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.binarize import Binarize
-from pipeline.reading.columns.blocks import Block, survey
+from pipeline.reading.columns.blocks import Block, reading_of, survey
 from pipeline.reading.columns.coding import Plan, are_numbers, categories
 from pipeline.reading.columns.describe import listed
 from pipeline.reading.columns.facts import Facts, Numbers
 from pipeline.reading.columns.guess import Guess, declared_of, kinds_of
 from pipeline.reading.columns.kept import Blocks, KeptBlocks
 from pipeline.reading.columns.program import Measured, Piece, Program, UniformNoise, measure, transform, values
-from pipeline.reading.splits import Labels, Tally, settled, split_columns, split_rows
+from pipeline.reading.splits import Labels, RowDigests, Tally, settled, split_columns, split_rows
 from pipeline.tables.kinds import CATEGORIES, KINDS, LEFT_OUT, Kind
-from pipeline.tables.schema import Column, Reading
+from pipeline.tables.schema import Column
 from pipeline.tables.statistics import Range, summed
 
 VALUES_IN_MEMORY = 2**24  # values of columns that are fitted to all of them, at a time
@@ -62,6 +62,13 @@ class Table:
             if declared_of(column.name, data).declared not in (*CATEGORIES, *LEFT_OUT):
                 column.check()
         return cls(blocks, columns, tallies)
+
+    def tallied(self, plans: Sequence[Plan], data: Data) -> tuple[list[Tally], RowDigests | None]:
+        """What blocks have to say to the split: more where copies stay together, and then by what copies are known."""
+        if data.split is None or data.split.together is None:
+            return self.tallies, None
+        copies = RowDigests([(plan.name, plan.position, plan.is_numeric) for plan in plans])
+        return list(over(self.blocks, "looking for copies", partial(Tally.of, copies=copies))), copies
 
 
 def surveyed(frames: Iterable[tuple[pd.DataFrame, Labels]], data: Data, blocks: KeptBlocks) -> Table:
@@ -105,11 +112,6 @@ def block_of(frame: pd.DataFrame, given: Labels, data: Data, number: int, first:
     return Block.of(number, first, cells, *settled(frame, given, data, first)), list(facts)
 
 
-def reading_of(data: Data) -> Reading:
-    """How the params say that raw values are read."""
-    return Reading.model_validate(data.model_dump(include=set(Reading.model_fields)))
-
-
 def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Guess]]:
     """What is done to every block, and the kind of each column with its reason.
 
@@ -128,8 +130,6 @@ def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Gue
     elif data.binarize is not None:
         for facts in table.facts:
             facts.numbers_for("data.binarize")
-    rng = np.random.default_rng(seed)
-    splits = split_rows(table.tallies, data, seed, rng)
     plans, width = [], 0
     for position, facts in kept:
         options = declared_of(facts.name, data)
@@ -139,6 +139,9 @@ def planned(table: Table, data: Data, seed: int) -> tuple[Program, dict[str, Gue
         plan.check()
         plans.append(plan if plan.step is not None else replace(plan, noise=None))
         width += plan.step is not None
+    rng = np.random.default_rng(seed)
+    tallies, copies = table.tallied(plans, data)
+    splits = split_rows(tallies, data, seed, rng, copies)
     return Program(plans, splits, UniformNoise(rng.bit_generator.state, width), binarize), kinds
 
 

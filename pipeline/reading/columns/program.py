@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.reading.binarize import Binarize
 from pipeline.reading.columns.blocks import Block
 from pipeline.reading.columns.coding import Plan, counted, numbers, positions
-from pipeline.reading.splits import Digests, Labels, Splits
+from pipeline.reading.digests import Digests
+from pipeline.reading.splits import Labels, Splits
 from pipeline.tables.schema import Column
 from pipeline.tables.statistics import Array, Moments, Range
 from pipeline.tables.transforms import AllValues
@@ -225,7 +226,7 @@ def transform(program: Program, columns: Sequence[Column], block: Block) -> Piec
         labels=rows.labels,
         y=y,
         digests=np.asarray(pd.util.hash_pandas_object(pd.DataFrame(raw), index=False), dtype=np.uint64),
-        by=block.by,
+        by=program.splits.by(block),
         columns=told,
         probabilities=rows.probabilities(program.plans),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from vae.distributions.noise import generator
+from vae.model.rows import native
 from vae.training.rows.batches import Batch, Batches
 
 CHUNK = 1024  # rows
@@ -77,7 +78,7 @@ class Pooled(Batches):
             yield (pool * CHUNK).tolist()
 
     def _read(self, firsts: list[int]) -> Mapped:
-        return np.concatenate([self.mapped[first : first + CHUNK] for first in firsts])
+        return native(np.concatenate([self.mapped[first : first + CHUNK] for first in firsts]))
 
 
 def _ahead(pools: Iterable[list[int]], read: Callable[[list[int]], Mapped]) -> Iterator[Mapped]:
