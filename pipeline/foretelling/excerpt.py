@@ -19,8 +19,9 @@ from pipeline.params.data import Data
 from pipeline.reading.columns.kept import KeptBlocks
 from pipeline.reading.columns.passes import surveyed
 from pipeline.reading.formats import raw_files, reader_of
-from pipeline.reading.formats.anndata import AnnData
+from pipeline.reading.formats.anndata import AnnData, cells
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
+from pipeline.reading.formats.hdf5 import hdf5
 from pipeline.reading.formats.images import SUFFIXES, Pictures
 from pipeline.reading.formats.parquet import Parquet, parts_of
 from pipeline.reading.formats.reader import COMPRESSED, Reader, chosen, opened
@@ -153,10 +154,8 @@ def _of_matlab(path: Path, data: Data) -> int:
 
 
 def _of_anndata(path: Path, data: Data) -> int:
-    import h5py
-
-    with h5py.File(path) as file:
-        return len(file["obs"][file["obs"].attrs["_index"]])
+    with hdf5(path, "AnnData") as file:
+        return cells(file)
 
 
 COUNTED: Mapping[type[Reader], Callable[[Path, Data], int]] = {
