@@ -22,7 +22,7 @@ from pipeline.reading.formats import raw_files, reader_of
 from pipeline.reading.formats.anndata import AnnData, cells
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
 from pipeline.reading.formats.hdf5 import hdf5
-from pipeline.reading.formats.images import SUFFIXES, Pictures
+from pipeline.reading.formats.images import Pictures, pictures_in
 from pipeline.reading.formats.parquet import Parquet, parts_of
 from pipeline.reading.formats.reader import COMPRESSED, Reader, chosen, opened
 from pipeline.reading.formats.text import TabSeparated, Text
@@ -165,7 +165,7 @@ COUNTED: Mapping[type[Reader], Callable[[Path, Data], int]] = {
     Idx: _of_idx,
     Matlab: _of_matlab,
     AnnData: _of_anndata,
-    Pictures: lambda path, data: sum(file.suffix.lower() in SUFFIXES for file in path.rglob("*")),
+    Pictures: lambda path, data: len(pictures_in(path)),
     TabSeparated: _of_text,
     Text: _of_text,
 }

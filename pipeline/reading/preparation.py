@@ -16,7 +16,7 @@ from pipeline.reading.columns.passes import Table, fitted, measured, planned, tr
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
 from pipeline.reading.columns.writer import Writer
-from pipeline.reading.formats import format_of
+from pipeline.reading.formats import format_of, unread
 from pipeline.reading.splits import split_columns
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.schema import Column, Reading, Schema
@@ -55,7 +55,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         reading=Reading(
             missing=data.missing, binarize=data.binarize, largest=program.binarize.largest if program.binarize else None
         ),
-        notes=[*notes(program, measurements, ties(program, measurements, blocks), data), *repetitions],
+        notes=[*unread(data), *notes(program, measurements, ties(program, measurements, blocks), data), *repetitions],
     )
     return schema, kinds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
 from pipeline.reading.formats.images import Pictures
 from pipeline.reading.formats.parquet import Parquet
-from pipeline.reading.formats.reader import Reader, batch_rows, head_of
+from pipeline.reading.formats.reader import LISTED, Reader, batch_rows, head_of, is_hidden
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.tables.schema import SPLITS
 
@@ -95,6 +96,16 @@ def raw_files(data: Data) -> list[RawFile]:
     if data.files is None:
         return [RawFile(path)]
     return [RawFile(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
+
+
+def unread(data: Data) -> Iterator[str]:
+    """Sentences on the files in folders that ``data`` names, of which nothing is read."""
+    for file in raw_files(data):
+        if names := reader_of(file.path).unread(file.path):
+            kinds = Counter("hidden" if is_hidden(Path(name)) else Path(name).suffix or "without a suffix" for name in names)
+            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(LISTED))
+            listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+            yield f"not read in {file.path}: {counted} ({listed})"
 
 
 def check_files(data: Data) -> None:

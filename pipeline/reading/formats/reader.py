@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import BinaryIO, ClassVar, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from pipeline.params.data import Data
 
 ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
 HEAD = 512  # bytes by which a format is recognised
+LISTED = 8  # names in a message
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -46,6 +47,11 @@ class Reader(ABC):
             InputError: If the file is damaged or holds no table.
         """
 
+    @classmethod
+    def unread(cls, path: Path) -> list[str]:
+        """The names of files in a folder that are no part of the table."""
+        return []
+
 
 def batch_rows(columns: int) -> int:
     """Rows that are read at a time of a table of so many columns."""
@@ -58,6 +64,17 @@ def head_of(path: Path) -> bytes:
         return b""
     with opened(path) as file:
         return file.read(HEAD)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a path in a folder is one that programs keep for themselves."""
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts)
+
+
+def files_beside(folder: Path, read: Iterable[Path]) -> list[str]:
+    """The names of the files in a folder that are not among those that are read."""
+    known = set(read)
+    return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file() and file not in known]
 
 
 def opened(path: Path) -> BinaryIO:
