@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,12 @@ def test_raw_counts_have_their_own_names(tmp_path: Path) -> None:
     assert list(read(path).columns) == GENES
     with pytest.raises(InputError, match=r"which are X, raw/X; got 'raw'"):
         read(path, key="raw")
+
+
+def test_a_file_of_an_earlier_version_is_read_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5ad.gz"
+    path.write_bytes(gzip.compress(ANNDATA))
+    with pytest.raises(InputError, match="is compressed by gzip, and AnnData is not read so; unpack it, and name the file"):
+        read(path)
+    (tmp_path / "a.h5ad").write_bytes(gzip.decompress(path.read_bytes()))
+    assert len(read(tmp_path / "a.h5ad")) == 7

@@ -68,6 +68,8 @@ WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
     "gzip under another name.csv": lambda path, values: path.write_bytes(
         gzip.compress(reader.frame(values).to_csv(index=False).encode())
     ),
+    "a.csv.xz": lambda path, values: reader.frame(values).to_csv(path, index=False),
+    "a.csv.zip": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "a.data": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "a.tsv": lambda path, values: reader.frame(values).to_csv(path, index=False, sep="\t"),
     "a.parquet": lambda path, values: reader.frame(values).to_parquet(path),
@@ -82,7 +84,8 @@ WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
     "sparse.mat": lambda path, values: scipy.io.savemat(path, {"x": scipy.sparse.csc_array(values.astype(float))}),
     "folder of images": pictures,
 }
-ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.gz", "a.mat", "sparse.mat", "folder of images"}
+ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.gz", "a.mat", "sparse.mat"}
+ARRAYS |= {"folder of images"}
 
 
 @pytest.mark.parametrize("batch", [65_536, 2])
@@ -236,8 +239,7 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "pickle": ("a.npy", saved(np.array([{"a": 1}, None])), "holds Python objects, which are not loaded"),
     "texts": ("a.npy", saved(np.array(["a", "b"])), "holds <U1, not numbers"),
     "one number": ("a.npy", saved(np.float64(3)), "holds a single number, not rows"),
-    "zip": ("a.zip", zipped(b"a,b\n1,2\n"), "is a ZIP archive without NumPy arrays; unpack it"),
-    "npz": ("a.npz", zipped(b"")[:-9], "is not a readable NPZ file"),
+    "zip": ("a.zip", zipped(b"a,b\n1,2\n")[:-9], "is not a readable ZIP or NPZ file"),
     "mat": ("a.mat", of_mat(x=VALUES)[:-9], "is not a readable MATLAB file"),
     "cell": ("a.mat", of_mat(x="text"), "x holds char, not numbers"),
     "key": ("a.mat", of_mat(x=VALUES, y=VALUES), "data.key: must name one of the arrays in .* which are x, y; got None"),

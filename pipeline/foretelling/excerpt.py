@@ -24,7 +24,7 @@ from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
 from pipeline.reading.formats.hdf5 import hdf5
 from pipeline.reading.formats.images import Pictures, pictures_in
 from pipeline.reading.formats.parquet import Parquet, parts_of
-from pipeline.reading.formats.reader import COMPRESSED, Reader, chosen, opened
+from pipeline.reading.formats.reader import Reader, chosen, opened, packing
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.reading.preparation import prepare
 from pipeline.tables.schema import PROBABILITIES, SPLITS, Schema, load_probabilities, load_split
@@ -125,9 +125,7 @@ def _of_text(path: Path, data: Data) -> int:
     """As many as its first lines, or as there would be if all were as long as these."""
     lines = _beginning(path)
     text = b"".join(lines)
-    with path.open("rb") as file:
-        packed = file.read(4).startswith(tuple(COMPRESSED))
-    size = len(zlib.compress(text)) if packed else len(text)
+    size = len(text) if packing(path) is None else len(zlib.compress(text))
     whole = len(text) < TEXT // 2 or size >= path.stat().st_size
     return max(1, round(len(lines) * (1 if whole else path.stat().st_size / size)) - data.header)
 

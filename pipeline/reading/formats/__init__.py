@@ -16,9 +16,10 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
+from pipeline.reading.formats.foreign import UNPACK, check_kind
 from pipeline.reading.formats.images import Pictures
 from pipeline.reading.formats.parquet import Parquet
-from pipeline.reading.formats.reader import LISTED, Reader, batch_rows, head_of, is_hidden
+from pipeline.reading.formats.reader import LISTED, Reader, batch_rows, head_of, is_hidden, packing
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.tables.schema import SPLITS
 
@@ -134,8 +135,11 @@ def reader_of(path: Path) -> type[Reader]:
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"data.path: {path} is empty (0 bytes); give a file with a header and rows")
     head = head_of(path)
+    check_kind(path, head)
     for reader in READERS:
         if reader.recognises(path, head):
+            if (how := packing(path)) is not None and not reader.unpacks:
+                raise InputError(f"{path} is compressed by {how}, and {reader.__name__} is not read so; {UNPACK}")
             return reader
     raise InputError(
         f"data.path: {path} is a folder without Parquet files or images; name the file in it, or, in data.files, the files "

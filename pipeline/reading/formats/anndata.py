@@ -30,6 +30,7 @@ class AnnData(Reader):
     """
 
     suffix = ".parquet"
+    unpacks = False
 
     @override
     @classmethod

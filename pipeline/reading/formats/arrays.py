@@ -16,7 +16,18 @@ from typing_extensions import override
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.formats.reader import Reader, batch_rows, check_numbers, check_size, chosen, frame, opened
+from pipeline.reading.formats.foreign import not_unpacked
+from pipeline.reading.formats.reader import (
+    ZIP,
+    Reader,
+    batch_rows,
+    check_numbers,
+    check_size,
+    chosen,
+    frame,
+    members,
+    opened,
+)
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -25,6 +36,8 @@ MATLAB_NUMBERS = ("double", "single", "logical", "sparse", *INTEGERS)
 
 class Npy(Reader):
     """One array; its first axis counts the rows."""
+
+    unpacks = False
 
     @override
     @classmethod
@@ -47,23 +60,25 @@ class Npz(Reader):
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
-        return head.startswith(b"PK\x03\x04")
+        return head.startswith(ZIP)
 
     @override
     @classmethod
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
         try:
             with zipfile.ZipFile(path) as archive:
-                arrays = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in arrays}
+                held = {info.filename: info.file_size for info in members(archive)}
+            sizes = {name.removesuffix(".npy"): size for name, size in held.items() if name.endswith(".npy")}
             if not sizes:
-                raise InputError(f"{path} is a ZIP archive without NumPy arrays; unpack it")
+                raise not_unpacked(path, list(held))
             key = chosen(path, list(sizes), data)
             check_size(path, sizes[key])
-            with np.load(path, allow_pickle=False) as held:
-                array = held[key]
-        except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
-            raise _damaged(path, "NPZ", error) from error
+            with np.load(path, allow_pickle=False) as arrays:
+                array = arrays[key]
+        except InputError:
+            raise
+        except Exception as error:  # the library raises many kinds for damaged files
+            raise _damaged(path, "ZIP or NPZ", error) from error
         yield from _rows(path, array)
 
 
@@ -94,6 +109,8 @@ class Idx(Reader):
 
 class Matlab(Reader):
     """A MATLAB file up to version 7, of whose variables ``data.key`` names one."""
+
+    unpacks = False
 
     @override
     @classmethod

@@ -21,6 +21,7 @@ class Parquet(Reader):
     """A Parquet file, or a folder of them, whose rows follow each other in the order of their names."""
 
     suffix = ".parquet"
+    unpacks = False
 
     @override
     @classmethod

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import lzma
+import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import BinaryIO, ClassVar, cast
+from typing import BinaryIO, ClassVar, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -20,8 +22,9 @@ from pipeline.params.data import Data
 
 ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
 HEAD = 512  # bytes by which a format is recognised
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz"}
+ZIP = b"PK\x03\x04"
 LISTED = 8  # names in a message
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class Reader(ABC):
@@ -29,9 +32,11 @@ class Reader(ABC):
 
     Attributes:
         suffix: What ends the name of a file of samples, of a model of such a table.
+        unpacks: Whether it reads compressed files.
     """
 
     suffix: ClassVar[str] = ".npy"
+    unpacks: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -67,7 +72,7 @@ def head_of(path: Path) -> bytes:
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Whether a path in a folder is one that programs keep for themselves."""
+    """Whether a path in a folder or an archive is one that programs keep for themselves."""
     return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts)
 
 
@@ -77,22 +82,68 @@ def files_beside(folder: Path, read: Iterable[Path]) -> list[str]:
     return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file() and file not in known]
 
 
+def members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files in an archive, without those that programs keep for themselves."""
+    return [info for info in archive.infolist() if not info.is_dir() and not is_hidden(PurePath(info.filename))]
+
+
+def packing(path: Path) -> str | None:
+    """How a file is compressed, if it is: also as the only file in a ZIP archive, unless that is an array."""
+    if path.is_dir():
+        return None
+    with path.open("rb") as file:
+        begin = file.read(6)
+    if begin.startswith(ZIP):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                held = members(archive)
+        except Exception:  # the library raises many kinds for damaged files, which its reader says
+            return None
+        return "zip" if len(held) == 1 and not held[0].filename.endswith(".npy") else None
+    return next((name for magic, name in COMPRESSED.items() if begin.startswith(magic)), None)
+
+
 def opened(path: Path) -> BinaryIO:
     """The bytes of a file, decompressed.
 
     Raises:
-        InputError: When read, if it is truncated.
+        InputError: If it is encrypted; when read, if it is truncated.
     """
-    with path.open("rb") as file:
-        begin = file.read(4)
-    kind = next((name for magic, name in COMPRESSED.items() if begin.startswith(magic)), None)
-    return cast(BinaryIO, io.BufferedReader(_Decompressed(path, pa.input_stream(str(path), compression=kind))))
+    how = packing(path)
+    if how in STREAMS:
+        return cast(BinaryIO, io.BufferedReader(_Decompressed(path, STREAMS[how](path))))
+    return cast(BinaryIO, io.BufferedReader(_Decompressed(path, pa.input_stream(str(path), compression=how))))
+
+
+def only_member(path: Path) -> Stream:
+    """The only file in a ZIP archive; nothing is written to the disk, so that its name leads nowhere."""
+    archive = zipfile.ZipFile(path)
+    (member,) = members(archive)
+    if member.flag_bits & 1:
+        raise InputError(f"{path}: {member.filename} is encrypted in it; unpack it with its password, and name that file")
+    try:
+        return archive.open(member)
+    except Exception as error:  # as above
+        raise InputError(f"{path} cannot be decompressed: {error}; unpack it, and name the file that was in it") from error
+
+
+class Stream(Protocol):
+    """Bytes that are decompressed as they are read."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at the end."""
+
+    def close(self) -> None:
+        """Read no more."""
+
+
+STREAMS: Mapping[str | None, Callable[[Path], Stream]] = {"xz": lzma.open, "zip": only_member}  # the others are pyarrow's
 
 
 class _Decompressed(io.RawIOBase):
     """A decompressed stream whose errors are ours."""
 
-    def __init__(self, path: Path, stream: pa.NativeFile) -> None:
+    def __init__(self, path: Path, stream: Stream) -> None:
         self._path, self._stream = path, stream
 
     def readable(self) -> bool:
@@ -101,12 +152,17 @@ class _Decompressed(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
             content = self._stream.read(len(buffer))
-        except (OSError, EOFError, pa.ArrowInvalid) as error:
+        except Exception as error:  # as above, of five libraries
             raise InputError(
                 f"{self._path} cannot be decompressed, it may be truncated: {error}; get the file again"
             ) from error
         buffer[: len(content)] = content
         return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
 
 
 def frame(values: NDArray[np.generic]) -> pd.DataFrame:
@@ -149,6 +205,6 @@ def chosen(path: Path, keys: Sequence[str], data: Data) -> str:
     if data.key is None and len(keys) == 1:
         return keys[0]
     if data.key is None or data.key not in keys:
-        listed = ", ".join(keys[:8]) or "none"
+        listed = ", ".join(keys[:LISTED]) or "none"
         raise InputError(f"data.key: must name one of the arrays in {path}, which are {listed}; got {data.key!r}")
     return data.key
