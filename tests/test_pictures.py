@@ -220,6 +220,15 @@ def test_pictures_of_several_frames_are_refused(suffix: str, tmp_path: Path) -> 
     assert len(read(tmp_path)) == 3
 
 
+def test_pictures_of_another_shape_are_refused(tmp_path: Path) -> None:
+    """Also where the number of their pixels is the same."""
+    save(tmp_path / "a.png", GREY[0])
+    with pytest.raises(InputError, match=r"data.shape: is \[3, 2\], but .*a.png is \[2, 3\]; set it to that"):
+        read(tmp_path, shape=[3, 2])
+    for shape in ([2, 3], [2, 3, 1]):
+        assert len(read(tmp_path, shape=shape)) == 1
+
+
 # ---- their folders
 
 

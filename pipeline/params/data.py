@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.section import Common, Section
 from pipeline.tables.kinds import AnyKind
 from pipeline.tables.transforms import TRANSFORMS
+
+COLOURS = (1, 3)
+Layout = Literal["NHWC", "NCHW", "HWCN"]  # axes of an array of pictures: rows, height, width and, if it has four, channels
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 class Fractions(Section):
@@ -90,6 +94,7 @@ class Data(Section):
     missing: list[str | int | float] = Field([])
     columns: dict[str, ColumnOptions] = Field({})
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)] | None = None
+    layout: Layout | None = None
     units: str = "units of the data"
     fractions: Fractions
     split: SplitBy | None = None
@@ -104,9 +109,6 @@ class Data(Section):
         if shape is not None and len(shape) == 3 and shape[2] not in COLOURS:
             raise ValueError(f"must be [height, width], or [height, width, channels] with 1 or 3 channels; got {shape}")
         return shape
-
-
-COLOURS = (1, 3)
 
 
 class PrepareParams(Common):

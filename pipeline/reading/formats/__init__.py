@@ -29,10 +29,28 @@ READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Pi
 
 
 class RawFile(NamedTuple):
-    """A file or folder, and the split that its rows are for, if that is settled."""
+    """A file or folder.
+
+    Attributes:
+        path: Where it is.
+        data: The params, as they are for this file.
+        split: The split that its rows are for, if that is settled.
+    """
 
     path: Path
+    data: Data
     split: str | None = None
+
+    def reader(self) -> type[Reader]:
+        """The reader that recognises it.
+
+        Raises:
+            InputError: If none does, or an option is not for its format.
+        """
+        reader = reader_of(self.path)
+        if self.data.layout is not None and "layout" not in reader.takes:
+            raise InputError(f"data.layout: is for arrays, which {self.path} is not; set it to null")
+        return reader
 
 
 def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
@@ -69,7 +87,7 @@ def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
     kinds: dict[str, str] = {}  # what the columns hold so far
     for file in raw_files(data):
         rows = 0
-        for batch in reader_of(file.path).batches(file.path, data):
+        for batch in file.reader().batches(file.path, file.data):
             names, rows = list(batch.columns), rows + len(batch)
             if names != (first := first or names):
                 lost, added = pd.Index(first).difference(names, sort=False), pd.Index(names).difference(first, sort=False)
@@ -95,8 +113,8 @@ def raw_files(data: Data) -> list[RawFile]:
     """The files that ``data`` names, or the folder."""
     path = Path(data.path)
     if data.files is None:
-        return [RawFile(path)]
-    return [RawFile(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
+        return [RawFile(path, data)]
+    return [RawFile(path / name, data, split) for split, name in data.files.model_dump().items() if name is not None]
 
 
 def unread(data: Data) -> Iterator[str]:
@@ -115,13 +133,14 @@ def check_files(data: Data) -> None:
     Raises:
         InputError: If a file lies outside the repository, is missing, empty, or of an unknown format.
     """
-    for path, _ in raw_files(data):
+    for file in raw_files(data):
+        path = file.path
         if is_outside(path):
             raise InputError(
                 f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ "
                 "and run `dvc add` on it, or `dvc import-url` it from where it is"
             )
-        reader_of(path)
+        file.reader()
 
 
 def reader_of(path: Path) -> type[Reader]:

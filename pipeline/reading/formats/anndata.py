@@ -30,6 +30,7 @@ class AnnData(Reader):
     """
 
     suffix = ".parquet"
+    takes = frozenset(["key"])
     unpacks = False
 
     @override

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
+from pipeline.reading.formats.layout import check_picture
 from pipeline.reading.formats.reader import Reader, batch_rows, files_beside, frame, is_hidden
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -41,6 +42,7 @@ class Pictures(Reader):
             raise InputError(f"data.split.stratify: {FOLDER} is no pixel of data.shape; put it into data.exclude: [{FOLDER}]")
         files = pictures_in(path)
         first = _pixels(files[0])
+        check_picture(files[0], first.shape, data)
         size = batch_rows(first.size)
         for begin in range(0, len(files), size):
             part, batch = files[begin : begin + size], []

@@ -32,10 +32,12 @@ class Reader(ABC):
 
     Attributes:
         suffix: What ends the name of a file of samples, of a model of such a table.
+        takes: Options of ``data`` that are for this format and not for all: ``key`` and ``layout``.
         unpacks: Whether it reads compressed files.
     """
 
     suffix: ClassVar[str] = ".npy"
+    takes: ClassVar[frozenset[str]] = frozenset()
     unpacks: ClassVar[bool] = True
 
     @classmethod

@@ -1,0 +1,152 @@
+"""Arrays: which axis is which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import score
+from pipeline.base.errors import InputError
+from pipeline.foretelling.excerpt import COUNTED
+from pipeline.params.data import LAYOUTS
+from pipeline.reading.formats import check_files, reader_of
+from pipeline.stages import prepare, train
+from pipeline.tables.schema import load_schema
+from tests.test_readers import VALUES, Rows, data_of, idx, read
+from tests.workspace import read_table, write_params
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
+
+
+ARRAYS: dict[str, Callable[[Path, Rows], Any]] = {
+    "a.npy": np.save,
+    "fortran.npy": lambda path, values: np.save(path, np.asfortranarray(values)),
+    "a.npz": lambda path, values: np.savez(path, x=values),
+    "a.mat": lambda path, values: scipy.io.savemat(path, {"x": values}),
+    "a.idx": lambda path, values: path.write_bytes(idx(values)),
+}
+MOVED = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2), "HWCN": (1, 2, 3, 0)}  # the pictures in this layout
+ORDERS = {
+    ("NHWC", 4): (0, 1, 2, 3), ("NCHW", 4): (0, 2, 3, 1), ("HWCN", 4): (3, 0, 1, 2),
+    ("NHWC", 3): (0, 1, 2), ("NCHW", 3): (0, 1, 2), ("HWCN", 3): (2, 0, 1),
+}  # fmt: skip
+NUMBER = st.integers(1, 5)
+
+
+# ---- layouts
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ARRAYS)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.tuples(NUMBER, NUMBER, NUMBER, st.sampled_from([0, 1, 3])), batch=st.integers(1, 6))
+def test_axes_are_moved(name: str, layout: str, sizes: tuple[int, ...], batch: int, tmp_path: Path) -> None:
+    """To rows, height, width and channels, of grey pictures with and without an axis for the channel; and counted so."""
+    shape = sizes if sizes[3] else sizes[:3]
+    values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    held = values.transpose(np.argsort(ORDERS[layout, values.ndim]))
+    path = tmp_path / name
+    ARRAYS[name](path, held)
+    options = {"layout": layout, "shape": list(shape[1:])}
+    if path.suffix == ".idx" and layout == "HWCN":
+        with pytest.raises(InputError, match=r"rows follow each other in .*; set it to NCHW or NHWC, or to null"):
+            read(path, **options)
+        return
+    if path.suffix == ".mat" and held.shape[-1] == 1:  # MATLAB drops such axes at the end
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.reading.formats.reader.ROWS", batch)
+        assert np.array_equal(read(path, **options), values.reshape(len(values), -1))
+    assert COUNTED[reader_of(path)](path, data_of(path, **options)) == len(values)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_axes_that_are_not_those_of_the_shape_are_refused(layout: str, name: str, tmp_path: Path) -> None:
+    """Naming the layout that fits, which then is accepted."""
+    if (name, layout) == ("a.idx", "HWCN"):
+        return
+    path = tmp_path / name
+    held = PICTURES.transpose(MOVED[layout])
+    ARRAYS[name](path, held)
+    with pytest.raises(InputError) as raised:
+        read(path, shape=[4, 5, 3])
+    shape, row = (f"({', '.join(map(str, sizes))})" for sizes in (held.shape, held.shape[1:]))
+    said = str(raised.value)
+    assert f"data.shape: is [4, 5, 3], but a row of {path}, which has the shape {shape}, is {row}; set data.layout" in said
+    (remedy,) = re.findall(r"set data.layout \(of a command: --layout\) to (\w+)", said)
+    assert remedy == layout
+    assert np.array_equal(read(path, shape=[4, 5, 3], layout=remedy), PICTURES.reshape(60, -1))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(NUMBER, min_size=2, max_size=4),
+    shape=st.tuples(NUMBER, NUMBER, st.sampled_from([1, 3])),
+    layout=st.sampled_from([None, *LAYOUTS]),
+)
+def test_no_array_is_scrambled(sizes: list[int], shape: tuple[int, ...], layout: str | None, tmp_path: Path) -> None:
+    """What is accepted has its rows in the shape's own order, or flat; a remedy that is named is accepted."""
+    values = np.arange(np.prod(sizes)).reshape(sizes)
+    np.save(tmp_path / "a.npy", values)
+    error = ""
+    try:
+        held = read(tmp_path / "a.npy", shape=list(shape), layout=layout).to_numpy()
+    except InputError as refused:
+        error = str(refused)
+    if remedies := re.findall(r"set data.layout \(.*\) to (\w+)|set it to (null)", error):
+        read(tmp_path / "a.npy", shape=list(shape), layout=remedies[0][0] or None)
+    if error:
+        assert remedies or "mend data.shape, or save the array with these axes" in error
+        return
+    order = ORDERS[layout, len(sizes)] if layout else range(len(sizes))
+    moved = values.transpose(order)
+    assert np.array_equal(held, moved.reshape(len(moved), -1))
+    row = [size for size in moved.shape[1:] if size != 1]
+    assert len(row) < 2 or row == [size for size in shape if size != 1]
+
+
+def test_rows_that_are_last_are_not_taken_for_columns(tmp_path: Path) -> None:
+    """As of SVHN, also where no shape is declared."""
+    np.save(tmp_path / "a.npy", PICTURES.transpose(MOVED["HWCN"]))
+    message = r"shape of .*a.npy, \(4, 5, 3, 60\), looks like height x width x channels x rows; set it to HWCN if it is, or"
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.npy")
+    assert len(read(tmp_path / "a.npy", layout="HWCN")) == 60
+    assert len(read(tmp_path / "a.npy", layout="NHWC")) == 4
+
+
+def test_a_layout_is_for_arrays_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", VALUES)
+    with pytest.raises(InputError, match=r"data.layout: NCHW is for arrays of 3 or 4 axes, but .* \(7, 6\); set it to null"):
+        read(tmp_path / "a.npy", layout="NCHW")
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame(VALUES).to_csv("a.csv", index=False)
+    for ask in (read_table, check_files):
+        with pytest.raises(InputError, match=r"data.layout: is for arrays, which a.csv is not; set it to null"):
+            ask(data_of(Path("a.csv"), layout="NCHW"))
+
+
+def test_a_model_scores_arrays_of_its_own_shape_only(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/raw/pictures.npy")
+    path.parent.mkdir(parents=True)
+    np.save(path, PICTURES.transpose(MOVED["NCHW"]))
+    write_params(workspace, **{"data.path": str(path), "data.shape": [4, 5, 3], "data.layout": "NCHW", "data.dequantize": 1})
+    prepare.main()
+    train.main()
+    assert load_schema().shape == (4, 5, 3)
+    options = [str(path), "--out", str(workspace / "scores.csv"), "--samples", "5"]
+    with pytest.raises(InputError, match=r"set data.layout \(of a command: --layout\) to NCHW"):
+        score.main(score.parser().parse_args(options))
+    score.main(score.parser().parse_args([*options, "--layout", "NCHW"]))
+    assert "scored 60 rows" in capsys.readouterr().out
