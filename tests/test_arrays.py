@@ -1,4 +1,4 @@
-"""Arrays: which axis is which."""
+"""Arrays: which axis is which; and MATLAB's version 7.3."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from pipeline.params.data import LAYOUTS
 from pipeline.reading.formats import check_files, reader_of
 from pipeline.stages import prepare, train
 from pipeline.tables.schema import load_schema
-from tests.test_readers import VALUES, Rows, data_of, idx, read
+from tests.test_readers import VALUES, Rows, data_of, idx, mat73, read
 from tests.workspace import read_table, write_params
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
@@ -33,6 +34,7 @@ ARRAYS: dict[str, Callable[[Path, Rows], Any]] = {
     "fortran.npy": lambda path, values: np.save(path, np.asfortranarray(values)),
     "a.npz": lambda path, values: np.savez(path, x=values),
     "a.mat": lambda path, values: scipy.io.savemat(path, {"x": values}),
+    "new.mat": lambda path, values: mat73(path, x=values),
     "a.idx": lambda path, values: path.write_bytes(idx(values)),
 }
 MOVED = {"NHWC": (0, 1, 2, 3), "NCHW": (0, 3, 1, 2), "HWCN": (1, 2, 3, 0)}  # the pictures in this layout
@@ -150,3 +152,46 @@ def test_a_model_scores_arrays_of_its_own_shape_only(workspace: Path, capsys: py
         score.main(score.parser().parse_args(options))
     score.main(score.parser().parse_args([*options, "--layout", "NCHW"]))
     assert "scored 60 rows" in capsys.readouterr().out
+
+
+# ---- MATLAB 7.3
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(NUMBER, min_size=2, max_size=4), kind=st.sampled_from(["f8", "u1", "?"]), batch=st.integers(1, 6))
+def test_both_versions_of_matlab_say_the_same(sizes: list[int], kind: str, batch: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 2, sizes).astype(kind)
+    scipy.io.savemat(tmp_path / "a.mat", {"x": values})
+    mat73(tmp_path / "b.mat", x=values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.reading.formats.reader.ROWS", batch)
+        layout = "NHWC" if len(sizes) > 2 else None
+        known, new = read(tmp_path / "a.mat", layout=layout), read(tmp_path / "b.mat", layout=layout)
+    assert np.array_equal(known, values.reshape(len(values), -1))
+    pd.testing.assert_frame_equal(known, new)
+    count = COUNTED[reader_of(tmp_path / "b.mat")]
+    assert count(tmp_path / "b.mat", data_of(tmp_path / "b.mat", layout=layout)) == len(values)
+
+
+def test_what_is_no_matrix_of_numbers_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    mat73(path, x=VALUES, y=VALUES + 0.5)
+    with h5py.File(path, "r+") as file:
+        sparse = file.create_group("sparse")
+        sparse.attrs["MATLAB_sparse"], sparse.attrs["MATLAB_class"] = np.uint64(7), np.bytes_("double")
+        file.create_group("record").attrs["MATLAB_class"] = np.bytes_("struct")
+        file.create_dataset("words", data=np.zeros((3, 1), np.uint16)).attrs["MATLAB_class"] = np.bytes_("char")
+        file.create_dataset("none", data=np.zeros(2, np.uint64)).attrs["MATLAB_empty"] = np.uint8(1)
+    assert np.array_equal(read(path, key="y"), VALUES + 0.5)
+    for key, message in {
+        "sparse": "sparse is sparse, which is not read from version 7.3; save it with -v7, or as full",
+        "record": "record holds struct, not numbers; save a matrix of numbers, and name it in data.key",
+        "words": "words holds char, not numbers",
+        "none": "none is empty; name another one in data.key",
+        "z": "must name one of the arrays in .*, which are none, record, sparse, words, x, y; got 'z'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read(path, key=key)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"is not a readable MATLAB 7.3 file"):
+        read(path)

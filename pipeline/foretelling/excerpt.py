@@ -21,7 +21,7 @@ from pipeline.reading.columns.passes import surveyed
 from pipeline.reading.formats import raw_files, reader_of
 from pipeline.reading.formats.anndata import AnnData, cells
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
-from pipeline.reading.formats.hdf5 import hdf5
+from pipeline.reading.formats.hdf5 import MatlabHdf5, hdf5, variable
 from pipeline.reading.formats.images import Pictures, pictures_in
 from pipeline.reading.formats.layout import axes
 from pipeline.reading.formats.parquet import Parquet, parts_of
@@ -156,6 +156,11 @@ def _of_matlab(path: Path, data: Data) -> int:
     return _rows(path, shapes[chosen(path, list(shapes), data)], data)
 
 
+def _of_hdf5(path: Path, data: Data) -> int:
+    with hdf5(path, "MATLAB 7.3") as file:
+        return _rows(path, variable(path, file, data).shape[::-1], data)
+
+
 def _of_anndata(path: Path, data: Data) -> int:
     with hdf5(path, "AnnData") as file:
         return cells(file)
@@ -167,6 +172,7 @@ COUNTED: Mapping[type[Reader], Callable[[Path, Data], int]] = {
     Npz: _of_npz,
     Idx: _of_idx,
     Matlab: _of_matlab,
+    MatlabHdf5: _of_hdf5,
     AnnData: _of_anndata,
     Pictures: lambda path, data: len(pictures_in(path)),
     TabSeparated: _of_text,

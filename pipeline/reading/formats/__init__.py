@@ -17,6 +17,7 @@ from pipeline.params.data import Data
 from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
 from pipeline.reading.formats.foreign import UNPACK, check_kind
+from pipeline.reading.formats.hdf5 import MatlabHdf5
 from pipeline.reading.formats.images import Pictures
 from pipeline.reading.formats.parquet import Parquet
 from pipeline.reading.formats.reader import LISTED, Reader, batch_rows, head_of, is_hidden, packing
@@ -25,7 +26,7 @@ from pipeline.tables.schema import SPLITS
 
 HELD = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
 # the first that recognises a file reads it
-READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Pictures, TabSeparated, Text)
+READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, MatlabHdf5, AnnData, Pictures, TabSeparated, Text)
 
 
 class RawFile(NamedTuple):
