@@ -1,4 +1,4 @@
-"""Arrays: which axis is which; and MATLAB's version 7.3."""
+"""Arrays: which axis is which, MATLAB's version 7.3, and several of them in one file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import scipy.io
 import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from pipeline import score
 from pipeline.base.errors import InputError
@@ -195,3 +196,75 @@ def test_what_is_no_matrix_of_numbers_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"is not a readable MATLAB 7.3 file"):
         read(path)
+
+
+# ---- several arrays in one file
+
+
+SPLIT = {"train_data": VALUES, "valid_data": VALUES[:2], "test_data": VALUES[3:]}
+SEVERAL: dict[str, Callable[[Path], Any]] = {
+    "a.npz": lambda path: np.savez(path, labels=np.zeros(3), **SPLIT),
+    "a.mat": lambda path: scipy.io.savemat(path, {"labels": np.zeros(3), **SPLIT}),
+    "new (1) of all.mat": lambda path: mat73(path, labels=np.zeros(3), **SPLIT),
+}
+ROWS = [*["train"] * 7, *["valid"] * 2, *["test"] * 4]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_arrays_of_one_file_are_the_splits(name: str, tmp_path: Path) -> None:
+    """As the message says that asks for one of them, whether ``data.path`` is the file or its folder."""
+    SEVERAL[name](tmp_path / name)
+    with pytest.raises(InputError) as raised:
+        read(tmp_path / name)
+    said = str(raised.value)
+    assert "data.key: must name one of the arrays in" in said
+    files = YAML(typ="safe", pure=True).load(said.partition("data.files: ")[2])
+    assert files == {split: f"{name}:{split}_data" for split in ("train", "valid", "test")}
+    for path in (tmp_path / name, tmp_path):
+        table, splits = read_table(data_of(path, files=files))
+        assert np.array_equal(table, np.concatenate(list(SPLIT.values())))
+        assert splits == ROWS
+
+
+def test_splits_of_one_file_are_prepared(workspace: Path) -> None:
+    Path("data/raw").mkdir(parents=True)
+    np.savez("data/raw/a.npz", x_train=np.random.default_rng(0).normal(size=(40, 3)), x_test=np.eye(3), y_test=[0, 1, 2])
+    for path in ("data/raw", "data/raw/a.npz"):
+        write_params(workspace, **{"data.path": path, "data.files": {"train": "a.npz:x_train", "test": "a.npz:x_test"}})
+        prepare.main()
+        assert load_schema().rows["test"] == 3
+
+
+def test_a_file_that_is_called_so_comes_first(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", b=VALUES, c=VALUES)
+    np.save(tmp_path / "a.npz:b", VALUES[:3])  # which adds .npy
+    (tmp_path / "a.npz:b.npy").rename(tmp_path / "a.npz:b")
+    np.savez(tmp_path / "C:d.npz", **{"b:c": VALUES[:2], "x": VALUES})
+    assert len(read(tmp_path, files={"train": "a.npz:b"})) == 3
+    assert len(read(tmp_path, files={"train": "a.npz:c"})) == 7
+    assert len(read(tmp_path, files={"train": "C:d.npz:b:c"})) == 2
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text("a:b.", min_size=1, max_size=5), key=st.text("a:b", min_size=1, max_size=5))
+def test_any_colon_is_understood(name: str, key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The longest name of a file that there is, and the rest is the array."""
+    folder = tmp_path_factory.mktemp("colons")
+    if name.strip(".") == "" or name.endswith(":"):
+        return
+    np.savez(folder / "held.npz", **{key: VALUES})
+    (folder / "held.npz").rename(folder / name)
+    assert len(read(folder, files={"train": f"{name}:{key}"})) == 7
+
+
+def test_what_names_no_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", b=VALUES)
+    np.save(tmp_path / "b.npy", VALUES)
+    for files, path, message in (
+        ({"train": "a.npz:c"}, tmp_path, "data.key: must name one of the arrays in .*a.npz, which are b; got 'c'"),
+        ({"train": "b.npy:c"}, tmp_path, "data.files.train: .*b.npy has no arrays with names; name it without ':c'"),
+        ({"train": "c.npz:c"}, tmp_path, "c.npz:c does not exist"),
+        ({"train": "b.npy"}, tmp_path / "a.npz", "data.files.train: .*b.npy is not .*a.npz, which data.path names"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(path, files=files)

@@ -24,7 +24,10 @@ class Fractions(Section):
 
 
 class Files(Section):
-    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's."""
+    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's.
+
+    ``FILE:KEY`` is an array of a file that has several.
+    """
 
     train: str
     valid: str | None = None

@@ -111,11 +111,34 @@ def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
 
 
 def raw_files(data: Data) -> list[RawFile]:
-    """The files that ``data`` names, or the folder."""
+    """The files that ``data`` names, or the folder.
+
+    Raises:
+        InputError: If ``data.files`` names other files than that which ``data.path`` is, or an array of a file without any.
+    """
     path = Path(data.path)
     if data.files is None:
         return [RawFile(path, data)]
-    return [RawFile(path / name, data, split) for split, name in data.files.model_dump().items() if name is not None]
+    folder = path.parent if path.is_file() else path
+    files = []
+    for split, name in data.files.model_dump().items():
+        if name is not None:
+            file, key = located(folder, name)
+            if path.is_file() and file != path:
+                raise InputError(f"data.files.{split}: {file} is not {path}, which data.path names; set that to {folder}")
+            if key is not None and "key" not in reader_of(file).takes:
+                raise InputError(f"data.files.{split}: {file} has no arrays with names; name it without {':' + key!r}")
+            files.append(RawFile(file, data if key is None else data.model_copy(update={"key": key}), split))
+    return files
+
+
+def located(folder: Path, name: str) -> tuple[Path, str | None]:
+    """The file that ``data.files`` names, and the array in it; a file that is called so comes first."""
+    colons = [place for place, sign in enumerate(name) if sign == ":"]
+    for place in () if (folder / name).exists() else reversed(colons):
+        if place and (folder / name[:place]).is_file():
+            return folder / name[:place], name[place + 1 :]
+    return folder / name, None
 
 
 def unread(data: Data) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
+from pipeline.tables.schema import SPLITS
 
 ROWS, CELLS = 2**16, 2**24  # that are read at a time, at most
 HEAD = 512  # bytes by which a format is recognised
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz"}
 ZIP = b"PK\x03\x04"
 LISTED = 8  # names in a message
+PARTS = ("train", "test", "valid", "val", "dev")  # in the names of arrays that are for splits
 
 
 class Reader(ABC):
@@ -207,6 +210,22 @@ def chosen(path: Path, keys: Sequence[str], data: Data) -> str:
     if data.key is None and len(keys) == 1:
         return keys[0]
     if data.key is None or data.key not in keys:
-        listed = ", ".join(keys[:LISTED]) or "none"
-        raise InputError(f"data.key: must name one of the arrays in {path}, which are {listed}; got {data.key!r}")
+        root, listed = Path(data.path), ", ".join(keys[:LISTED]) or "none"
+        name = os.path.relpath(path, root if root.is_dir() else root.parent)
+        own = ", ".join(f'{split}: "{name}:{key}"' for split, key in of_splits(keys).items())
+        or_else = f"; or give each split its own, data.files: {{{own}}}" if own else ""
+        raise InputError(f"data.key: must name one of the arrays in {path}, which are {listed}; got {data.key!r}{or_else}")
     return data.key
+
+
+def of_splits(keys: Iterable[str]) -> dict[str, str]:
+    """The arrays of a file whose names differ in the split that they are for; none if that is not so."""
+    stems: dict[str, dict[str, str]] = {}
+    for key in keys:
+        for part in PARTS:
+            stem, split = key.lower().replace(part, "\0", 1), "valid" if part in ("val", "dev") else part
+            if "\0" in stem:
+                stems.setdefault(stem, {}).setdefault(split, key)
+                break
+    whole = [splits for splits in stems.values() if "train" in splits and len(splits) > 1]
+    return {split: whole[0][split] for split in SPLITS if split in whole[0]} if whole else {}
