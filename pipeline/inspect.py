@@ -17,14 +17,14 @@ from rich.table import Table
 
 from pipeline.base.command import command
 from pipeline.base.files import to_yaml
-from pipeline.params.data import Data
+from pipeline.params.data import LAYOUTS, Data
 from pipeline.params.model import ByKind
 from pipeline.reading.columns.facts import Facts
 from pipeline.reading.columns.guess import Guess, kinds_of
 from pipeline.reading.columns.kept import KeptBlocks
 from pipeline.reading.columns.oddities import Copies, Extremes, odd_values
 from pipeline.reading.columns.passes import over, surveyed
-from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of
+from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of, unread
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.statistics import summed
 
@@ -40,6 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         {
             "path": str(arguments.file),
             "key": arguments.key,
+            "layout": arguments.layout,
             "delimiter": arguments.delimiter,
             "header": not arguments.no_header,
             "missing": arguments.missing,
@@ -111,6 +112,7 @@ def show(inspection: Inspection, data: Data) -> None:
         console.print(f"whole numbers from 0 to {greatest:g}: maybe grey images of {width} x {width} pixels")
     else:
         console.print(_table(inspection))
+    print("".join(f"note: {note}\n" for note in unread(data)), end="")
     print("\nto paste into params.yaml, in place of these keys:\n")
     print(to_yaml(snippet(inspection, data), in_order=True, compact=True).decode())
     if is_outside(Path(data.path)):
@@ -173,7 +175,7 @@ def _suggested(of: Facts, found: Inspection) -> tuple[str, str | None]:
 
 def snippet(found: Inspection, data: Data) -> dict[str, Any]:
     """The params that differ from what a table without surprises needs."""
-    given = {name: value for name in ("key", "delimiter") if (value := getattr(data, name)) is not None}
+    given = {name: value for name in ("key", "layout", "delimiter") if (value := getattr(data, name)) is not None}
     section: dict[str, Any] = {"path": data.path, **given, "exclude": list(found.left_out), "missing": list(data.missing)}
     section |= {} if data.header else {"header": False}
     if found.is_grey and format_of(data) == ARRAY:
@@ -202,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("file", type=Path, help="a file or folder, as data.path")
     made.add_argument("--key", help="the array to take, where a file has several (data.key)")
+    made.add_argument("--layout", choices=LAYOUTS, help="the axes of an array of pictures (data.layout)")
     made.add_argument("--delimiter", help="between the fields of a text (data.delimiter)")
     made.add_argument("--no-header", action="store_true", help="the first line has no names (data.header: false)")
     made.add_argument("--missing", nargs="*", default=[], type=_code, help="values that stand for no value (data.missing)")
