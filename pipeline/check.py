@@ -27,7 +27,7 @@ def main() -> None:
     for dropped in without_dropped(read(), Params)[1]:
         print(f"note: {dropped}")
     check_files(params.data)
-    for path, _ in raw_files(params.data):
+    for path, *_ in raw_files(params.data):
         if (note := untracked_note(path)) is not None:
             print(f"note: {note}")
     forget()

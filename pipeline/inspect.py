@@ -19,7 +19,7 @@ from pipeline.base.command import command
 from pipeline.base.errors import InputError
 from pipeline.base.files import to_yaml
 from pipeline.dvc.formats import untracked_note
-from pipeline.params.data import Data, PrepareParams
+from pipeline.params.data import LAYOUTS, Data, PrepareParams
 from pipeline.params.file import PARAMS_FILE, load, read
 from pipeline.params.model import ByKind
 from pipeline.reading.columns.facts import Facts
@@ -27,13 +27,21 @@ from pipeline.reading.columns.guess import Guess, kinds_of
 from pipeline.reading.columns.kept import KeptBlocks
 from pipeline.reading.columns.oddities import Copies, Extremes, Suspicion, odd_values, suspicions
 from pipeline.reading.columns.passes import over, surveyed
-from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of
+from pipeline.reading.formats import format_of, is_outside, read_blocks, reader_of, unread
 from pipeline.reading.formats.text import Text, sniffed
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.statistics import summed
 
 MOST_COLUMNS = 100
-OPTIONS = ("key", "delimiter", "decimal", "thousands", "signs", "missing")  # of the command line, which are keys of data
+OPTIONS = (
+    "key",
+    "layout",
+    "delimiter",
+    "decimal",
+    "thousands",
+    "signs",
+    "missing",
+)  # of the command line, which are keys of data
 SPELLING = ("decimal", "thousands", "signs")
 SHARED = (*OPTIONS, "header", "exclude", "columns")  # keys of data that say how a file is read
 MANY_ZEROS = 0.5  # share of the rows
@@ -148,6 +156,7 @@ def show(inspection: Inspection, data: Data) -> None:
         console.print(f"whole numbers from 0 to {greatest:g}: maybe grey images of {width} x {width} pixels")
     else:
         console.print(_table(inspection))
+    print("".join(f"note: {note}\n" for note in unread(data)), end="")
     print("\nto paste into params.yaml, in place of these keys:\n")
     print(to_yaml(snippet(inspection, data), in_order=True, compact=True).decode())
     if is_outside(Path(data.path)):
@@ -247,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("file", type=Path, help="a file or folder, as data.path")
     made.add_argument("--key", help="the array to take, where a file has several (data.key)")
+    made.add_argument("--layout", choices=LAYOUTS, help="the axes of an array of pictures (data.layout)")
     made.add_argument("--delimiter", help="between the fields of a text (data.delimiter)")
     made.add_argument("--decimal", help="before the fraction of a number (data.decimal)")
     made.add_argument("--thousands", help="between groups of three digits (data.thousands)")

@@ -27,7 +27,7 @@ from pipeline.cluster.connection import scheduler_address
 from pipeline.evaluation.per_value import value_parts
 from pipeline.evaluation.workers import Call, Workers, workers_here
 from pipeline.model.loading import check_support, load_model
-from pipeline.params.data import Data
+from pipeline.params.data import LAYOUTS, Data
 from pipeline.reading.columns.apply import Application
 from pipeline.reading.formats import read_blocks
 from pipeline.scoring.odd_rows import Summary
@@ -54,6 +54,8 @@ def main(arguments: argparse.Namespace) -> None:
             "key": arguments.key,
             "delimiter": arguments.delimiter,
             "header": not arguments.no_header,
+            "shape": scorer.schema.shape and list(scorer.schema.shape),
+            "layout": arguments.layout,
             "fractions": {"train": 0.7, "valid": 0.15, "test": 0.15},
         }
     )
@@ -160,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--cluster", help="address of a Dask scheduler, whose workers score in their place (docs/scale.md)")
     made.add_argument("--key", help="the array to take, where a file has several")
+    made.add_argument("--layout", choices=LAYOUTS, help="the axes of an array of pictures (data.layout)")
     made.add_argument("--delimiter", help="between the fields of a text")
     made.add_argument("--no-header", action="store_true", help="the first line of the text has no names")
     return made

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from pipeline import inspect
@@ -87,6 +88,23 @@ def test_grey_images_are_recognised(workspace: Path, capsys: pytest.CaptureFixtu
     write_params(workspace, **flattened(params))
     prepare.main()
     assert load_schema().is_binary
+
+
+def test_a_layout_and_files_that_are_not_read_are_said(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("data/raw/pictures")
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    np.save(folder.with_suffix(".npy"), pixels.transpose(1, 2, 0))
+    said, params = said_of(folder.with_suffix(".npy"), capsys, "--layout=HWCN")
+    assert "60 rows, 16 columns" in said
+    assert params["data"]["layout"] == "HWCN"
+    write_params(workspace, **flattened(params))
+    prepare.main()
+    for number, row in enumerate(pixels):
+        Image.fromarray(row).save(folder / f"{number}.png")
+    (folder / "labels.csv").write_text("label\n")
+    said, _ = said_of(folder, capsys)
+    assert "note: not read in data/raw/pictures: 1 .csv (labels.csv)\n" in said
 
 
 def test_a_file_that_cannot_be_read_is_an_error(

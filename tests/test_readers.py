@@ -62,6 +62,20 @@ def parts(folder: Path, values: Rows) -> None:
     reader.frame(values[3:]).to_parquet(folder / "more" / "2.parquet")
 
 
+def mat73(path: Path, **variables: Any) -> None:
+    """As MATLAB writes its version 7.3: a header of its own, then HDF5 with the axes in reverse."""
+    names = {"f": "double", "u": "uint8", "b": "logical"}
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file.create_group("#refs#")
+        for name, values in variables.items():
+            array = np.asarray(values)
+            held = file.create_dataset(name, data=array.T.astype("u1" if array.dtype == bool else array.dtype))
+            held.attrs["MATLAB_class"] = np.bytes_(names[array.dtype.kind])
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Nov 30 2026 HDF5 schema 1.00 .".ljust(116))
+        file.write(bytes(8) + b"\x00\x02IM")
+
+
 WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
     "a.csv": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "a.csv.gz": lambda path, values: reader.frame(values).to_csv(path, index=False),
@@ -69,6 +83,8 @@ WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
     "gzip under another name.csv": lambda path, values: path.write_bytes(
         gzip.compress(reader.frame(values).to_csv(index=False).encode())
     ),
+    "a.csv.xz": lambda path, values: reader.frame(values).to_csv(path, index=False),
+    "a.csv.zip": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "a.data": lambda path, values: reader.frame(values).to_csv(path, index=False),
     "a.tsv": lambda path, values: reader.frame(values).to_csv(path, index=False, sep="\t"),
     "a.parquet": lambda path, values: reader.frame(values).to_parquet(path),
@@ -81,9 +97,11 @@ WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
     "images-idx3-ubyte.gz": lambda path, values: path.write_bytes(gzip.compress(idx(values.reshape(-1, 2, 3)))),
     "a.mat": lambda path, values: scipy.io.savemat(path, {"x": values, "y": "text"}, do_compression=True),
     "sparse.mat": lambda path, values: scipy.io.savemat(path, {"x": scipy.sparse.csc_array(values.astype(float))}),
+    "7.3.mat": lambda path, values: mat73(path, x=values),
     "folder of images": pictures,
 }
-ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.gz", "a.mat", "sparse.mat", "folder of images"}
+ARRAYS = {"a.npy", "a.npz", "two.npz", "images-idx3-ubyte", "images-idx3-ubyte.gz", "a.mat", "sparse.mat", "7.3.mat"}
+ARRAYS |= {"folder of images"}
 
 
 @pytest.mark.parametrize("batch", [65_536, 2])
@@ -239,8 +257,7 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "pickle": ("a.npy", saved(np.array([{"a": 1}, None])), "holds Python objects, which are not loaded"),
     "texts": ("a.npy", saved(np.array(["a", "b"])), "holds <U1, not numbers"),
     "one number": ("a.npy", saved(np.float64(3)), "holds a single number, not rows"),
-    "zip": ("a.zip", zipped(b"a,b\n1,2\n"), "is a ZIP archive without NumPy arrays; unpack it"),
-    "npz": ("a.npz", zipped(b"")[:-9], "is not a readable NPZ file"),
+    "zip": ("a.zip", zipped(b"a,b\n1,2\n")[:-9], "is not a readable ZIP or NPZ file"),
     "mat": ("a.mat", of_mat(x=VALUES)[:-9], "is not a readable MATLAB file"),
     "cell": ("a.mat", of_mat(x="text"), "x holds char, not numbers"),
     "key": ("a.mat", of_mat(x=VALUES, y=VALUES), "data.key: must name one of the arrays in .* which are x, y; got None"),
@@ -249,6 +266,7 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "genes": ("a.h5ad", repeated_genes(), "duplicate column name 'gene0'.*var_names_make_unique"),
     "image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "is not a readable image"),
     "binary": ("a.bin", bytes(range(128, 256)), "is not UTF-8 text"),
+    "mat 7.3": ("a.mat", b"MATLAB 7.3 MAT-file".ljust(600), "is not a readable MATLAB 7.3 file"),
     "parquet": ("a.parquet", b"PAR1" + bytes(30), "is not a readable Parquet file"),
 }
 

@@ -7,7 +7,7 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,13 @@ from pipeline.params.data import Data
 from pipeline.reading.columns.kept import KeptBlocks
 from pipeline.reading.columns.passes import surveyed
 from pipeline.reading.formats import raw_files, reader_of
-from pipeline.reading.formats.anndata import AnnData
+from pipeline.reading.formats.anndata import AnnData, cells
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
-from pipeline.reading.formats.images import SUFFIXES, Pictures
+from pipeline.reading.formats.hdf5 import MatlabHdf5, hdf5, variable
+from pipeline.reading.formats.images import Pictures, pictures_in
+from pipeline.reading.formats.layout import axes
 from pipeline.reading.formats.parquet import Parquet, parts_of
-from pipeline.reading.formats.reader import COMPRESSED, Reader, chosen, opened
+from pipeline.reading.formats.reader import Reader, chosen, opened, packing
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.reading.preparation import prepare
 from pipeline.tables.schema import PROBABILITIES, SPLITS, Schema, load_probabilities, load_split
@@ -62,9 +64,9 @@ class Excerpt:
         Raises:
             InputError: If these rows are not as they should be.
         """
-        paths = [path for path, _ in raw_files(data)]
-        counts = [COUNTED[reader_of(path)](path, data) for path in paths]
-        N, width = sum(counts), head(paths[0], data, 1, folder).shape[1]
+        files = raw_files(data)
+        counts = [COUNTED[reader_of(file.path)](file.path, file.data) for file in files]
+        N, width = sum(counts), head(files[0].path, files[0].data, 1, folder).shape[1]
         n, few = min(N, MOST, max(FEWEST, CELLS // width)), min(N, FEWEST)
         at_first, _ = _prepared(data, seed, folder, [math.ceil(count * few / N) for count in counts])
         seconds, schema = _prepared(data, seed, folder, [math.ceil(count * n / N) for count in counts])
@@ -102,8 +104,8 @@ def _prepared(data: Data, seed: int, folder: Path, counts: list[int]) -> tuple[f
     """The seconds that it takes to prepare so many rows of each file, whose arrays go to the folder, and their schema."""
     begin = time.perf_counter()
     files = list(zip(raw_files(data), counts, strict=True))
-    frames = [head(path, data, count, folder) for (path, _), count in files]
-    places = [-1 if split is None else SPLITS.index(split) for (_, split), _ in files]
+    frames = [head(file.path, file.data, count, folder) for file, count in files]
+    places = [-1 if file.split is None else SPLITS.index(file.split) for file, _ in files]
     labels = np.repeat(np.array(places, dtype=np.int8), [len(frame) for frame in frames])
     table = surveyed([(pd.concat(frames, ignore_index=True), labels)], data, KeptBlocks(folder))
     schema, _ = prepare(table, data, seed, folder)
@@ -111,6 +113,10 @@ def _prepared(data: Data, seed: int, folder: Path, counts: list[int]) -> tuple[f
 
 
 # ---- how many rows, by format
+
+
+def _rows(path: Path, sizes: Sequence[int], data: Data) -> int:
+    return int(sizes[axes(path, sizes, data)[0]])
 
 
 def _beginning(path: Path) -> list[bytes]:
@@ -124,9 +130,7 @@ def _of_text(path: Path, data: Data) -> int:
     """As many as its first lines, or as there would be if all were as long as these."""
     lines = _beginning(path)
     text = b"".join(lines)
-    with path.open("rb") as file:
-        packed = file.read(4).startswith(tuple(COMPRESSED))
-    size = len(zlib.compress(text)) if packed else len(text)
+    size = len(text) if packing(path) is None else len(zlib.compress(text))
     whole = len(text) < TEXT // 2 or size >= path.stat().st_size
     return max(1, round(len(lines) * (1 if whole else path.stat().st_size / size)) - data.header)
 
@@ -142,31 +146,35 @@ def _of_npz(path: Path, data: Data) -> int:
         with archive.open(f"{chosen(path, keys, data)}.npy") as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return int(read(file)[0][0])
+            return _rows(path, read(file)[0], data)
 
 
 def _of_matlab(path: Path, data: Data) -> int:
     from scipy.io import whosmat
 
     shapes = {name: shape for name, shape, _ in whosmat(path)}
-    return int(shapes[chosen(path, list(shapes), data)][0])
+    return _rows(path, shapes[chosen(path, list(shapes), data)], data)
+
+
+def _of_hdf5(path: Path, data: Data) -> int:
+    with hdf5(path, "MATLAB 7.3") as file:
+        return _rows(path, variable(path, file, data).shape[::-1], data)
 
 
 def _of_anndata(path: Path, data: Data) -> int:
-    import h5py
-
-    with h5py.File(path) as file:
-        return len(file["obs"][file["obs"].attrs["_index"]])
+    with hdf5(path, "AnnData") as file:
+        return cells(file)
 
 
 COUNTED: Mapping[type[Reader], Callable[[Path, Data], int]] = {
     Parquet: lambda path, data: sum(pq.read_metadata(part).num_rows for part in parts_of(path)),
-    Npy: lambda path, data: len(np.load(path, mmap_mode="r", allow_pickle=False)),
+    Npy: lambda path, data: _rows(path, np.load(path, mmap_mode="r", allow_pickle=False).shape, data),
     Npz: _of_npz,
     Idx: _of_idx,
     Matlab: _of_matlab,
+    MatlabHdf5: _of_hdf5,
     AnnData: _of_anndata,
-    Pictures: lambda path, data: sum(file.suffix.lower() in SUFFIXES for file in path.rglob("*")),
+    Pictures: lambda path, data: len(pictures_in(path)),
     TabSeparated: _of_text,
     Text: _of_text,
 }

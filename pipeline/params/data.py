@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -11,6 +11,9 @@ from pipeline.tables.kinds import AnyKind
 from pipeline.tables.transforms import TRANSFORMS
 
 WHITESPACE = "whitespace"  # the delimiter of tables whose columns are aligned by spaces or tabs
+COLOURS = (1, 3)
+Layout = Literal["NHWC", "NCHW", "HWCN"]  # axes of an array of pictures: rows, height, width and, if it has four, channels
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 class Fractions(Section):
@@ -22,7 +25,10 @@ class Fractions(Section):
 
 
 class Files(Section):
-    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's."""
+    """``data.files``: the files of the splits, in the folder ``data.path``; a split without one gets its share of train's.
+
+    ``FILE:KEY`` is an array of a file that has several.
+    """
 
     train: str
     valid: str | None = None
@@ -130,6 +136,7 @@ class Data(Section):
     missing: Annotated[list[str | int | float], BeforeValidator(_in_list)] = Field([])
     columns: dict[str, ColumnOptions] = Field({})
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)] | None = None
+    layout: Layout | None = None
     units: str = "units of the data"
     fractions: Fractions
     split: SplitBy | None = None
@@ -160,9 +167,6 @@ class Data(Section):
         if shape is not None and len(shape) == 3 and shape[2] not in COLOURS:
             raise ValueError(f"must be [height, width], or [height, width, channels] with 1 or 3 channels; got {shape}")
         return shape
-
-
-COLOURS = (1, 3)
 
 
 class PrepareParams(Common):

@@ -27,6 +27,14 @@ CHANGES: list[dict[str, Any]] = [  # for each version, the options that the next
         "evaluate.annealing.extra": NOT_THERE,
         "evaluate.tolerance": NOT_THERE,
     },
+    {
+        "data.decimal": NOT_THERE,
+        "data.thousands": NOT_THERE,
+        "data.signs": NOT_THERE,
+        "data.layout": NOT_THERE,
+        "data.split.together": NOT_THERE,
+        "data.split.hash": NOT_THERE,
+    },
 ]
 BEFORE_TOLERANCE, BEFORE_READ_AS, LATEST = 0, 1, len(CHANGES)
 

@@ -19,7 +19,7 @@ from pipeline.reading.columns.passes import Table, fitted, measured, planned, tr
 from pipeline.reading.columns.program import Prepared, Program
 from pipeline.reading.columns.ties import ties
 from pipeline.reading.columns.writer import Writer, write_groups
-from pipeline.reading.formats import format_of
+from pipeline.reading.formats import format_of, unread
 from pipeline.reading.splits import split_columns
 from pipeline.tables.kinds import KINDS
 from pipeline.tables.schema import Column, Schema
@@ -58,6 +58,7 @@ def prepare(table: Table, data: Data, seed: int, folder: Path) -> tuple[Schema, 
         rows=program.splits.rows,
         reading=reading_of(data).model_copy(update={"largest": program.binarize.largest if program.binarize else None}),
         notes=[
+            *unread(data),
             *_suspected(table.facts, kinds, data),
             *notes(program, measurements, ties(program, measurements, blocks), data),
             *written,

@@ -44,7 +44,7 @@ def refuse_absent(data: Data) -> None:
         InputError: Naming the command that keeps it.
     """
     root = main_repository()
-    for path, _ in raw_files(data):
+    for path, *_ in raw_files(data):
         if not path.exists() and (root / path).exists() and (note := untracked_note(path, root)) is not None:
             raise InputError(f"data.path: {note}, in {root}, then queue it again")
 

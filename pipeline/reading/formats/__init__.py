@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,22 +16,42 @@ from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.formats.anndata import AnnData
 from pipeline.reading.formats.arrays import Idx, Matlab, Npy, Npz
+from pipeline.reading.formats.foreign import UNPACK, check_kind
+from pipeline.reading.formats.hdf5 import MatlabHdf5
 from pipeline.reading.formats.images import Pictures
 from pipeline.reading.formats.parquet import Parquet
-from pipeline.reading.formats.reader import Reader, batch_rows, head_of
+from pipeline.reading.formats.reader import LISTED, Reader, batch_rows, head_of, is_hidden, packing
 from pipeline.reading.formats.text import TabSeparated, Text
 from pipeline.tables.schema import SPLITS
 
 HELD = dict.fromkeys("biuf", "numbers") | {"M": "dates"}  # of a column, by that of its dtype
 # the first that recognises a file reads it
-READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, AnnData, Pictures, TabSeparated, Text)
+READERS: tuple[type[Reader], ...] = (Parquet, Npy, Npz, Idx, Matlab, MatlabHdf5, AnnData, Pictures, TabSeparated, Text)
 
 
 class RawFile(NamedTuple):
-    """A file or folder, and the split that its rows are for, if that is settled."""
+    """A file or folder.
+
+    Attributes:
+        path: Where it is.
+        data: The params, as they are for this file.
+        split: The split that its rows are for, if that is settled.
+    """
 
     path: Path
+    data: Data
     split: str | None = None
+
+    def reader(self) -> type[Reader]:
+        """The reader that recognises it.
+
+        Raises:
+            InputError: If none does, or an option is not for its format.
+        """
+        reader = reader_of(self.path)
+        if self.data.layout is not None and "layout" not in reader.takes:
+            raise InputError(f"data.layout: is for arrays, which {self.path} is not; set it to null")
+        return reader
 
 
 def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
@@ -67,7 +88,7 @@ def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
     kinds: dict[str, str] = {}  # what the columns hold so far
     for file in raw_files(data):
         rows = 0
-        for batch in reader_of(file.path).batches(file.path, data):
+        for batch in file.reader().batches(file.path, file.data):
             names, rows = list(batch.columns), rows + len(batch)
             if names != (first := first or names):
                 lost, added = pd.Index(first).difference(names, sort=False), pd.Index(names).difference(first, sort=False)
@@ -90,11 +111,44 @@ def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
 
 
 def raw_files(data: Data) -> list[RawFile]:
-    """The files that ``data`` names, or the folder."""
+    """The files that ``data`` names, or the folder.
+
+    Raises:
+        InputError: If ``data.files`` names other files than that which ``data.path`` is, or an array of a file without any.
+    """
     path = Path(data.path)
     if data.files is None:
-        return [RawFile(path)]
-    return [RawFile(path / name, split) for split, name in data.files.model_dump().items() if name is not None]
+        return [RawFile(path, data)]
+    folder = path.parent if path.is_file() else path
+    files = []
+    for split, name in data.files.model_dump().items():
+        if name is not None:
+            file, key = located(folder, name)
+            if path.is_file() and file != path:
+                raise InputError(f"data.files.{split}: {file} is not {path}, which data.path names; set that to {folder}")
+            if key is not None and "key" not in reader_of(file).takes:
+                raise InputError(f"data.files.{split}: {file} has no arrays with names; name it without {':' + key!r}")
+            files.append(RawFile(file, data if key is None else data.model_copy(update={"key": key}), split))
+    return files
+
+
+def located(folder: Path, name: str) -> tuple[Path, str | None]:
+    """The file that ``data.files`` names, and the array in it; a file that is called so comes first."""
+    colons = [place for place, sign in enumerate(name) if sign == ":"]
+    for place in () if (folder / name).exists() else reversed(colons):
+        if place and (folder / name[:place]).is_file():
+            return folder / name[:place], name[place + 1 :]
+    return folder / name, None
+
+
+def unread(data: Data) -> Iterator[str]:
+    """Sentences on the files in folders that ``data`` names, of which nothing is read."""
+    for file in raw_files(data):
+        if names := reader_of(file.path).unread(file.path):
+            kinds = Counter("hidden" if is_hidden(Path(name)) else Path(name).suffix or "without a suffix" for name in names)
+            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(LISTED))
+            listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+            yield f"not read in {file.path}: {counted} ({listed})"
 
 
 def check_files(data: Data) -> None:
@@ -103,13 +157,14 @@ def check_files(data: Data) -> None:
     Raises:
         InputError: If a file lies outside the repository, is missing, empty, or of an unknown format.
     """
-    for path, _ in raw_files(data):
+    for file in raw_files(data):
+        path = file.path
         if is_outside(path):
             raise InputError(
                 f"data.path: {path} lies outside the repository, where its versions cannot be kept; copy it into data/raw/ "
                 "and run `dvc add` on it, or `dvc import-url` it from where it is"
             )
-        reader_of(path)
+        file.reader()
 
 
 def reader_of(path: Path) -> type[Reader]:
@@ -123,8 +178,11 @@ def reader_of(path: Path) -> type[Reader]:
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"data.path: {path} is empty (0 bytes); give a file with a header and rows")
     head = head_of(path)
+    check_kind(path, head)
     for reader in READERS:
         if reader.recognises(path, head):
+            if (how := packing(path)) is not None and not reader.unpacks:
+                raise InputError(f"{path} is compressed by {how}, and {reader.__name__} is not read so; {UNPACK}")
             return reader
     raise InputError(
         f"data.path: {path} is a folder without Parquet files or images; name the file in it, or, in data.files, the files "

@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.formats.reader import Reader, batch_rows, check_numbers, check_size, chosen, frame, opened
+from pipeline.reading.formats.foreign import not_unpacked
+from pipeline.reading.formats.layout import axes, in_rows
+from pipeline.reading.formats.reader import ZIP, Reader, batch_rows, check_size, chosen, frame, members, opened
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -24,7 +26,10 @@ MATLAB_NUMBERS = ("double", "single", "logical", "sparse", *INTEGERS)
 
 
 class Npy(Reader):
-    """One array; its first axis counts the rows."""
+    """One array; its first axis counts the rows, unless ``data.layout`` says otherwise."""
+
+    takes = frozenset(["layout"])
+    unpacks = False
 
     @override
     @classmethod
@@ -38,37 +43,43 @@ class Npy(Reader):
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError) as error:
             raise _damaged(path, "NPY", error) from error
-        yield from _rows(path, array)
+        yield from _rows(path, array, data)
 
 
 class Npz(Reader):
     """Several arrays, of which ``data.key`` names one."""
 
+    takes = frozenset(["key", "layout"])
+
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
-        return head.startswith(b"PK\x03\x04")
+        return head.startswith(ZIP)
 
     @override
     @classmethod
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
         try:
             with zipfile.ZipFile(path) as archive:
-                arrays = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in arrays}
+                held = {info.filename: info.file_size for info in members(archive)}
+            sizes = {name.removesuffix(".npy"): size for name, size in held.items() if name.endswith(".npy")}
             if not sizes:
-                raise InputError(f"{path} is a ZIP archive without NumPy arrays; unpack it")
+                raise not_unpacked(path, list(held))
             key = chosen(path, list(sizes), data)
             check_size(path, sizes[key])
-            with np.load(path, allow_pickle=False) as held:
-                array = held[key]
-        except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
-            raise _damaged(path, "NPZ", error) from error
-        yield from _rows(path, array)
+            with np.load(path, allow_pickle=False) as arrays:
+                array = arrays[key]
+        except InputError:
+            raise
+        except Exception as error:  # the library raises many kinds for damaged files
+            raise _damaged(path, "ZIP or NPZ", error) from error
+        yield from _rows(path, array, data)
 
 
 class Idx(Reader):
     """One array of IDX, the format of MNIST, compressed or not."""
+
+    takes = frozenset(["layout"])
 
     @override
     @classmethod
@@ -79,21 +90,26 @@ class Idx(Reader):
     @classmethod
     def batches(cls, path: Path, data: Data) -> Iterator[pd.DataFrame]:
         with opened(path) as file:
-            _, _, kind, axes = file.read(4)
-            sizes = struct.unpack(f">{axes}I", _exactly(path, file, 4 * axes))
+            _, _, kind, rank = file.read(4)
+            sizes = struct.unpack(f">{rank}I", _exactly(path, file, 4 * rank))
             dtype, width = np.dtype(IDX_TYPES[kind]), math.prod(sizes[1:])
             check_size(path, math.prod(sizes) * dtype.itemsize)
-            size = batch_rows(width)
+            size, order = batch_rows(width), axes(path, sizes, data)
+            if order[0]:
+                raise InputError(f"data.layout: rows follow each other in {path}; set it to NCHW or NHWC, or to null")
             for first in range(0, sizes[0], size):
                 count = min(size, sizes[0] - first)
                 rows = np.frombuffer(_exactly(path, file, count * width * dtype.itemsize), dtype)
-                yield frame(rows.astype(dtype.newbyteorder("=")).reshape(count, width))
+                yield frame(rows.astype(dtype.newbyteorder("=")).reshape(count, *sizes[1:]).transpose(order))
             if file.read(1):
                 raise InputError(f"{path} is longer than the {math.prod(sizes):,} values that it declares; get it again")
 
 
 class Matlab(Reader):
     """A MATLAB file up to version 7, of whose variables ``data.key`` names one."""
+
+    takes = frozenset(["key", "layout"])
+    unpacks = False
 
     @override
     @classmethod
@@ -117,16 +133,14 @@ class Matlab(Reader):
             raise
         except Exception as error:  # the library raises many kinds for damaged files
             raise _damaged(path, "MATLAB", error) from error
-        yield from _rows(path, array if isinstance(array, np.ndarray) else array.toarray())
+        yield from _rows(path, array if isinstance(array, np.ndarray) else array.toarray(), data)
 
 
-def _rows(path: Path, array: NDArray[Any]) -> Iterator[pd.DataFrame]:
-    check_numbers(path, array.dtype)
-    if not array.ndim:
-        raise InputError(f"{path}: holds a single number, not rows; give an array of shape (rows, ...)")
-    size = batch_rows(math.prod(array.shape[1:]))
-    for first in range(0, len(array), size):
-        yield frame(np.asarray(array[first : first + size]))
+def _rows(path: Path, array: NDArray[Any], data: Data) -> Iterator[pd.DataFrame]:
+    def part(axis: int, rows: slice) -> NDArray[Any]:
+        return np.asarray(array[(slice(None),) * axis + (rows,)])
+
+    yield from in_rows(path, array.shape, array.dtype, part, data)
 
 
 def _exactly(path: Path, file: Any, size: int) -> bytes:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.formats.reader import Reader, batch_rows, check_names
+from pipeline.reading.formats.reader import Reader, batch_rows, check_names, files_beside, is_hidden
 
 BUFFER = 2**18  # bytes of a column that are read at a time, not all of a row group
 
@@ -21,6 +21,7 @@ class Parquet(Reader):
     """A Parquet file, or a folder of them, whose rows follow each other in the order of their names."""
 
     suffix = ".parquet"
+    unpacks = False
 
     @override
     @classmethod
@@ -39,6 +40,11 @@ class Parquet(Reader):
                         yield batch.cast(kinds).to_pandas(ignore_metadata=True)
             except (pa.ArrowInvalid, OSError) as error:
                 raise InputError(f"{part} is not a readable Parquet file: {error}; get the file again") from error
+
+    @override
+    @classmethod
+    def unread(cls, path: Path) -> list[str]:
+        return files_beside(path, _parts(path)) if path.is_dir() else []
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -61,7 +67,8 @@ def read_group(path: Path, number: int) -> pd.DataFrame:
 
 
 def _parts(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    return [file for file in files if not is_hidden(file.relative_to(path))]
 
 
 def _plain_types(path: Path, schema: pa.Schema) -> pa.Schema:
