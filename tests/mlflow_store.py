@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ OF_THE_MACHINE = ("machine.", "evidence.process", "evidence.trained_in", "mlflow
 
 def statuses(store: Path) -> list[str]:
     """Of the runs in a database, which a stage may be about to make."""
-    with suppress(sqlite3.OperationalError), sqlite3.connect(f"file:{store}?mode=ro", uri=True) as connection:
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
         return [status for (status,) in connection.execute("SELECT status FROM runs ORDER BY start_time")]
     return []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -281,15 +283,17 @@ def test_a_stage_that_is_interrupted_as_it_is_published_is_killed(
     bring = store.Store.bring
 
     def interrupted(self: store.Store, content: Content) -> Run:
-        bring(self, content)
-        raise KeyboardInterrupt  # itself, as one from a signal is lost where Python is in a finaliser
+        _thread.interrupt_main()
+        return bring(self, content)
 
     write_table(workspace)
     write_params(workspace)
     prepare.main()
     monkeypatch.setattr(store.Store, "bring", interrupted)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is by what a shell runs in the background
     with pytest.raises(KeyboardInterrupt):
         train.main()
+    signal.signal(signal.SIGINT, ignored)
     monkeypatch.setattr(store.Store, "bring", bring)
     assert [run.info.status for run in shown.runs()] == ["KILLED"]
     train.main()
