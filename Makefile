@@ -12,6 +12,9 @@ export PYTHONWARNINGS ?= ignore::FutureWarning
 # columns of `dvc exp show` that hide the rest: file hashes, and the parts of the metrics
 UNSHOWN := .*/.*|(baselines|diagnostics|estimators|standard_errors)\..*|verdict\.(statement|reasons)|log_likelihood\.(samples|monte_carlo_error)|(train|valid)\.(elbo|kl|reconstruction)|best_epoch|epochs_run|bits_per_dimension|kl|reconstruction|least_likely.*|Created|State|Executor
 
+# processes of pytest: two for each core, as many tests wait for processes that they have started
+TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)))' 2>/dev/null || echo 2)
+
 .DEFAULT_GOAL := help
 .PHONY: help install repro publish data compare test test-all test-faults lint format ui clean
 
@@ -35,10 +38,10 @@ compare: $(INSTALLED) ## Table of the DVC experiments: what differs, and the tes
 	@[ -t 1 ] || export COLUMNS=160; dvc exp show --no-pager --only-changed --drop '$(UNSHOWN)'
 
 test: lint ## Install, then lint, types and tests (some minutes)
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: lint ## As test, and the tests that take minutes
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
+	@python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not faults"
 
 test-faults: $(INSTALLED) ## Hurt a small experiment (an hour): FAULTS_SEED=0 FAULTS_KILLS=50 STORE=sqlite, or postgresql
 	@python -m pytest -n 2 tests/faults

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
 from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, Facts, Numbers, is_number
-from pipeline.reading.columns.looks import GROUPED, as_numbers, looks_of
+from pipeline.reading.columns.looks import GROUPED, as_numbers, containing, looks_of, matching
 from pipeline.tables.schema import Reading, number_text
 from pipeline.tables.statistics import Array
 
@@ -25,9 +26,9 @@ LEADING_ZERO = r"[+-]?0\d"
 # formats of dates, and what these look like: ISO 8601 alone has years, and times without colons, that may be codes
 DATES = {
     "ISO8601": r"[+-]?\d{4}-\d.*",
-    "%d/%m/%Y": r".*",
-    "%m/%d/%Y": r".*",
-    "%d.%m.%Y": r".*",
+    "%d/%m/%Y": r"\d{1,2}/\d{1,2}/\d{4}",
+    "%m/%d/%Y": r"\d{1,2}/\d{1,2}/\d{4}",
+    "%d.%m.%Y": r"\d{1,2}\.\d{1,2}\.\d{4}",
 }
 TRUTH = ("true", "false")
 FIRST = 20  # texts that are tried before all of them
@@ -79,16 +80,18 @@ class Cells(NamedTuple):
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             raise _of_objects(column, first)
         encoded = array.dictionary_encode()
-        texts = encoded.dictionary.to_pandas().astype("str").str.strip()
+        texts = pc.utf8_trim_whitespace(encoded.dictionary)
         values = as_numbers(texts, reading)
         codes = [code if isinstance(code, str) else number_text(code) for code in reading.missing]
-        is_missing = texts.isin([*MISSING, *codes]) | np.isin(values, missing)
-        texts = texts.mask(texts.str.lower().isin(TRUTH), texts.str.capitalize())
-        places, levels = pd.factorize(texts.mask(is_missing))
+        none = pc.is_in(texts, pa.array([*MISSING, *codes], texts.type)).to_numpy(zero_copy_only=False)
+        truth = pc.is_in(pc.utf8_lower(texts), pa.array(TRUTH, texts.type))
+        texts = pc.if_else(truth, pc.utf8_capitalize(texts), texts)
+        named = pc.if_else(pa.array(none | np.isin(values, missing)), pa.scalar(None, texts.type), texts).dictionary_encode()
+        places, levels = named.indices.fill_null(-1).to_numpy(), named.dictionary.to_pylist()
         numbers = np.full(len(levels), np.nan)
         numbers[places[places >= 0]] = values[places >= 0]
-        at = np.append(places, -1)[encoded.indices.fill_null(len(places)).to_numpy()]
-        return cls(np.append(numbers, np.nan)[at], Texts(at, levels.tolist()))
+        at = np.append(places, -1)[encoded.indices.fill_null(len(places)).to_numpy()].astype(np.int64)
+        return cls(np.append(numbers, np.nan)[at], Texts(at, levels))
 
 
 @dataclass(frozen=True)
@@ -176,30 +179,30 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
 
 def _survey_texts(name: str, x: Array, texts: Texts, first: int, reading: Reading) -> Facts:
     codes, levels = texts
-    held, odd = pd.Series(levels, dtype="str"), np.flatnonzero((codes >= 0) & np.isnan(x))
+    held, odd = pa.array(levels, pa.string()), np.flatnonzero((codes >= 0) & np.isnan(x))
     rows, numbers = np.bincount(codes[codes >= 0], minlength=len(levels)), np.full(len(levels), np.nan)
     numbers[codes[codes >= 0]] = x[codes >= 0]
-    numeric = held[~np.isnan(numbers)]
-    pointed = numeric[numeric.str.contains(".", regex=False)] if reading.decimal == "." else numeric[:0]
-    grouped = pointed[pointed.str.fullmatch(GROUPED)] if pointed[:FIRST].str.fullmatch(GROUPED).all() else pointed[:0]
+    texts_alone = np.isnan(numbers)
+    pointed = ~texts_alone & containing(held, ".") & (reading.decimal == ".")
     formats = list(DATES) if levels else []
     for part in (held[:FIRST], held):
-        formats = [form for form in formats if part.str.fullmatch(DATES[form]).all()]
-        formats = [form for form in formats if pd.to_datetime(part, format=form, errors="coerce").notna().all()]
+        formats = [form for form in formats if matching(part, DATES[form]).all()]
+        dates = pd.Series(part.to_pylist() if formats else [])
+        formats = [form for form in formats if pd.to_datetime(dates, format=form, errors="coerce").notna().all()]
     return Facts(
         name=name,
         rows=len(codes),
         missing=int((codes < 0).sum()),
         numbers=Numbers.of(x, first),
-        coded=bool(numeric.str.match(LEADING_ZERO).any()),
+        coded=bool((~texts_alone & matching(held, rf"{LEADING_ZERO}.*")).any()),
         odd=len(odd),
         odd_examples=tuple((first + int(row), levels[codes[row]]) for row in odd[:NAMED_ROWS]),
         levels=frozenset(levels) if len(levels) <= MOST_TEXTS else None,
         first=next((levels[code] for code in codes[codes >= 0][:1]), None),
         formats=frozenset(formats),
-        looks=looks_of(held[np.isnan(numbers)], rows, reading),
-        pointed=(int(rows[pointed.index].sum()), int(rows[grouped.index].sum())),
-        broken=int(rows[held.str.contains("\n", regex=False)].sum()),
+        looks=looks_of(held.filter(pa.array(texts_alone)), rows[texts_alone], reading),
+        pointed=(int(rows[pointed].sum()), int(rows[pointed & matching(held, GROUPED)].sum())) if pointed.any() else (0, 0),
+        broken=int(rows[containing(held, "\n")].sum()),
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.tables.schema import Reading
@@ -23,40 +25,55 @@ WITHOUT_LETTERS = rf"[-+{MINUS}]?[^A-Za-z:/]*\d[^A-Za-z:/]*"
 Look = tuple[str, str | None, str]  # decimal, thousands and signs by which texts would be numbers
 
 
-def as_numbers(texts: pd.Series, reading: Reading) -> Array:
+def matching(texts: pa.Array, pattern: str) -> NDArray[np.bool_]:
+    """Which texts match a regular expression as a whole."""
+    return np.asarray(pc.match_substring_regex(texts, f"^(?:{pattern})$").to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def containing(texts: pa.Array, part: str) -> NDArray[np.bool_]:
+    """Which texts have a part."""
+    return np.asarray(pc.match_substring(texts, part).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def as_numbers(texts: pa.Array, reading: Reading) -> Array:
     """What each text is as a number, NaN where it is none.
 
     A number has its thousands, if they are divided, in groups of three everywhere; a point that is not declared makes it none.
     """
-    texts = texts.str.replace(MINUS, "-", regex=False)
+    if containing(texts, MINUS).any():
+        texts = pc.replace_substring(texts, MINUS, "-")
     if reading.signs:
         sign = f"(?:{'|'.join(map(re.escape, reading.signs))})"
-        texts = texts.str.replace(rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1", regex=True)
+        bare = pc.replace_substring_regex(texts, rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1")
+        texts = pc.utf8_trim_whitespace(bare)
+    no_number = np.zeros(len(texts), dtype=bool)
     if (thousands := reading.thousands) is not None:
-        texts = texts.str.replace(SPACES, " ", regex=True) if thousands == " " else texts
-        divided = texts.str.contains(thousands, regex=False)
+        texts = pc.replace_substring_regex(texts, SPACES, " ") if thousands == " " else texts
         whole = rf"[+-]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(reading.decimal)}\d*)?"
-        texts = texts.mask(divided & ~texts.str.fullmatch(whole)).str.replace(thousands, "", regex=False)
+        no_number = containing(texts, thousands) & ~matching(texts, whole)
+        texts = pc.replace_substring(texts, thousands, "")
     if reading.decimal != ".":
-        texts = texts.mask(texts.str.contains(".", regex=False)).str.replace(reading.decimal, ".", regex=False)
-    return pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
+        no_number |= containing(texts, ".")
+        texts = pc.replace_substring(texts, reading.decimal, ".")
+    numbers = pd.to_numeric(texts.to_numpy(zero_copy_only=False), errors="coerce")
+    return np.where(no_number, np.nan, np.asarray(numbers, dtype=np.float64))
 
 
-def looks_of(texts: pd.Series, rows: NDArray[np.int64], reading: Reading) -> Counter[Look]:
+def looks_of(texts: pa.Array, rows: NDArray[np.int64], reading: Reading) -> Counter[Look]:
     """How many rows that hold texts would hold numbers by other points and signs.
 
     Args:
-        texts: The different texts of a column that are no numbers, by their positions among all.
-        rows: How many rows have each of all.
+        texts: The different texts of a column that are no numbers.
+        rows: How many rows have each.
         reading: By which they are none.
     """
-    texts = texts[texts.str.fullmatch(WITHOUT_LETTERS)]
-    signs = "".join(sign for sign in SIGNS if texts.str.contains(sign, regex=False).any())
+    like = matching(texts, WITHOUT_LETTERS)
+    texts, rows = texts.filter(pa.array(like)), rows[like]
+    signs = "".join(sign for sign in SIGNS if containing(texts, sign).any())
     looks: Counter[Look] = Counter()
     for decimal, thousands in ((reading.decimal, reading.thousands), *POINTS) if len(texts) else ():
         other = Reading(decimal=decimal, thousands=thousands, signs=[*reading.signs, *signs])
-        numbers = ~np.isnan(as_numbers(texts, other))
-        if count := int(rows[texts.index[numbers]].sum()):
+        if count := int(rows[~np.isnan(as_numbers(texts, other))].sum()):
             looks[decimal, thousands, signs] = count
     return looks
 

@@ -19,7 +19,7 @@ from pipeline.reading.formats.reader import Reader, batch_rows, check_names, ope
 
 SEPARATORS = ",;\t|"
 LONGEST = 2**28  # characters of a line
-AT_A_TIME, LEAST_ROWS = 2**13, 16  # fields, but at least rows, that are held as Python's objects: more take longer
+AT_A_TIME, LEAST_ROWS = 2**13, 64  # fields, but at least rows, that are held as Python's objects: more take longer
 
 Rows = Iterator[list[str]]
 
