@@ -20,6 +20,16 @@ os.environ.pop("DVC_ROOT", None)
 torch.set_num_threads(1)  # two test processes share the machine, and small tensors gain nothing from more
 
 
+# the files that take longest, so that none is left to one process when the others have ended
+LONGEST = ("test_pipeline", "test_tracking", "test_stages", "test_workers", "test_signals", "test_cluster", "test_restore")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are shown in MLflow, as users have it."""
