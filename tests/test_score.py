@@ -62,6 +62,19 @@ def test_rows_are_prepared_and_scored_as_those_of_the_data(
     pd.testing.assert_frame_equal(scored(path), found, rtol=1e-5)
 
 
+def test_log_p_of_a_row_is_its_own(workspace: Path) -> None:
+    """Whatever other rows its file has, and wherever it stands there, with noise on its grid and of the estimator."""
+    frame = mixed_table().round({"height": 1})
+    columns = {"height": {"dequantize": 0.1}, "grade": "categorical"}
+    found = scored(trained(workspace, frame, **MIXED, **{"data.columns": columns}))
+    rows = np.random.default_rng(0).permutation(60)[:23]
+    some = scored(write_table(workspace, frame.iloc[rows], "some.csv"))
+    for name in ("log_likelihood", "effective_sample_size", "reconstruction_height"):
+        np.testing.assert_allclose(some[name], found[name].to_numpy()[rows], rtol=1e-6, err_msg=name)
+    (one,) = scored(write_table(workspace, frame.iloc[[7]], "one.parquet"))["log_likelihood"]
+    np.testing.assert_allclose(one, found["log_likelihood"][7], rtol=1e-6)
+
+
 def test_other_files_need_the_columns_only(workspace: Path) -> None:
     """In any order, with others beside them, in another format."""
     path = trained(workspace, mixed_table(), **MIXED)
