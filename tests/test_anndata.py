@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -180,21 +179,6 @@ def test_a_sparse_matrix_is_what_lists_make_of_it_or_refused(
                 read(path)
         else:
             assert np.array_equal(read(path), np.array(expected) if kind == "csr" else np.array(expected).T)
-
-
-@pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
-def test_no_byte_ends_the_process(places: list[tuple[int, int]], tmp_path: Path) -> None:
-    """Bytes of a file that anndata wrote, anywhere in it: a table, or an error that says why not."""
-    content = bytearray(ANNDATA)
-    for place, value in places:
-        content[place % len(content)] = value
-    path = tmp_path / "a.h5ad"
-    path.write_bytes(content)
-    for key in ("X", "layers/counts"):
-        with contextlib.suppress(InputError):
-            assert len(read(path, key=key)) == 7
 
 
 NULLABLE: dict[str, tuple[Callable[[h5py.Group, str], Any], list[Any]]] = {
