@@ -117,7 +117,12 @@ REFUSED = {
     ),
     "JSON lines": ('{"x": 1, "y": 2}\n', "is JSON; write the table as Parquet or CSV", "x,y\n1,2\n", {}),
     "JSON": ('[\n{"x": 1, "y": 2}]\n', "is JSON; write the table as Parquet or CSV", "x,y\n1,2\n", {}),
-    "semicolons": ("x;y\n1;2\n", "separated by ';', not by ','; set data.delimiter to it", "x;y\n1;2\n", {"delimiter": ";"}),
+    "semicolons": (
+        "x;y\n1;2\n",
+        "separated by ';', not by ','; set data.delimiter",
+        "x;y\n1;2\n",
+        {"delimiter": ";"},
+    ),
 }
 
 
