@@ -24,7 +24,7 @@ from pipeline.reading.columns.looks import likely
 from pipeline.reading.formats.text import sniffed
 from pipeline.stages import prepare
 from pipeline.tables.schema import Reading, load_schema
-from tests.workspace import read_table, write_params
+from tests.workspace import read_table, write_params, write_table
 
 FRACTIONS = Fractions(train=0.7, valid=0.15, test=0.15)
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
@@ -335,6 +335,27 @@ def test_what_may_be_meant_otherwise_is_said_and_the_remedy_works(
         after = " ".join(prepared_notes(workspace, content, **remedy))
         assert not re.search(message, after)
         assert not kept or kept in load_schema().names
+
+
+@pytest.mark.parametrize(("centre", "step"), [(0, 0.1), (500, 0.1), (20, 0.01)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_grid_is_seen_however_many_bits_numbers_have(kind: type, centre: float, step: float, workspace: Path) -> None:
+    """And its noise may be added; numbers that lie between are none of a grid, however few bits they have."""
+    values = np.round((X + centre) / step) * step
+    frame = pd.DataFrame({"x": X, "y": values.astype(kind), "z": (X * 100 + 5000).astype(np.float32)})
+    write_table(workspace, frame, "table.parquet")
+    params: dict[str, Any] = {"data.path": "data/raw/table.parquet", "model.likelihood": {"name": "mixed"}}
+    write_params(workspace, **params)
+    prepare.main()
+    found = [note for note in load_schema().notes if "lie on a grid" in note]
+    assert len(found) == 1
+    assert f"set data.columns.y: {{dequantize: {step:g}}}" in found[0]
+    write_params(workspace, **params, **{"data.columns": {"y": {"dequantize": step}}})
+    prepare.main()
+    frame["y"] = (values + step / 10).astype(kind)
+    write_table(workspace, frame, "table.parquet")
+    with pytest.raises(InputError, match=f"data.dequantize: {step:g} needs multiples"):
+        prepare.main()
 
 
 def test_a_file_is_looked_at_as_params_say_of_it(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, Facts, Numbers, is_number
+from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, ROUNDING, Facts, Numbers, is_number
 from pipeline.reading.columns.looks import GROUPED, as_numbers, looks_of
 from pipeline.tables.schema import Reading, number_text
 from pipeline.tables.statistics import Array
@@ -30,6 +30,7 @@ DATES = {
     "%d.%m.%Y": r".*",
 }
 TRUTH = ("true", "false")
+ROUNDING_OF = {np.dtype("f4"): 2.0**-23, np.dtype("f2"): 2.0**-10}  # of numbers of few bits
 FIRST = 20  # texts that are tried before all of them
 
 Codes = NDArray[np.int64]
@@ -162,7 +163,8 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
     name, dated = str(column.name), column.dtype.kind in "mM"
     cells = Cells.of(column, first, reading)
     if cells.texts is None:
-        numbers = Numbers.of(cells.numbers, first)
+        rounding = ROUNDING_OF.get(column.dtype, ROUNDING)
+        numbers = Numbers.of(cells.numbers, first, rounding)
         levels = None if numbers.count else frozenset[str]()
         facts = Facts(name, len(column), len(column) - numbers.count, numbers, typed=True, levels=levels)
     else:

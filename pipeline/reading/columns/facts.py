@@ -18,6 +18,8 @@ MOST_TEXTS = 10_000  # different ones that are kept of a column
 FIRST_DAY, LAST_DAY = 19000101, 21001231  # as numbers
 MONTHS, DAYS_OF_MONTH = range(1, 13), range(1, 32)
 MOST_DECIMALS = 3  # that are looked for
+ROUNDING = 1e-11  # of numbers of 64 bits, after some computation
+MOST_OFF = 0.01  # steps that rounding may take a number off its grid, for the grid to be seen
 NAMED_ROWS = 6  # that an error names
 
 
@@ -50,8 +52,8 @@ class Numbers:
     calendar: bool = True
 
     @classmethod
-    def of(cls, x: Array, first: int) -> Numbers:
-        """What is to be said of the numbers of a block that begins at row ``first``."""
+    def of(cls, x: Array, first: int, rounding: float = ROUNDING) -> Numbers:
+        """What is to be said of the numbers of a block that begins at row ``first``, that are rounded to this part of them."""
         rows = np.flatnonzero(~np.isnan(x))
         observed = x[rows]
         if not len(observed):
@@ -71,7 +73,7 @@ class Numbers:
             ends=(float(observed[0]), float(observed[-1])),
             counts_up=counts_up,
             infinite=infinite[0] if infinite else None,
-            decimals=0 if whole else _decimals(observed),
+            decimals=0 if whole else _decimals(observed, rounding),
             unique=different is not None and len(different) == len(observed),
             calendar=whole
             and observed.min() >= FIRST_DAY
@@ -96,12 +98,13 @@ class Numbers:
         )
 
 
-def _decimals(x: Array) -> int | None:
-    """How many decimals numbers have, of which one has a fraction; None for more than `MOST_DECIMALS`."""
+def _decimals(x: Array, rounding: float) -> int | None:
+    """How many decimals numbers have, of which one has a fraction; None if more than `MOST_DECIMALS`, or not to be seen."""
     for some in (x[:1000], x):
-        scaled = (some * 10.0**places for places in range(1, MOST_DECIMALS + 1))
+        scaled = [some * 10.0**places for places in range(1, MOST_DECIMALS + 1)]
         with np.errstate(invalid="ignore"):
-            on_grid = [bool((np.abs(s - np.round(s)) <= 1e-11 * np.maximum(1, np.abs(s))).all()) for s in scaled]
+            off = [(np.abs(s - np.round(s)), rounding * np.maximum(1, np.abs(s))) for s in scaled]
+            on_grid = [bool((distance <= most).all() and most.max() < MOST_OFF) for distance, most in off]
         if True not in on_grid:
             return None
     return on_grid.index(True) + 1
