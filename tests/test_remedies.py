@@ -60,6 +60,16 @@ CASES = {
         {"data.thousands": ","},
         {"data.delimiter": ";"},
     ),
+    "brackets": Case(
+        csv(a=X, b=[f"({-x})" if -1 < x < 0 else x for x in X]),
+        r"expected a number, got '\(0.132105\)' .*; set data.signs: \['\(\)'\]",
+        {"data.signs": ["()"]},
+    ),
+    "a minus behind": Case(
+        csv(a=X, b=[f"{-x}-" if -1 < x < 0 else x for x in X]),
+        r"expected a number, got '0.132105-' .*; set data.signs: \['-'\]",
+        {"data.signs": ["-"]},
+    ),
     "infinite": Case(
         csv(a=X, b=but(X, 3, "inf")), "expected a finite number, got inf; .* with data.missing", {"data.missing": ["inf"]}
     ),

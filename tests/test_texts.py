@@ -196,6 +196,9 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "dollars": ((".", ",", "$"), {"thousands": ",", "signs": ["$"]}),
     "euros": ((",", ".", "", " €"), {"decimal": ",", "thousands": ".", "signs": ["€"]}),
     "minus": ((".", ""), {}),
+    "brackets": ((".", ""), {"signs": ["()"]}),
+    "dollars in brackets": ((".", ",", "$"), {"thousands": ",", "signs": ["$", "()"]}),
+    "minus behind": ((".", ","), {"thousands": ",", "signs": ["-"]}),
 }
 
 
@@ -203,7 +206,11 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def test_numbers_are_read_as_they_are_written_and_the_way_is_found(case: str) -> None:
     """Also a minus that is no hyphen; without the params they are texts, which look like numbers by these."""
     spelling, params = SPELLINGS[case]
-    column = pd.Series([written(x, *spelling) for x in NUMBERS], name="x")
+    texts = [written(x, *spelling) for x in NUMBERS]
+    for name, (before, behind) in {"()": "()", "-": ("", "-")}.items():
+        if name in params.get("signs", ()):
+            texts = [re.sub("^\N{MINUS SIGN}(.*)", rf"{before}\1{behind}", text) for text in texts]
+    column = pd.Series(texts, name="x")
     cells, facts = survey(column, 0, Reading(**params))
     np.testing.assert_allclose(cells.numbers, NUMBERS.round(4))
     assert guess(facts)[0] == "continuous"
@@ -264,6 +271,12 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         rows_of(x=X, y=[f"{x:.2f}%" for x in X]),
         r"column 'y': 60 of 60 texts, such as .* look like numbers: set data.signs: \['%'\]",
         {"data.signs": ["%"]},
+        "y",
+    ),
+    "brackets": (
+        rows_of(x=X, y=[f"({-x:.3f})" if x < 0 else f"{x:.3f}" for x in X - 2]),
+        r"column 'y': \d+ of 60 texts, such as .* look like numbers: set data.signs: \['\(\)'\]",
+        {"data.signs": ["()"], "data.exclude": ["x"]},
         "y",
     ),
     "points between thousands": (

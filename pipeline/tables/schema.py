@@ -101,7 +101,7 @@ class Reading(BaseModel):
         missing: Values that stand for no value.
         decimal: What stands before the fraction of a number.
         thousands: What stands between groups of three digits; null for nothing.
-        signs: What may stand before or behind a number and is no part of it.
+        signs: What may stand before or behind a number and is no part of it, or says that it is below 0: ``()`` and ``-``.
         binarize: How numbers became zeros and ones; null if they did not.
         largest: The largest intensity, where zeros and ones were drawn.
     """

@@ -15,12 +15,13 @@ from pipeline.tables.statistics import Array
 
 MINUS = "\N{MINUS SIGN}"
 SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
-SIGNS = "%$€£¥"  # that are looked for
+BELOW_ZERO = {"()": r"^\((.+)\)$", "-": "^(.+)-$"}  # signs that say so: brackets around a number, and a minus behind it
+SIGNS = {sign: re.escape(sign) for sign in "%$€£¥"} | {"()": r"^\W*\(.*\)$", "-": r"\d\W*-$"}  # that are looked for
 POINTS = ((".", ","), (",", None), (".", " "), (".", "'"), (",", "."), (",", " "))  # (decimal, thousands) that are tried
 GROUPED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"  # a number whose points may be those between thousands
 WITHOUT_LETTERS = rf"[-+{MINUS}]?[^A-Za-z:/]*\d[^A-Za-z:/]*"
 
-Look = tuple[str, str | None, str]  # decimal, thousands and signs by which texts would be numbers
+Look = tuple[str, str | None, tuple[str, ...]]  # decimal, thousands and signs by which texts would be numbers
 
 
 def as_numbers(texts: pd.Series, reading: Reading) -> Array:
@@ -29,9 +30,12 @@ def as_numbers(texts: pd.Series, reading: Reading) -> Array:
     A number has its thousands, if they are divided, in groups of three everywhere; a point that is not declared makes it none.
     """
     texts = texts.str.replace(MINUS, "-", regex=False)
-    if reading.signs:
-        sign = f"(?:{'|'.join(map(re.escape, reading.signs))})"
-        texts = texts.str.replace(rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1", regex=True)
+    below = [form for sign, form in BELOW_ZERO.items() if sign in reading.signs]
+    others = "|".join(re.escape(sign) for sign in reading.signs if sign not in BELOW_ZERO)
+    signs = {rf"^([+-]?)\s*(?:{others})\s*|\s*(?:{others})$": r"\1"} if others else {}
+    negated = dict.fromkeys(below, r"-\1")
+    for form, number in (*negated.items(), *signs.items(), *negated.items()):
+        texts = texts.str.replace(form, number, regex=True)  # brackets twice, around signs and within them
     if (thousands := reading.thousands) is not None:
         texts = texts.str.replace(SPACES, " ", regex=True) if thousands == " " else texts
         divided = texts.str.contains(thousands, regex=False)
@@ -51,7 +55,7 @@ def looks_of(texts: pd.Series, rows: NDArray[np.int64], reading: Reading) -> Cou
         reading: By which they are none.
     """
     texts = texts[texts.str.fullmatch(WITHOUT_LETTERS)]
-    signs = "".join(sign for sign in SIGNS if texts.str.contains(sign, regex=False).any())
+    signs = tuple(sign for sign, form in SIGNS.items() if texts.str.contains(form).any())
     looks: Counter[Look] = Counter()
     for decimal, thousands in ((reading.decimal, reading.thousands), *POINTS) if len(texts) else ():
         other = Reading(decimal=decimal, thousands=thousands, signs=[*reading.signs, *signs])
