@@ -285,6 +285,12 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"data.decimal": ",", "data.thousands": ".", "data.exclude": ["x"]},
         "y",
     ),
+    "leading zeros": (
+        rows_of(x=X, y=[f"{abs(x) * 100:08.3f}" for x in X]),
+        r"column 'y': its numbers have leading zeros, such as '\d+.\d+', .* set data.columns.y: \{kind: continuous\}",
+        {"data.columns": {"y": {"kind": "continuous"}}},
+        "y",
+    ),
     "row ids": (
         rows_of(x=X, patient_id=RNG.permutation(60) * 977 + 1000),
         "column 'patient_id': all its numbers differ, as if they named the rows: leave it out with data.exclude",

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import PREPARED, write_json
@@ -35,6 +35,7 @@ class Column(BaseModel):
         numeric: Whether the raw values are numbers.
         other: Whether the last category is for all values that no training row has.
         step: Distance between neighbouring raw values, where uniform noise of this width was added.
+        padded: Whether its numbers may have leading zeros, which make codes of others.
         transform: What a continuous column goes through.
         missing: How many rows lack it, in all splits.
         centre: Mean over the observed training rows, of y (of log(1 + y) for counts).
@@ -50,6 +51,7 @@ class Column(BaseModel):
     numeric: bool = True
     other: bool = False
     step: float | None = None
+    padded: bool = Field(default=False, exclude_if=lambda padded: not padded)
     transform: AnyTransform = Identity()
     missing: int = 0
     centre: float = 0.0

@@ -126,6 +126,7 @@ class Facts:
         numbers: The values that are numbers.
         typed: Whether the file says that all are numbers.
         coded: Whether one begins with a zero that a number would not have: codes, of which 01 and 1 are not the same.
+        padded: Whether it is declared that they are numbers nonetheless.
         odd: How many values are no numbers.
         odd_examples: The row and the text of the first of them.
         levels: The different texts; None if they are more than `MOST_TEXTS`.
@@ -144,6 +145,7 @@ class Facts:
     numbers: Numbers = field(default_factory=Numbers)
     typed: bool = False
     coded: bool = False
+    padded: bool = False
     odd: int = 0
     odd_examples: tuple[tuple[int, str], ...] = ()
     levels: frozenset[str] | None = frozenset()
@@ -183,7 +185,7 @@ class Facts:
     @property
     def is_number(self) -> bool:
         """Whether the column is one of numbers."""
-        return not self.dated and not self.coded and not self.odd and (self.typed or self.observed > 0)
+        return not self.dated and (self.padded or not self.coded) and not self.odd and (self.typed or self.observed > 0)
 
     @property
     def is_date(self) -> bool:
@@ -209,7 +211,7 @@ class Facts:
                 f"column {self.name!r}, row {row + 1}: expected a finite number, got {value}; mend the cell, or declare the "
                 "value as missing with data.missing"
             )
-        if self.odd and self.numbers.count >= self.odd and not self.coded and not self.dated:
+        if self.odd and self.numbers.count >= self.odd and (self.padded or not self.coded) and not self.dated:
             (row, text), *others = self.odd_examples
             listed = ", ".join(str(other + 1) for other, _ in others)
             dots = ", ..." if self.odd > NAMED_ROWS else ""

@@ -161,6 +161,15 @@ def numbers_as_texts(column: Facts, guess: Guess, data: Data) -> Iterator[Suspic
         yield Suspicion(column.name, what, params)
 
 
+def leading_zeros(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Fractions that are taken for codes, such as 0034.5."""
+    if column.coded and column.pointed[0] and not column.odd and guess[1] != DECLARED:
+        example = min(column.levels or [column.first or ""])
+        what = f"its numbers have leading zeros, such as {example!r}, and are taken for texts: if they are none, set"
+        params = {"columns": {column.name: {"kind": "continuous"}}}
+        yield Suspicion(column.name, f"{what} data.columns.{column.name}: {{kind: continuous}}", params)
+
+
 def capital_letters(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
     """Categories that are one but for their capital letters."""
     if column.is_number or guess[1] == DECLARED:
@@ -218,6 +227,7 @@ def grid(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
 RULES: tuple[Rule, ...] = (
     several_lines,
     numbers_as_texts,
+    leading_zeros,
     capital_letters,
     points_between_thousands,
     names_of_rows,
