@@ -321,6 +321,18 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {},
         "",
     ),
+    "accents": (
+        rows_of(x=X, y=["caf\xe9", "cafe\u0301", "tea"] * 20),
+        r"column 'y': 'cafe\\u0301' and 'caf\\xe9' differ in spaces or the form of accents alone",
+        {},
+        "",
+    ),
+    "spaces": (
+        rows_of(x=X, y=["New York", "New\xa0York", "Bonn"] * 20),
+        r"column 'y': 'New York' and 'New\\xa0York' differ in spaces or the form of accents alone",
+        {},
+        "",
+    ),
     "several lines": (
         rows_of(x=X, y=["a", "b", "c\nd"] * 20),
         "column 'y': 20 texts go over several lines: is a quote left open",
@@ -375,6 +387,13 @@ def test_a_grid_is_seen_however_many_bits_numbers_have(kind: type, centre: float
     write_table(workspace, frame, "table.parquet")
     with pytest.raises(InputError, match=f"data.dequantize: {step:g} needs multiples"):
         prepare.main()
+
+
+def test_names_of_rows_are_no_categories(workspace: Path) -> None:
+    """How they are spelled is not said, since they are left out."""
+    names = [f"Name{i}" for i in range(58)] + ["NAME1", "name2"]
+    assert prepared_notes(workspace, rows_of(x=X, y=names)) == []
+    assert load_schema().names == ["x"]
 
 
 def test_a_file_is_looked_at_as_params_say_of_it(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations, groupby
+from itertools import combinations
 from operator import add
 from typing import Any, NamedTuple
 
@@ -170,14 +171,19 @@ def leading_zeros(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion
         yield Suspicion(column.name, f"{what} data.columns.{column.name}: {{kind: continuous}}", params)
 
 
-def capital_letters(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
-    """Categories that are one but for their capital letters."""
-    if column.is_number or guess[1] == DECLARED:
+def spellings(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are one but for their capital letters, spaces, or the form of their accents."""
+    if column.is_number or guess[1] == DECLARED or guess[0] in LEFT_OUT:
         return
-    levels = sorted(column.levels or (), key=lambda level: (level.casefold(), level))
-    differ = [group for group in (list(group) for _, group in groupby(levels, key=str.casefold)) if len(group) > 1]
-    if differ:
-        what = f"{' and '.join(map(repr, differ[0]))} differ in capital letters alone, and are different categories"
+    plain = {level: " ".join(unicodedata.normalize("NFC", level).split()) for level in sorted(column.levels or ())}
+    groups: dict[str, list[str]] = {}
+    for level, text in plain.items():
+        groups.setdefault(text.casefold(), []).append(level)
+    for alike in [group for group in groups.values() if len(group) > 1][:1]:
+        capital = len({plain[level] for level in alike}) > 1
+        how = "capital letters" if capital else "spaces or the form of accents"
+        named = " and ".join(map(repr if capital else ascii, alike))
+        what = f"{named} differ in {how} alone, and are different categories"
         yield Suspicion(column.name, f"{what}; write them alike", {})
 
 
@@ -228,7 +234,7 @@ RULES: tuple[Rule, ...] = (
     several_lines,
     numbers_as_texts,
     leading_zeros,
-    capital_letters,
+    spellings,
     points_between_thousands,
     names_of_rows,
     one_number,
