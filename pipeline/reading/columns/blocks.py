@@ -28,6 +28,11 @@ DATES = {
     "%d/%m/%Y": r".*",
     "%m/%d/%Y": r".*",
     "%d.%m.%Y": r".*",
+    "%Y/%m/%d": r"\d{4}/\d.*",
+    "%d/%m/%y": r"\d{1,2}/\d{1,2}/\d{2}",
+    "%m/%d/%y": r"\d{1,2}/\d{1,2}/\d{2}",
+    "%d-%b-%y": r"\d{1,2}-[A-Za-z]{3}-\d{2}",
+    "%d-%b-%Y": r"\d{1,2}-[A-Za-z]{3}-\d{4}",
 }
 TRUTH = ("true", "false")
 ROUNDING_OF = {np.dtype("f4"): 2.0**-23, np.dtype("f2"): 2.0**-10}  # of numbers of few bits
