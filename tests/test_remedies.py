@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.stages import prepare
 from pipeline.tables.schema import load_schema
-from tests.workspace import BINARY, write_params
+from tests.workspace import BINARY, write_params, write_table
 
 ROWS = 60
 HELD_OUT = 5  # a row that is not trained on
@@ -235,6 +236,18 @@ def test_what_an_error_says_to_do_helps(name: str, workspace: Path) -> None:
         write_params(workspace, **{**case.params, **case.mended})
     prepare.main()
     assert load_schema().columns
+
+
+@pytest.mark.parametrize(("value", "code"), [(np.inf, "inf"), (-np.inf, "-inf"), (np.inf, "Infinity")])
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+def test_infinite_numbers_may_stand_for_none_in_all_formats(name: str, value: float, code: str, workspace: Path) -> None:
+    write_table(workspace, pd.DataFrame({"a": X, "b": but(X, 3, value)}), name)
+    write_params(workspace, **{"data.path": f"data/raw/{name}"})
+    with pytest.raises(InputError, match=rf"row 4: expected a finite number, got {value}; .* missing with data.missing"):
+        prepare.main()
+    write_params(workspace, **{"data.path": f"data/raw/{name}", "data.missing": [code]})
+    prepare.main()
+    assert load_schema().columns[1].missing == 1
 
 
 def test_a_text_that_is_called_parquet_is_read_once_it_is_not(workspace: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, ROUNDING, Facts, Numbers, is_number
+from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, ROUNDING, Facts, Numbers
 from pipeline.reading.columns.looks import GROUPED, as_numbers, looks_of
 from pipeline.tables.schema import Reading, number_text
 from pipeline.tables.statistics import Array
@@ -70,7 +70,7 @@ class Cells(NamedTuple):
         Raises:
             InputError: Naming column, row and value of the first that is neither a number nor a text.
         """
-        missing = [float(code) for code in reading.missing if is_number(code)]
+        missing = pd.to_numeric(pd.Series(reading.missing, dtype=object), errors="coerce").dropna().tolist()
         if pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM":
             x = column.astype("float64").to_numpy(na_value=np.nan)
             return cls(np.where(np.isin(x, missing), np.nan, x) if missing else x)
