@@ -158,6 +158,17 @@ def test_the_separator_is_found(separator: str, tmp_path: Path) -> None:
     assert read_table(data)[0].shape == (300, 3)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_decimal_comma_is_no_separator(separator: str, tmp_path: Path) -> None:
+    """Though it divides all lines into the same number of fields, where there is no header."""
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"0,{i:03}{separator}-1,{i:03}\n" for i in range(300)))
+    data = sniffed(path, Data.model_validate({"path": str(path), "fractions": FRACTIONS, "header": False}))
+    assert data.delimiter == separator
+    path.write_text("".join(f"PC 16:0;{i % 7}:1,{i}\n" for i in range(300)))
+    assert sniffed(path, data.model_copy(update={"delimiter": None})).delimiter is None
+
+
 @pytest.mark.parametrize(
     ("given_", "taken"),
     [

@@ -84,19 +84,23 @@ def sniffed(path: Path, data: Data) -> Data:
     """The params with the separator that the first lines of a text have, unless they name one, or there is none.
 
     Of comma, semicolon, tab, bar and white space the first that divides all of them into the same number of fields, more
-    than one.
+    than one; no comma that stands in numbers between others, as in 0,5;1,5.
     """
     if data.delimiter is not None:
         return data
     with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         head = list(islice(_lines(path, file, ","), 100))
+    found = []
     for separator in (*SEPARATORS, WHITESPACE):
         sep = " " if separator == WHITESPACE else separator
         lines = [" ".join(line.split()) for line in head] if separator == WHITESPACE else head
         widths = {len(row) for row in csv.reader(lines, delimiter=sep, skipinitialspace=True) if row}
         if len(widths) == 1 and max(widths) > 1:
-            return data if separator == "," else data.model_copy(update={"delimiter": separator})
-    return data
+            found.append(separator)
+    numbers = [rf"(^|{re.escape(other)})[-+]?\d+,\d+{re.escape(other)}" for other in found[1:] if other != WHITESPACE]
+    around = [other for other, form in zip(found[1:], numbers, strict=False) if all(re.search(form, at) for at in head[1:])]
+    separator = found[0] if found and found[0] != "," else (*around, ",")[0]
+    return data if separator == "," else data.model_copy(update={"delimiter": separator})
 
 
 def _tables(rows: Rows, names: list[str], size: int) -> Iterator[pa.Table]:
