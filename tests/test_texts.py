@@ -344,6 +344,12 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {},
         "",
     ),
+    "a category that is called NA": (
+        rows_of(x=X, y=["NA", "DE", "FR", ""] * 15),
+        "column 'y': '' and 'NA' stand for no value: if 'NA' is a category, rename it in the file",
+        {},
+        "",
+    ),
     "several lines": (
         rows_of(x=X, y=["a", "b", "c\nd"] * 20),
         "column 'y': 20 texts go over several lines: is a quote left open",
@@ -398,6 +404,17 @@ def test_a_grid_is_seen_however_many_bits_numbers_have(kind: type, centre: float
     write_table(workspace, frame, "table.parquet")
     with pytest.raises(InputError, match=f"data.dequantize: {step:g} needs multiples"):
         prepare.main()
+
+
+def test_one_word_for_no_value_is_none_to_speak_of(workspace: Path) -> None:
+    for gap in ("", "NA", "None"):
+        assert prepared_notes(workspace, rows_of(x=X, y=[gap, "DE", "FR"] * 20, n=["", "NA", *X[2:]])) == []
+    content = rows_of(x=X, y=["None", "DE", "FR", ""] * 15)
+    assert "if 'None' is a category" in prepared_notes(workspace, content)[0]
+    renamed = content.replace("None", "none at all")
+    assert prepared_notes(workspace, renamed) == []
+    assert load_schema().columns[1].categories == ["DE", "FR", "none at all"]
+    assert prepared_notes(workspace, content, **{"data.missing": ["None"]}) == []
 
 
 def test_names_of_rows_are_no_categories(workspace: Path) -> None:

@@ -57,11 +57,14 @@ class Texts(NamedTuple):
 class Cells(NamedTuple):
     """A column in a block: the values that are numbers, NaN elsewhere, and all as texts unless the file has numbers.
 
+    Of the texts that stand for no value it has those that are there.
+
     A cell says the same whatever other cells there are.
     """
 
     numbers: Array
     texts: Texts | None = None
+    none: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, column: pd.Series, first: int, reading: Reading) -> Cells:
@@ -94,7 +97,7 @@ class Cells(NamedTuple):
         numbers = np.full(len(levels), np.nan)
         numbers[places[places >= 0]] = values[places >= 0]
         at = np.append(places, -1)[encoded.indices.fill_null(len(places)).to_numpy()]
-        return cls(np.append(numbers, np.nan)[at], Texts(at, levels.tolist()))
+        return cls(np.append(numbers, np.nan)[at], Texts(at, levels.tolist()), frozenset(texts[is_missing]))
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Block:
     def of(cls, number: int, first: int, cells: Sequence[Cells], given: NDArray[np.int8], by: NDArray[np.uint64]) -> Block:
         """The block of these columns, of the splits that are given (-1: none), and of what the rows are split by."""
         arrays: dict[str, pa.Array] = {"given": pa.array(given), "by": pa.array(by)}
-        for column, (numbers, texts) in enumerate(cells):
+        for column, (numbers, texts, _) in enumerate(cells):
             arrays[f"{column}"] = pa.array(numbers)
             if texts is not None:
                 codes = pa.array(texts.codes, mask=texts.codes < 0)
@@ -167,6 +170,7 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
     """
     name, dated = str(column.name), column.dtype.kind in "mM"
     cells = Cells.of(column, first, reading)
+    none = cells.none
     if cells.texts is None:
         rounding = ROUNDING_OF.get(column.dtype, ROUNDING)
         numbers = Numbers.of(cells.numbers, first, rounding)
@@ -178,7 +182,7 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
     if isinstance(reading.binarize, float | int):
         x = np.where(np.isnan(cells.numbers), np.nan, cells.numbers > reading.binarize)
         cells, facts = Cells(x, cells.texts), replace(facts, numbers=Numbers.of(x, first))
-    return cells, replace(facts, dated=dated)
+    return cells, replace(facts, dated=dated, none=none)
 
 
 def _survey_texts(name: str, x: Array, texts: Texts, first: int, reading: Reading) -> Facts:

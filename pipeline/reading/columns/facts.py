@@ -129,6 +129,7 @@ class Facts:
         padded: Whether it is declared that they are numbers nonetheless.
         odd: How many values are no numbers.
         odd_examples: The row and the text of the first of them.
+        none: The texts that stand for no value.
         levels: The different texts; None if they are more than `MOST_TEXTS`.
         first: The first text.
         dated: Whether the file says that all are dates or durations.
@@ -148,6 +149,7 @@ class Facts:
     padded: bool = False
     odd: int = 0
     odd_examples: tuple[tuple[int, str], ...] = ()
+    none: frozenset[str] = frozenset()
     levels: frozenset[str] | None = frozenset()
     first: str | None = None
     dated: bool = False
@@ -168,6 +170,7 @@ class Facts:
             coded=self.coded or other.coded,
             odd=self.odd + other.odd,
             odd_examples=(self.odd_examples + other.odd_examples)[:NAMED_ROWS],
+            none=self.none | other.none,
             levels=None if levels is None or len(levels) > MOST_TEXTS else levels,
             first=self.first if self.first is not None else other.first,
             dated=self.dated or other.dated,

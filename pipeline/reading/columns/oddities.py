@@ -28,6 +28,7 @@ MOST_TEXTS_LIKE_NUMBERS = 0.5  # share of the rows, from which texts are suspect
 LEAST_ROWS = 20  # of a column whose numbers all differ, to be suspected to name the rows
 FULL = 2.0  # how many whole numbers there may be to choose from, for each row, if they number the rows
 STEPS = 10.0  # of a grid, for each row, up to which it can be seen
+WORDS = frozenset(["NA", "None", "NULL", "null"])  # for no value that may be names
 NAMES_ROWS = re.compile(r"(?i)(^|[\W_])(id|index|key|no|nr|number|uid|uuid|pid)$|^unnamed|[a-z]I[Dd]$")
 
 
@@ -171,6 +172,14 @@ def leading_zeros(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion
         yield Suspicion(column.name, f"{what} data.columns.{column.name}: {{kind: continuous}}", params)
 
 
+def words_for_none(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are called as if they were no value, beside cells that have none."""
+    words = sorted(column.none & WORDS - {*map(str, data.missing)})
+    if words and len(column.none) > 1 and not column.is_number and guess[0] not in LEFT_OUT:
+        what = f"{' and '.join(map(repr, sorted(column.none)))} stand for no value: if {words[0]!r} is a category"
+        yield Suspicion(column.name, f"{what}, rename it in the file; if it is none, put it into data.missing", {})
+
+
 def spellings(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
     """Categories that are one but for their capital letters, spaces, or the form of their accents."""
     if column.is_number or guess[1] == DECLARED or guess[0] in LEFT_OUT:
@@ -234,6 +243,7 @@ RULES: tuple[Rule, ...] = (
     several_lines,
     numbers_as_texts,
     leading_zeros,
+    words_for_none,
     spellings,
     points_between_thousands,
     names_of_rows,
