@@ -233,9 +233,10 @@ def snippet(found: Inspection, data: Data) -> dict[str, Any]:
     chosen = {of.name: _suggested(of, found) for of in found.facts if found.kinds[of.name][0] in KINDS}
     kept = {name: of for name, of in chosen.items() if name not in exclude}
     columns = {name: dict(options) for name, options in section.get("columns", {}).items()}
-    for name, (_, transform) in kept.items():
-        more = {"transform": transform} if transform else {}
-        if more := more | found.proposed.get("columns", {}).get(name, {}):
+    for name in (of.name for of in found.facts if of.name not in exclude):
+        transform = kept[name][1] if name in kept else None
+        more = ({"transform": transform} if transform else {}) | found.proposed.get("columns", {}).get(name, {})
+        if more:
             columns[name] = columns.get(name, {}) | more
     section |= {"columns": columns, "shape": None, "units": "units of the data", "dequantize": None, "binarize": None}
     defaults = ByKind.model_validate({"name": "mixed"}).model_dump()

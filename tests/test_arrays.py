@@ -174,6 +174,23 @@ def test_both_versions_of_matlab_say_the_same(sizes: list[int], kind: str, batch
     assert count(tmp_path / "b.mat", data_of(tmp_path / "b.mat", layout=layout)) == len(values)
 
 
+@pytest.mark.parametrize("kind", ["f8", "f4", "i4", "u1", "sparse"])
+def test_matlab_4_is_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    values = np.random.default_rng(0).integers(0, 2, (7, 3))
+    held = scipy.sparse.csc_matrix(values.astype(float)) if kind == "sparse" else values.astype(kind)
+    scipy.io.savemat(path, {"x": held}, format="4")
+    assert np.array_equal(read(path), values)
+    assert COUNTED[reader_of(path)](path, data_of(path)) == 7
+    scipy.io.savemat(path, {"x": held, "name": np.array(["abc"])}, format="4")
+    assert np.array_equal(read(path, key="x"), values)
+    with pytest.raises(InputError, match="name holds char, not numbers"):
+        read(path, key="name")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match="is not a readable MATLAB file"):
+        read(path)
+
+
 def test_what_is_no_matrix_of_numbers_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
     mat73(path, x=VALUES, y=VALUES + 0.5)

@@ -90,6 +90,16 @@ def test_truth_values_of_all_formats_score_each_other(spelling: tuple[str, str],
     np.testing.assert_array_equal(of_parquet.prepared(other, 0)[0][:, 1], truth)
 
 
+@pytest.mark.parametrize(("kind", "form"), [("count", "03.0f"), ("continuous", "07.3f")])
+def test_numbers_with_leading_zeros_are_numbers_where_it_is_declared(kind: str, form: str, workspace: Path) -> None:
+    x = np.random.default_rng(0).poisson(40, 120) / (1 if kind == "count" else 8)
+    frame = pd.DataFrame({"n": X, "v": [f"{value:{form}}" for value in x]})
+    schema = prepared(workspace, frame, **{"data.columns": {"v": kind}})
+    assert [column.kind for column in schema.columns] == ["continuous", kind]
+    assert schema.columns[1].range == (x.min(), x.max())
+    assert coded(schema, "007", "7", "7.0") == [coded(schema, "7")[0]] * 3
+
+
 def test_truth_values_in_all_spellings_are_two(workspace: Path) -> None:
     assert prepared(workspace, versions("True", "TRUE", "true", "false", "FALSE")).columns[1].categories == ["False", "True"]
 

@@ -47,6 +47,10 @@ GUESSES: dict[str, tuple[Any, str, str]] = {
     "names": ([f"name {i}" for i in range(ROWS)], "identifier", "40 different texts in 40 rows"),
     "days": (pd.date_range("2020", periods=ROWS).strftime("%Y-%m-%d"), "date", "dates"),
     "moments": (pd.date_range("2020", periods=ROWS), "date", "dates"),
+    "slashed days": (pd.date_range("2020", periods=ROWS).strftime("%Y/%m/%d"), "date", "dates"),
+    "short days": (pd.date_range("2020", periods=ROWS).strftime("%d-%b-%y"), "date", "dates"),
+    "long days": (pd.date_range("2020", periods=ROWS).strftime("%d-%b-%Y"), "date", "dates"),
+    "short American days": (pd.date_range("2020", periods=ROWS).strftime("%m/%d/%y"), "date", "dates"),
     "German days": (pd.date_range("2020", periods=ROWS).strftime("%d.%m.%Y"), "date", "dates"),
 }
 

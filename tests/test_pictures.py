@@ -24,7 +24,7 @@ from tests.test_readers import Rows, data_of, parts, read
 from tests.workspace import read_table, write_params
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 2, 3), dtype=np.uint8)
-LOSSLESS = [suffix for suffix in SUFFIXES if suffix not in (".jpg", ".jpeg", ".gif", ".webp")]
+LOSSLESS = [suffix for suffix in SUFFIXES if suffix not in (".jpg", ".jpeg", ".jfif", ".gif", ".webp")]
 ORIENTATION = 0x0112
 TURNED: dict[int, Callable[[Rows], Rows]] = {  # the pixels that are to be shown, by those in the file
     1: lambda held: held,
@@ -206,6 +206,18 @@ def test_pixels_of_another_kind_are_refused(mode: str, tmp_path: Path) -> None:
         held = image.convert("L" if mode in ("LA", "I", "F") else "RGB")
     held.save(tmp_path / "a.tif")
     assert len(read(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(".png", "L"), (".png", "RGB"), (".png", "P"), (".png", "1"), (".gif", "P")])
+def test_transparency_without_a_channel_is_refused(suffix: str, mode: str, tmp_path: Path) -> None:
+    """A colour that stands for none, as PNG and GIF may name it; one that no pixel has is nothing."""
+    whole = Image.fromarray(np.full((2, 3), 255, dtype=np.uint8)).convert(mode)
+    key, other = ((255, 255, 255), (1, 2, 3)) if mode == "RGB" else (whole.getpixel((0, 0)), 3)
+    whole.save(tmp_path / f"a{suffix}", transparency=key)
+    with pytest.raises(InputError, match=rf"a{suffix}: some of its pixels are transparent; save it .* without transparency"):
+        read(tmp_path)
+    whole.save(tmp_path / f"a{suffix}", **({} if mode == "1" else {"transparency": other}))
+    assert set(read(tmp_path).to_numpy().ravel().tolist()) == {255}
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp", ".png"])

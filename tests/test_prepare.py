@@ -140,7 +140,7 @@ BAD_FILES: dict[str, tuple[str | bytes | None, dict[str, Any], str]] = {
     "duplicate names": (CSV.replace("a,b,c", "a,b,a"), {}, "duplicate column name 'a'; every column needs its own name"),
     "latin-1": (CSV.replace("a,b,c", "a,b,ü").encode("latin-1"), {}, "is not UTF-8 text .*; save it as UTF-8"),
     "few rows": ("a,b\n" + "1,2\n3,5\n4,4\n", {}, r"data.fractions.\w+: gives \d of the 3 rows .* use more rows"),
-    "semicolons": (CSV.replace(",", ";"), {}, "columns seem to be separated by ';', not by ','; set data.delimiter to it"),
+    "semicolons": (CSV.replace(",", ";"), {}, "columns seem to be separated by ';', not by ','; set data.delimiter .* to it"),
     "no header": (
         CSV.split("\n", 1)[1],
         {},

@@ -163,6 +163,23 @@ def test_files_of_the_splits_follow_each_other(tmp_path: Path) -> None:
         read_table(data_of(tmp_path, files=Files(train="a.csv", valid="c.csv")))
 
 
+def test_columns_of_files_are_matched_by_their_names(tmp_path: Path) -> None:
+    """In any order; what is excluded may be in one of them only, as the labels of a competition are."""
+    frame = pd.DataFrame({"a": range(6), "b": range(6, 12), "label": list("xyxyxy")}).astype(str)
+    frame[:3].to_csv(tmp_path / "train.csv", index=False)
+    frame[3:][["b", "a"]].to_csv(tmp_path / "test.csv", index=False)
+    files = Files(train="train.csv", test="test.csv")
+    with pytest.raises(InputError, match=r"test.csv has other columns than the first; it lacks 'label'; .* data.exclude"):
+        read(tmp_path, files=files)
+    table = read(tmp_path, files=files, exclude=["label"])
+    assert table[["a", "b"]].equals(frame[["a", "b"]])
+    assert table["label"].isna().tolist() == [False] * 3 + [True] * 3
+    with pytest.raises(
+        InputError, match=r"train.csv has other columns than the first; it adds 'label'; leave it out of that file"
+    ):
+        read(tmp_path, files=Files(train="test.csv", test="train.csv"))
+
+
 @pytest.mark.parametrize("odd", ["texts", "dates", "none"])
 def test_a_column_is_of_one_kind_in_all_files(odd: str, tmp_path: Path) -> None:
     """Of numbers, of texts or of dates; one without values goes with any."""

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.stages import prepare
 from pipeline.tables.schema import load_schema
-from tests.workspace import BINARY, write_params
+from tests.workspace import BINARY, write_params, write_table
 
 ROWS = 60
 HELD_OUT = 5  # a row that is not trained on
@@ -59,6 +60,16 @@ CASES = {
         "expected a number, got '1,100' .*; set data.thousands: ','",
         {"data.thousands": ","},
         {"data.delimiter": ";"},
+    ),
+    "brackets": Case(
+        csv(a=X, b=[f"({-x})" if -1 < x < 0 else x for x in X]),
+        r"expected a number, got '\(0.132105\)' .*; set data.signs: \['\(\)'\]",
+        {"data.signs": ["()"]},
+    ),
+    "a minus behind": Case(
+        csv(a=X, b=[f"{-x}-" if -1 < x < 0 else x for x in X]),
+        r"expected a number, got '0.132105-' .*; set data.signs: \['-'\]",
+        {"data.signs": ["-"]},
     ),
     "infinite": Case(
         csv(a=X, b=but(X, 3, "inf")), "expected a finite number, got inf; .* with data.missing", {"data.missing": ["inf"]}
@@ -156,6 +167,21 @@ CASES = {
     "no header": Case(
         csv(a=X, b=X[::-1])[4:], "has numbers for names; if it is data, set data.header: false", {"data.header": False}
     ),
+    "names that are numbers": Case(
+        csv(**{"400": X, "410": X[::-1]}),
+        "has numbers for names; if it is data, .*; if they are names, put a letter before each",
+        csv(nm400=X, nm410=X[::-1]),
+    ),
+    "a title": Case(
+        "# of the survey\n# in 2020\n" + csv(a=X, b=X[::-1]),
+        "line 3: too many fields, 2 where the first line has 1; .*; remove lines above that are none of the table",
+        csv(a=X, b=X[::-1]),
+    ),
+    "a comma too much": Case(
+        csv(a=X, b=X[::-1]) + "1,2,\n",
+        "line 62: too many fields, 3 where the first line has 2; remove what is too much, or quote it",
+        csv(a=X, b=X[::-1]) + "1,2\n",
+    ),
     "shape": Case(
         csv(a=X, b=X[::-1]),
         r"data.shape: \[2, 2\] needs 4 columns, but .* has 2 .* set it to null for a table",
@@ -210,6 +236,31 @@ def test_what_an_error_says_to_do_helps(name: str, workspace: Path) -> None:
         write_params(workspace, **{**case.params, **case.mended})
     prepare.main()
     assert load_schema().columns
+
+
+@pytest.mark.parametrize(("value", "code"), [(np.inf, "inf"), (-np.inf, "-inf"), (np.inf, "Infinity")])
+@pytest.mark.parametrize("name", ["table.parquet", "table.csv"])
+def test_infinite_numbers_may_stand_for_none_in_all_formats(name: str, value: float, code: str, workspace: Path) -> None:
+    write_table(workspace, pd.DataFrame({"a": X, "b": but(X, 3, value)}), name)
+    write_params(workspace, **{"data.path": f"data/raw/{name}"})
+    with pytest.raises(InputError, match=rf"row 4: expected a finite number, got {value}; .* missing with data.missing"):
+        prepare.main()
+    write_params(workspace, **{"data.path": f"data/raw/{name}", "data.missing": [code]})
+    prepare.main()
+    assert load_schema().columns[1].missing == 1
+
+
+def test_a_text_that_is_called_parquet_is_read_once_it_is_not(workspace: Path) -> None:
+    path = workspace / "data/raw/table.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(csv(a=X, b=X[::-1]))
+    write_params(workspace, **{"data.path": "data/raw/table.parquet"})
+    with pytest.raises(InputError, match=r"not a readable Parquet file: .* if it is of another format, give it that one"):
+        prepare.main()
+    path.rename(path.with_suffix(".csv"))
+    write_params(workspace)
+    prepare.main()
+    assert load_schema().names == ["a", "b"]
 
 
 def test_a_text_that_is_not_utf8_is_read_once_it_is(workspace: Path) -> None:

@@ -88,6 +88,32 @@ def test_other_files_need_the_columns_only(workspace: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv("scores.csv"), found, rtol=1e-6)
 
 
+SPELT: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "delimiter": ("csv", {"sep": ";"}, {"data.delimiter": ";"}, "set data.delimiter .of a command: --delimiter. to it"),
+    "header": ("csv", {"header": False}, {"data.header": False}, "set data.header: false .of a command: --no-header."),
+    "key": ("npz", {}, {"data.key": "x"}, "data.key: must name one of .* which are x, y; got None .of a command: --key."),
+}
+
+
+@pytest.mark.parametrize("what", SPELT)
+def test_what_params_say_of_a_file_is_an_option(what: str, workspace: Path) -> None:
+    """The error names it, and it helps."""
+    suffix, options, params, message = SPELT[what]
+    path = workspace / f"data/raw/table.{suffix}"
+    path.parent.mkdir(parents=True)
+    if suffix == "npz":
+        np.savez(path, x=table(), y=table())
+    else:
+        table().to_csv(path, index=False, **options)
+    write_params(workspace, **{"data.path": f"data/raw/{path.name}"}, **params)
+    prepare.main()
+    train.main()
+    with pytest.raises(InputError, match=message):
+        scored(path)
+    value = params[f"data.{what}"]
+    assert len(scored(path, *([f"--{what}", value] if value else [f"--no-{what}"]))) == 60
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

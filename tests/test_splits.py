@@ -24,7 +24,8 @@ from pipeline.reading.columns.passes import block_of
 from pipeline.reading.splits import RowDigests, Tally, split_rows
 from pipeline.stages import prepare
 from pipeline.tables.schema import SPLITS, load_groups, load_index, load_schema
-from tests.workspace import table, write_params, write_table
+from tests.test_readers import data_of
+from tests.workspace import read_table, table, write_params, write_table
 
 Index = dict[str, NDArray[np.int64]]
 
@@ -256,6 +257,18 @@ def test_rows_that_come_and_go_move_no_other(data: st.DataObject, ids: list[int]
     for rows in (part, part.astype({"id": str, "x": str}), part[["kind", "x", "id"]]):
         parts = hashed(rows, seed, by, rows=data.draw(st.integers(20, 300)))
         assert {int(number): name for number, name in parts.items()} == {number: whole[number] for number in part["id"]}
+
+
+def test_content_is_the_same_in_all_formats(tmp_path: Path) -> None:
+    """Truth values, dates and times, too: the Parquet that a CSV becomes has the same split."""
+    rng = np.random.default_rng(0)
+    days = pd.to_datetime("2020-01-01") + pd.to_timedelta(np.arange(300), "D")
+    times = days + pd.to_timedelta(rng.integers(0, 9, 300), "h")
+    frame = pd.DataFrame({"id": range(300), "yes": rng.random(300) < 0.5, "day": days.date, "time": times})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    text, typed = (hashed(read_table(data_of(tmp_path / name))[0], 0, True) for name in ("a.csv", "a.parquet"))
+    assert {int(number): name for number, name in text.items()} == typed
 
 
 @pytest.mark.parametrize("by", ["id", True])

@@ -24,7 +24,7 @@ from pipeline.reading.columns.looks import likely
 from pipeline.reading.formats.text import sniffed
 from pipeline.stages import prepare
 from pipeline.tables.schema import Reading, load_schema
-from tests.workspace import read_table, write_params
+from tests.workspace import read_table, write_params, write_table
 
 FRACTIONS = Fractions(train=0.7, valid=0.15, test=0.15)
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
@@ -117,7 +117,12 @@ REFUSED = {
     ),
     "JSON lines": ('{"x": 1, "y": 2}\n', "is JSON; write the table as Parquet or CSV", "x,y\n1,2\n", {}),
     "JSON": ('[\n{"x": 1, "y": 2}]\n', "is JSON; write the table as Parquet or CSV", "x,y\n1,2\n", {}),
-    "semicolons": ("x;y\n1;2\n", "separated by ';', not by ','; set data.delimiter to it", "x;y\n1;2\n", {"delimiter": ";"}),
+    "semicolons": (
+        "x;y\n1;2\n",
+        "separated by ';', not by ','; set data.delimiter",
+        "x;y\n1;2\n",
+        {"delimiter": ";"},
+    ),
 }
 
 
@@ -151,6 +156,17 @@ def test_the_separator_is_found(separator: str, tmp_path: Path) -> None:
     data = sniffed(path, Data.model_validate({"path": str(path), "fractions": FRACTIONS}))
     assert (data.delimiter or ",") == separator
     assert read_table(data)[0].shape == (300, 3)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_decimal_comma_is_no_separator(separator: str, tmp_path: Path) -> None:
+    """Though it divides all lines into the same number of fields, where there is no header."""
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"0,{i:03}{separator}-1,{i:03}\n" for i in range(300)))
+    data = sniffed(path, Data.model_validate({"path": str(path), "fractions": FRACTIONS, "header": False}))
+    assert data.delimiter == separator
+    path.write_text("".join(f"PC 16:0;{i % 7}:1,{i}\n" for i in range(300)))
+    assert sniffed(path, data.model_copy(update={"delimiter": None})).delimiter is None
 
 
 @pytest.mark.parametrize(
@@ -191,6 +207,9 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "dollars": ((".", ",", "$"), {"thousands": ",", "signs": ["$"]}),
     "euros": ((",", ".", "", " €"), {"decimal": ",", "thousands": ".", "signs": ["€"]}),
     "minus": ((".", ""), {}),
+    "brackets": ((".", ""), {"signs": ["()"]}),
+    "dollars in brackets": ((".", ",", "$"), {"thousands": ",", "signs": ["$", "()"]}),
+    "minus behind": ((".", ","), {"thousands": ",", "signs": ["-"]}),
 }
 
 
@@ -198,7 +217,11 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def test_numbers_are_read_as_they_are_written_and_the_way_is_found(case: str) -> None:
     """Also a minus that is no hyphen; without the params they are texts, which look like numbers by these."""
     spelling, params = SPELLINGS[case]
-    column = pd.Series([written(x, *spelling) for x in NUMBERS], name="x")
+    texts = [written(x, *spelling) for x in NUMBERS]
+    for name, (before, behind) in {"()": "()", "-": ("", "-")}.items():
+        if name in params.get("signs", ()):
+            texts = [re.sub("^\N{MINUS SIGN}(.*)", rf"{before}\1{behind}", text) for text in texts]
+    column = pd.Series(texts, name="x")
     cells, facts = survey(column, 0, Reading(**params))
     np.testing.assert_allclose(cells.numbers, NUMBERS.round(4))
     assert guess(facts)[0] == "continuous"
@@ -261,10 +284,22 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"data.signs": ["%"]},
         "y",
     ),
+    "brackets": (
+        rows_of(x=X, y=[f"({-x:.3f})" if x < 0 else f"{x:.3f}" for x in X - 2]),
+        r"column 'y': \d+ of 60 texts, such as .* look like numbers: set data.signs: \['\(\)'\]",
+        {"data.signs": ["()"], "data.exclude": ["x"]},
+        "y",
+    ),
     "points between thousands": (
         rows_of(x=X, y=[f"{i * 37 % 50 + 1}.{i * 7 % 900 + 100}" if i % 3 else str(i + 700) for i in range(60)]),
         "column 'y': all 40 numbers with a point have three digits .* set data.decimal: ',' and data.thousands: '.'",
         {"data.decimal": ",", "data.thousands": ".", "data.exclude": ["x"]},
+        "y",
+    ),
+    "leading zeros": (
+        rows_of(x=X, y=[f"{abs(x) * 100:08.3f}" for x in X]),
+        r"column 'y': its numbers have leading zeros, such as '\d+.\d+', .* set data.columns.y: \{kind: continuous\}",
+        {"data.columns": {"y": {"kind": "continuous"}}},
         "y",
     ),
     "row ids": (
@@ -294,6 +329,24 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "capital letters": (
         rows_of(x=X, y=["yes", "Yes", "no"] * 20),
         "column 'y': 'Yes' and 'yes' differ in capital letters alone",
+        {},
+        "",
+    ),
+    "accents": (
+        rows_of(x=X, y=["caf\xe9", "cafe\u0301", "tea"] * 20),
+        r"column 'y': 'cafe\\u0301' and 'caf\\xe9' differ in spaces or the form of accents alone",
+        {},
+        "",
+    ),
+    "spaces": (
+        rows_of(x=X, y=["New York", "New\xa0York", "Bonn"] * 20),
+        r"column 'y': 'New York' and 'New\\xa0York' differ in spaces or the form of accents alone",
+        {},
+        "",
+    ),
+    "a category that is called NA": (
+        rows_of(x=X, y=["NA", "DE", "FR", ""] * 15),
+        "column 'y': '' and 'NA' stand for no value: if 'NA' is a category, rename it in the file",
         {},
         "",
     ),
@@ -330,6 +383,45 @@ def test_what_may_be_meant_otherwise_is_said_and_the_remedy_works(
         after = " ".join(prepared_notes(workspace, content, **remedy))
         assert not re.search(message, after)
         assert not kept or kept in load_schema().names
+
+
+@pytest.mark.parametrize(("centre", "step"), [(0, 0.1), (500, 0.1), (20, 0.01)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_grid_is_seen_however_many_bits_numbers_have(kind: type, centre: float, step: float, workspace: Path) -> None:
+    """And its noise may be added; numbers that lie between are none of a grid, however few bits they have."""
+    values = np.round((X + centre) / step) * step
+    frame = pd.DataFrame({"x": X, "y": values.astype(kind), "z": (X * 100 + 5000).astype(np.float32)})
+    write_table(workspace, frame, "table.parquet")
+    params: dict[str, Any] = {"data.path": "data/raw/table.parquet", "model.likelihood": {"name": "mixed"}}
+    write_params(workspace, **params)
+    prepare.main()
+    found = [note for note in load_schema().notes if "lie on a grid" in note]
+    assert len(found) == 1
+    assert f"set data.columns.y: {{dequantize: {step:g}}}" in found[0]
+    write_params(workspace, **params, **{"data.columns": {"y": {"dequantize": step}}})
+    prepare.main()
+    frame["y"] = (values + step / 10).astype(kind)
+    write_table(workspace, frame, "table.parquet")
+    with pytest.raises(InputError, match=f"data.dequantize: {step:g} needs multiples"):
+        prepare.main()
+
+
+def test_one_word_for_no_value_is_none_to_speak_of(workspace: Path) -> None:
+    for gap in ("", "NA", "None"):
+        assert prepared_notes(workspace, rows_of(x=X, y=[gap, "DE", "FR"] * 20, n=["", "NA", *X[2:]])) == []
+    content = rows_of(x=X, y=["None", "DE", "FR", ""] * 15)
+    assert "if 'None' is a category" in prepared_notes(workspace, content)[0]
+    renamed = content.replace("None", "none at all")
+    assert prepared_notes(workspace, renamed) == []
+    assert load_schema().columns[1].categories == ["DE", "FR", "none at all"]
+    assert prepared_notes(workspace, content, **{"data.missing": ["None"]}) == []
+
+
+def test_names_of_rows_are_no_categories(workspace: Path) -> None:
+    """How they are spelled is not said, since they are left out."""
+    names = [f"Name{i}" for i in range(58)] + ["NAME1", "name2"]
+    assert prepared_notes(workspace, rows_of(x=X, y=names)) == []
+    assert load_schema().names == ["x"]
 
 
 def test_a_file_is_looked_at_as_params_say_of_it(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.reading.columns.blocks import MISSING, Cells, Texts
+from pipeline.reading.columns.coding import TRUTHS
 from pipeline.tables.schema import Reading
 from pipeline.tables.statistics import Array
 
@@ -55,15 +56,22 @@ def id_digests(values: pd.Series, missing: Sequence[str | float]) -> tuple[Diges
 def cell_digests(name: str, numbers: Array, texts: Texts | None) -> Digests:
     """A digest of each cell of a column: of its number where it has one, otherwise of its text.
 
+    Truth values in texts are 0 and 1, and midnight is no part of a day, as where a format has types for them.
+
     Args:
         name: The column's.
         numbers: NaN where there is none.
         texts: None where all are numbers or missing.
     """
+    if texts is not None:
+        truths = np.array([*(TRUTHS.get(level, np.nan) for level in texts.levels), np.nan])
+        numbers = np.where(np.isnan(numbers), truths[texts.codes], numbers)
     is_number = ~np.isnan(numbers)
     cells = pd.util.hash_array(np.where(is_number, numbers + 0.0, np.nan))  # -0.0 is 0.0
     if texts is not None:
-        words = pd.util.hash_array(np.array([*texts.levels, ""], dtype=object), categorize=False)
+        words = pd.util.hash_array(
+            np.array([*(level.removesuffix(MIDNIGHT) for level in texts.levels), ""], dtype=object), categorize=False
+        )
         cells = np.where(is_number | (texts.codes < 0), cells, words[texts.codes])
     return _mixed(cells, pd.util.hash_array(np.array([name], dtype=object)))
 

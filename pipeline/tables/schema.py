@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import PREPARED, write_json
@@ -35,6 +35,7 @@ class Column(BaseModel):
         numeric: Whether the raw values are numbers.
         other: Whether the last category is for all values that no training row has.
         step: Distance between neighbouring raw values, where uniform noise of this width was added.
+        padded: Whether its numbers may have leading zeros, which make codes of others.
         transform: What a continuous column goes through.
         missing: How many rows lack it, in all splits.
         centre: Mean over the observed training rows, of y (of log(1 + y) for counts).
@@ -50,6 +51,7 @@ class Column(BaseModel):
     numeric: bool = True
     other: bool = False
     step: float | None = None
+    padded: bool = Field(default=False, exclude_if=lambda padded: not padded)
     transform: AnyTransform = Identity()
     missing: int = 0
     centre: float = 0.0
@@ -101,7 +103,7 @@ class Reading(BaseModel):
         missing: Values that stand for no value.
         decimal: What stands before the fraction of a number.
         thousands: What stands between groups of three digits; null for nothing.
-        signs: What may stand before or behind a number and is no part of it.
+        signs: What may stand before or behind a number and is no part of it, or says that it is below 0: ``()`` and ``-``.
         binarize: How numbers became zeros and ones; null if they did not.
         largest: The largest intensity, where zeros and ones were drawn.
     """

@@ -95,7 +95,7 @@ def _numbers(column: Column, cells: Cells, first: int) -> Array:
         truths = TRUTHS if column.kind == "binary" else {}
         x = np.where(np.isnan(x), np.array([*(truths.get(level, np.nan) for level in levels), np.nan])[codes], x)
         coded = np.array([*(re.match(LEADING_ZERO, level) is not None for level in levels), False])[codes]
-        for row in np.flatnonzero((codes >= 0) & np.isnan(x) | coded)[:1]:
+        for row in np.flatnonzero((codes >= 0) & np.isnan(x) | (coded & (not column.padded)))[:1]:
             where, text = f"column {column.name!r}, row {first + row + 1}", levels[codes[row]]
             raise InputError(f"{where}: expected a number, as in training, got {text!r}; mend the cell")
     for row in np.flatnonzero(np.isinf(x))[:1]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.params.data import Data
-from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, Facts, Numbers, is_number
+from pipeline.reading.columns.facts import MOST_TEXTS, NAMED_ROWS, ROUNDING, Facts, Numbers
 from pipeline.reading.columns.looks import GROUPED, as_numbers, containing, looks_of, matching
 from pipeline.tables.schema import Reading, number_text
 from pipeline.tables.statistics import Array
@@ -29,8 +29,14 @@ DATES = {
     "%d/%m/%Y": r"\d{1,2}/\d{1,2}/\d{4}",
     "%m/%d/%Y": r"\d{1,2}/\d{1,2}/\d{4}",
     "%d.%m.%Y": r"\d{1,2}\.\d{1,2}\.\d{4}",
+    "%Y/%m/%d": r"\d{4}/\d.*",
+    "%d/%m/%y": r"\d{1,2}/\d{1,2}/\d{2}",
+    "%m/%d/%y": r"\d{1,2}/\d{1,2}/\d{2}",
+    "%d-%b-%y": r"\d{1,2}-[A-Za-z]{3}-\d{2}",
+    "%d-%b-%Y": r"\d{1,2}-[A-Za-z]{3}-\d{4}",
 }
 TRUTH = ("true", "false")
+ROUNDING_OF = {np.dtype("f4"): 2.0**-23, np.dtype("f2"): 2.0**-10}  # of numbers of few bits
 FIRST = 20  # texts that are tried before all of them
 
 Codes = NDArray[np.int64]
@@ -52,11 +58,14 @@ class Texts(NamedTuple):
 class Cells(NamedTuple):
     """A column in a block: the values that are numbers, NaN elsewhere, and all as texts unless the file has numbers.
 
+    Of the texts that stand for no value it has those that are there.
+
     A cell says the same whatever other cells there are.
     """
 
     numbers: Array
     texts: Texts | None = None
+    none: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, column: pd.Series, first: int, reading: Reading) -> Cells:
@@ -65,33 +74,27 @@ class Cells(NamedTuple):
         Raises:
             InputError: Naming column, row and value of the first that is neither a number nor a text.
         """
-        missing = [float(code) for code in reading.missing if is_number(code)]
+        missing: list[float] = []
+        if reading.missing:
+            missing = pd.to_numeric(pd.Series(reading.missing, dtype=object), errors="coerce").dropna().tolist()
         if pd.api.types.is_numeric_dtype(column) and column.dtype.kind not in "mM":
             x = column.astype("float64").to_numpy(na_value=np.nan)
             return cls(np.where(np.isin(x, missing), np.nan, x) if missing else x)
-        column = column.astype(object).map(str, na_action="ignore") if column.dtype.kind in "mM" else column
-        try:
-            array = pa.array(column, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            raise _of_objects(column, first) from None
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        if pa.types.is_null(array.type):
-            array = array.cast(pa.string())
-        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-            raise _of_objects(column, first)
-        encoded = array.dictionary_encode()
+        encoded = texts_of(column, first).dictionary_encode()
         texts = pc.utf8_trim_whitespace(encoded.dictionary)
         values = as_numbers(texts, reading)
         codes = [code if isinstance(code, str) else number_text(code) for code in reading.missing]
-        none = pc.is_in(texts, pa.array([*MISSING, *codes], texts.type)).to_numpy(zero_copy_only=False)
+        is_missing = pc.is_in(texts, pa.array([*MISSING, *codes], texts.type)).to_numpy(zero_copy_only=False).astype(bool)
+        is_missing |= np.isin(values, missing)
         truth = pc.is_in(pc.utf8_lower(texts), pa.array(TRUTH, texts.type))
         texts = pc.if_else(truth, pc.utf8_capitalize(texts), texts)
-        named = pc.if_else(pa.array(none | np.isin(values, missing)), pa.scalar(None, texts.type), texts).dictionary_encode()
+        named = pc.if_else(pa.array(is_missing), pa.scalar(None, texts.type), texts).dictionary_encode()
         places, levels = named.indices.fill_null(-1).to_numpy(), named.dictionary.to_pylist()
         numbers = np.full(len(levels), np.nan)
         numbers[places[places >= 0]] = values[places >= 0]
         at = np.append(places, -1)[encoded.indices.fill_null(len(places)).to_numpy()].astype(np.int64)
-        return cls(np.append(numbers, np.nan)[at], Texts(at, levels))
+        none = frozenset(texts.filter(pa.array(is_missing)).to_pylist())
+        return cls(np.append(numbers, np.nan)[at], Texts(at, levels), none)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Block:
     def of(cls, number: int, first: int, cells: Sequence[Cells], given: NDArray[np.int8], by: NDArray[np.uint64]) -> Block:
         """The block of these columns, of the splits that are given (-1: none), and of what the rows are split by."""
         arrays: dict[str, pa.Array] = {"given": pa.array(given), "by": pa.array(by)}
-        for column, (numbers, texts) in enumerate(cells):
+        for column, (numbers, texts, _) in enumerate(cells):
             arrays[f"{column}"] = pa.array(numbers)
             if texts is not None:
                 codes = pa.array(texts.codes, mask=texts.codes < 0)
@@ -164,8 +167,10 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
     """
     name, dated = str(column.name), column.dtype.kind in "mM"
     cells = Cells.of(column, first, reading)
+    none = cells.none
     if cells.texts is None:
-        numbers = Numbers.of(cells.numbers, first)
+        rounding = ROUNDING_OF.get(column.dtype, ROUNDING)
+        numbers = Numbers.of(cells.numbers, first, rounding)
         levels = None if numbers.count else frozenset[str]()
         facts = Facts(name, len(column), len(column) - numbers.count, numbers, typed=True, levels=levels)
     else:
@@ -174,7 +179,7 @@ def survey(column: pd.Series, first: int, reading: Reading) -> tuple[Cells, Fact
     if isinstance(reading.binarize, float | int):
         x = np.where(np.isnan(cells.numbers), np.nan, cells.numbers > reading.binarize)
         cells, facts = Cells(x, cells.texts), replace(facts, numbers=Numbers.of(x, first))
-    return cells, replace(facts, dated=dated)
+    return cells, replace(facts, dated=dated, none=none)
 
 
 def _survey_texts(name: str, x: Array, texts: Texts, first: int, reading: Reading) -> Facts:
@@ -204,6 +209,24 @@ def _survey_texts(name: str, x: Array, texts: Texts, first: int, reading: Readin
         pointed=(int(rows[pointed].sum()), int(rows[pointed & matching(held, GROUPED)].sum())) if pointed.any() else (0, 0),
         broken=int(rows[containing(held, "\n")].sum()),
     )
+
+
+def texts_of(column: pd.Series, first: int) -> pa.Array:
+    """The texts of a column whose first row is row ``first``, null where it has none.
+
+    Raises:
+        InputError: Naming column, row and value of the first that is no text.
+    """
+    column = column.astype(object).map(str, na_action="ignore") if column.dtype.kind in "mM" else column
+    try:
+        array = pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise _of_objects(column, first) from None
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    array = array.cast(pa.string()) if pa.types.is_null(array.type) else array
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        raise _of_objects(column, first)
+    return array
 
 
 def _of_objects(column: pd.Series, first: int) -> InputError:

@@ -13,14 +13,15 @@ import pandas as pd
 from pipeline.base.errors import InputError
 from pipeline.params.data import ColumnOptions
 from pipeline.reading.columns.blocks import LEADING_ZERO, Block, Texts
-from pipeline.reading.columns.facts import MOST_TEXTS, Facts, is_number
+from pipeline.reading.columns.facts import MOST_OFF, MOST_TEXTS, Facts, is_number
 from pipeline.reading.columns.guess import LARGEST_COUNT
 from pipeline.tables.kinds import Kind
 from pipeline.tables.schema import OTHER, number_text
 from pipeline.tables.statistics import Array
 from pipeline.tables.transforms import TRANSFORMS, Transform
 
-ON_GRID = 1e-6  # steps that a value may be off its grid
+ON_GRID = 1e-6  # steps that a value may be off its grid, or, up to MOST_OFF, this part of it, as those of 32 bits are:
+SINGLE = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def checked(name: str, kind: Kind, step: float | None, x: Array, first: int) -> 
             )
     if step is not None:
         steps = x / step
-        for row in np.flatnonzero(np.abs(steps - np.round(steps)) > ON_GRID)[:1]:
+        allowed = np.clip(SINGLE * np.abs(steps), ON_GRID, MOST_OFF)
+        for row in np.flatnonzero(np.abs(steps - np.round(steps)) > allowed)[:1]:
             where = f"column {name!r}, row {first + row + 1} has {x[row]:g}"
             raise InputError(
                 f"data.dequantize: {step:g} needs multiples of {step:g}; {where}; set the right step there or in "

@@ -18,6 +18,8 @@ MOST_TEXTS = 10_000  # different ones that are kept of a column
 FIRST_DAY, LAST_DAY = 19000101, 21001231  # as numbers
 MONTHS, DAYS_OF_MONTH = range(1, 13), range(1, 32)
 MOST_DECIMALS = 3  # that are looked for
+ROUNDING = 1e-11  # of numbers of 64 bits, after some computation
+MOST_OFF = 0.01  # steps that rounding may take a number off its grid, for the grid to be seen
 NAMED_ROWS = 6  # that an error names
 
 
@@ -50,8 +52,8 @@ class Numbers:
     calendar: bool = True
 
     @classmethod
-    def of(cls, x: Array, first: int) -> Numbers:
-        """What is to be said of the numbers of a block that begins at row ``first``."""
+    def of(cls, x: Array, first: int, rounding: float = ROUNDING) -> Numbers:
+        """What is to be said of the numbers of a block that begins at row ``first``, that are rounded to this part of them."""
         rows = np.flatnonzero(~np.isnan(x))
         observed = x[rows]
         if not len(observed):
@@ -71,7 +73,7 @@ class Numbers:
             ends=(float(observed[0]), float(observed[-1])),
             counts_up=counts_up,
             infinite=infinite[0] if infinite else None,
-            decimals=0 if whole else _decimals(observed),
+            decimals=0 if whole else _decimals(observed, rounding),
             unique=different is not None and len(different) == len(observed),
             calendar=whole
             and observed.min() >= FIRST_DAY
@@ -96,12 +98,13 @@ class Numbers:
         )
 
 
-def _decimals(x: Array) -> int | None:
-    """How many decimals numbers have, of which one has a fraction; None for more than `MOST_DECIMALS`."""
+def _decimals(x: Array, rounding: float) -> int | None:
+    """How many decimals numbers have, of which one has a fraction; None if more than `MOST_DECIMALS`, or not to be seen."""
     for some in (x[:1000], x):
-        scaled = (some * 10.0**places for places in range(1, MOST_DECIMALS + 1))
+        scaled = [some * 10.0**places for places in range(1, MOST_DECIMALS + 1)]
         with np.errstate(invalid="ignore"):
-            on_grid = [bool((np.abs(s - np.round(s)) <= 1e-11 * np.maximum(1, np.abs(s))).all()) for s in scaled]
+            off = [(np.abs(s - np.round(s)), rounding * np.maximum(1, np.abs(s))) for s in scaled]
+            on_grid = [bool((distance <= most).all() and most.max() < MOST_OFF) for distance, most in off]
         if True not in on_grid:
             return None
     return on_grid.index(True) + 1
@@ -123,8 +126,10 @@ class Facts:
         numbers: The values that are numbers.
         typed: Whether the file says that all are numbers.
         coded: Whether one begins with a zero that a number would not have: codes, of which 01 and 1 are not the same.
+        padded: Whether it is declared that they are numbers nonetheless.
         odd: How many values are no numbers.
         odd_examples: The row and the text of the first of them.
+        none: The texts that stand for no value.
         levels: The different texts; None if they are more than `MOST_TEXTS`.
         first: The first text.
         dated: Whether the file says that all are dates or durations.
@@ -141,8 +146,10 @@ class Facts:
     numbers: Numbers = field(default_factory=Numbers)
     typed: bool = False
     coded: bool = False
+    padded: bool = False
     odd: int = 0
     odd_examples: tuple[tuple[int, str], ...] = ()
+    none: frozenset[str] = frozenset()
     levels: frozenset[str] | None = frozenset()
     first: str | None = None
     dated: bool = False
@@ -163,6 +170,7 @@ class Facts:
             coded=self.coded or other.coded,
             odd=self.odd + other.odd,
             odd_examples=(self.odd_examples + other.odd_examples)[:NAMED_ROWS],
+            none=self.none | other.none,
             levels=None if levels is None or len(levels) > MOST_TEXTS else levels,
             first=self.first if self.first is not None else other.first,
             dated=self.dated or other.dated,
@@ -180,7 +188,7 @@ class Facts:
     @property
     def is_number(self) -> bool:
         """Whether the column is one of numbers."""
-        return not self.dated and not self.coded and not self.odd and (self.typed or self.observed > 0)
+        return not self.dated and (self.padded or not self.coded) and not self.odd and (self.typed or self.observed > 0)
 
     @property
     def is_date(self) -> bool:
@@ -206,7 +214,7 @@ class Facts:
                 f"column {self.name!r}, row {row + 1}: expected a finite number, got {value}; mend the cell, or declare the "
                 "value as missing with data.missing"
             )
-        if self.odd and self.numbers.count >= self.odd and not self.coded and not self.dated:
+        if self.odd and self.numbers.count >= self.odd and (self.padded or not self.coded) and not self.dated:
             (row, text), *others = self.odd_examples
             listed = ", ".join(str(other + 1) for other, _ in others)
             dots = ", ..." if self.odd > NAMED_ROWS else ""

@@ -17,12 +17,13 @@ from pipeline.tables.statistics import Array
 
 MINUS = "\N{MINUS SIGN}"
 SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
-SIGNS = "%$€£¥"  # that are looked for
+BELOW_ZERO = {"()": r"^\((.+)\)$", "-": "^(.+)-$"}  # signs that say so: brackets around a number, and a minus behind it
+SIGNS = {sign: re.escape(sign) for sign in "%$€£¥"} | {"()": r"^\W*\(.*\)$", "-": r"\d\W*-$"}  # that are looked for
 POINTS = ((".", ","), (",", None), (".", " "), (".", "'"), (",", "."), (",", " "))  # (decimal, thousands) that are tried
 GROUPED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"  # a number whose points may be those between thousands
 WITHOUT_LETTERS = rf"[-+{MINUS}]?[^A-Za-z:/]*\d[^A-Za-z:/]*"
 
-Look = tuple[str, str | None, str]  # decimal, thousands and signs by which texts would be numbers
+Look = tuple[str, str | None, tuple[str, ...]]  # decimal, thousands and signs by which texts would be numbers
 
 
 def matching(texts: pa.Array, pattern: str) -> NDArray[np.bool_]:
@@ -42,10 +43,11 @@ def as_numbers(texts: pa.Array, reading: Reading) -> Array:
     """
     if containing(texts, MINUS).any():
         texts = pc.replace_substring(texts, MINUS, "-")
-    if reading.signs:
-        sign = f"(?:{'|'.join(map(re.escape, reading.signs))})"
-        bare = pc.replace_substring_regex(texts, rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1")
-        texts = pc.utf8_trim_whitespace(bare)
+    below = dict.fromkeys((form for sign, form in BELOW_ZERO.items() if sign in reading.signs), r"-\1")
+    others = "|".join(re.escape(sign) for sign in reading.signs if sign not in BELOW_ZERO)
+    signs = {rf"^([+-]?)\s*(?:{others})\s*|\s*(?:{others})$": r"\1"} if others else {}
+    for form, number in (*below.items(), *signs.items(), *below.items()):  # brackets are around signs or within them
+        texts = pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, form, number))
     no_number = np.zeros(len(texts), dtype=bool)
     if (thousands := reading.thousands) is not None:
         texts = pc.replace_substring_regex(texts, SPACES, " ") if thousands == " " else texts
@@ -69,7 +71,7 @@ def looks_of(texts: pa.Array, rows: NDArray[np.int64], reading: Reading) -> Coun
     """
     like = matching(texts, WITHOUT_LETTERS)
     texts, rows = texts.filter(pa.array(like)), rows[like]
-    signs = "".join(sign for sign in SIGNS if containing(texts, sign).any())
+    signs = tuple(sign for sign, form in SIGNS.items() if pc.any(pc.match_substring_regex(texts, form)).as_py())
     looks: Counter[Look] = Counter()
     for decimal, thousands in ((reading.decimal, reading.thousands), *POINTS) if len(texts) else ():
         other = Reading(decimal=decimal, thousands=thousands, signs=[*reading.signs, *signs])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations, groupby
+from itertools import combinations
 from operator import add
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ MOST_TEXTS_LIKE_NUMBERS = 0.5  # share of the rows, from which texts are suspect
 LEAST_ROWS = 20  # of a column whose numbers all differ, to be suspected to name the rows
 FULL = 2.0  # how many whole numbers there may be to choose from, for each row, if they number the rows
 STEPS = 10.0  # of a grid, for each row, up to which it can be seen
+WORDS = frozenset(["NA", "None", "NULL", "null"])  # for no value that may be names
 NAMES_ROWS = re.compile(r"(?i)(^|[\W_])(id|index|key|no|nr|number|uid|uuid|pid)$|^unnamed|[a-z]I[Dd]$")
 
 
@@ -161,14 +163,36 @@ def numbers_as_texts(column: Facts, guess: Guess, data: Data) -> Iterator[Suspic
         yield Suspicion(column.name, what, params)
 
 
-def capital_letters(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
-    """Categories that are one but for their capital letters."""
-    if column.is_number or guess[1] == DECLARED:
+def leading_zeros(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Fractions that are taken for codes, such as 0034.5."""
+    if column.coded and column.pointed[0] and not column.odd and guess[1] != DECLARED:
+        example = min(column.levels or [column.first or ""])
+        what = f"its numbers have leading zeros, such as {example!r}, and are taken for texts: if they are none, set"
+        params = {"columns": {column.name: {"kind": "continuous"}}}
+        yield Suspicion(column.name, f"{what} data.columns.{column.name}: {{kind: continuous}}", params)
+
+
+def words_for_none(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are called as if they were no value, beside cells that have none."""
+    words = sorted(column.none & WORDS - {*map(str, data.missing)})
+    if words and len(column.none) > 1 and not column.is_number and guess[0] not in LEFT_OUT:
+        what = f"{' and '.join(map(repr, sorted(column.none)))} stand for no value: if {words[0]!r} is a category"
+        yield Suspicion(column.name, f"{what}, rename it in the file; if it is none, put it into data.missing", {})
+
+
+def spellings(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
+    """Categories that are one but for their capital letters, spaces, or the form of their accents."""
+    if column.is_number or guess[1] == DECLARED or guess[0] in LEFT_OUT:
         return
-    levels = sorted(column.levels or (), key=lambda level: (level.casefold(), level))
-    differ = [group for group in (list(group) for _, group in groupby(levels, key=str.casefold)) if len(group) > 1]
-    if differ:
-        what = f"{' and '.join(map(repr, differ[0]))} differ in capital letters alone, and are different categories"
+    plain = {level: " ".join(unicodedata.normalize("NFC", level).split()) for level in sorted(column.levels or ())}
+    groups: dict[str, list[str]] = {}
+    for level, text in plain.items():
+        groups.setdefault(text.casefold(), []).append(level)
+    for alike in [group for group in groups.values() if len(group) > 1][:1]:
+        capital = len({plain[level] for level in alike}) > 1
+        how = "capital letters" if capital else "spaces or the form of accents"
+        named = " and ".join(map(repr if capital else ascii, alike))
+        what = f"{named} differ in {how} alone, and are different categories"
         yield Suspicion(column.name, f"{what}; write them alike", {})
 
 
@@ -218,7 +242,9 @@ def grid(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
 RULES: tuple[Rule, ...] = (
     several_lines,
     numbers_as_texts,
-    capital_letters,
+    leading_zeros,
+    words_for_none,
+    spellings,
     points_between_thousands,
     names_of_rows,
     one_number,

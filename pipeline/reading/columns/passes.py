@@ -58,8 +58,10 @@ class Table:
         for facts, tally in surveys:
             columns = list(map(add, columns, facts)) if columns else facts
             tallies.append(tally)
-        for column in columns:
-            if declared_of(column.name, data).declared not in (*CATEGORIES, *LEFT_OUT):
+        for place, column in enumerate(columns):
+            declared = declared_of(column.name, data).declared
+            columns[place] = column = replace(column, padded=column.coded and declared in ("continuous", "count"))
+            if declared not in (*CATEGORIES, *LEFT_OUT):
                 column.check()
         return cls(blocks, columns, tallies)
 
@@ -181,7 +183,7 @@ def fitted(program: Program, measurements: Sequence[Measured], blocks: Blocks) -
 def _described(plan: Plan, seen: Measured) -> Column:
     if not seen.observed:
         raise InputError(f"column {plan.name!r} has no value in the training rows; leave it out with data.exclude")
-    column = Column(name=plan.name, kind=plan.kind, missing=plan.facts.missing, step=plan.step)
+    column = Column(name=plan.name, kind=plan.kind, missing=plan.facts.missing, step=plan.step, padded=plan.facts.padded)
     if plan.has_categories:
         names = categories(plan, seen.categories)
         numeric = plan.facts.is_number and not plan.options.other and are_numbers(names)

@@ -61,8 +61,8 @@ def read_blocks(data: Data) -> Iterator[tuple[pd.DataFrame, NDArray[np.int8]]]:
     The split is its position in SPLITS, or -1.
 
     Raises:
-        InputError: If a file is missing, empty, of an unknown format, malformed, names a column twice, or has other columns
-            than the first.
+        InputError: If a file is missing, empty, of an unknown format, malformed, names a column twice, or lacks one of the
+            first, or adds one, that is not excluded.
     """
     held: list[pd.DataFrame] = []
     labels: list[NDArray[np.int8]] = []
@@ -83,7 +83,7 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
-    """What the readers give, checked to be of one table, and the split of each file."""
+    """What the readers give, in the columns of the first file, checked to be of one table, and the split of each file."""
     first: list[str] = []
     kinds: dict[str, str] = {}  # what the columns hold so far
     for file in raw_files(data):
@@ -91,13 +91,14 @@ def _batches(data: Data) -> Iterator[tuple[pd.DataFrame, str | None]]:
         for batch in file.reader().batches(file.path, file.data):
             names, rows = list(batch.columns), rows + len(batch)
             if names != (first := first or names):
-                lost, added = pd.Index(first).difference(names, sort=False), pd.Index(names).difference(first, sort=False)
-                odd = [
-                    *(f"it lacks {name!r}" for name in lost),
-                    *(f"it adds {name!r}" for name in added),
-                    "their order differs",
+                needed = [name for name in first if name not in data.exclude]
+                lost = [
+                    f"it lacks {name!r}; add it, or leave it out with data.exclude" for name in needed if name not in names
                 ]
-                raise InputError(f"data.files: {file.path} has other columns than the first; {odd[0]}")
+                more = [name for name in names if name not in first and name not in data.exclude]
+                if odd := [*lost, *(f"it adds {name!r}; leave it out of that file" for name in more)]:
+                    raise InputError(f"data.files: {file.path} has other columns than the first; {odd[0]}")
+                batch = batch.reindex(columns=first)
             for name, column in batch.items():
                 kind, known = HELD.get(column.dtype.kind, "texts"), kinds.get(str(name))
                 if kind != known and column.notna().any():

@@ -1,4 +1,4 @@
-"""Arrays of numbers: NumPy's files, IDX as MNIST is published, and MATLAB's version 5."""
+"""Arrays of numbers: NumPy's files, IDX as MNIST is published, and MATLAB's versions 4 to 7."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from pipeline.reading.formats.reader import ZIP, Reader, batch_rows, check_size,
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 MATLAB_NUMBERS = ("double", "single", "logical", "sparse", *INTEGERS)
+MATLAB_4_HEADER = 20  # bytes
+MATLAB_4_KINDS = [10 * number + kind for number in range(6) for kind in range(3)]
 
 
 class Npy(Reader):
@@ -105,6 +107,17 @@ class Idx(Reader):
                 raise InputError(f"{path} is longer than the {math.prod(sizes):,} values that it declares; get it again")
 
 
+def is_matlab_4(head: bytes) -> bool:
+    """Whether a file begins as those of MATLAB's version 4 do: with the kind, size and name of the first variable."""
+    for order, thousands in (("<", 0), (">", 1000)) if len(head) > MATLAB_4_HEADER else ():
+        kind, rows, columns, imaginary, length = struct.unpack(f"{order}5i", head[:MATLAB_4_HEADER])
+        name = head[MATLAB_4_HEADER : MATLAB_4_HEADER + max(0, length)]
+        named = name.endswith(b"\0") and name[:-1].decode("latin-1").isidentifier()
+        if kind - thousands in MATLAB_4_KINDS and min(rows, columns) >= 0 and imaginary in (0, 1) and named:
+            return True
+    return False
+
+
 class Matlab(Reader):
     """A MATLAB file up to version 7, of whose variables ``data.key`` names one."""
 
@@ -114,7 +127,7 @@ class Matlab(Reader):
     @override
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
-        return head.startswith(b"MATLAB 5.0 MAT-file")
+        return head.startswith(b"MATLAB 5.0 MAT-file") or is_matlab_4(head)
 
     @override
     @classmethod

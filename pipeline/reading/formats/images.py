@@ -16,10 +16,11 @@ from pipeline.params.data import Data
 from pipeline.reading.formats.layout import check_picture
 from pipeline.reading.formats.reader import Reader, batch_rows, files_beside, frame, is_hidden
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 FOLDER = "folder"  # the column that ``data.split`` may name
 REMEDY = "save it grey or as RGB, of 8 bits and without transparency"
 BITS_PER_SAMPLE = 258  # a tag of TIFF
+OPAQUE = 255
 BIT_DEPTH = 24  # where it stands in a PNG file
 
 
@@ -86,6 +87,8 @@ def _pixels(path: Path) -> NDArray[np.generic]:
                 raise InputError(f"{path}: its pixels are {kind} of {bits} bits; {REMEDY}, or all of them as one NPY array")
             if image.format != "MPO" and (count := getattr(image, "n_frames", 1)) > 1:  # what a camera adds is no frame
                 raise InputError(f"{path} has {count} frames; save each as a picture of its own")
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., -1].min() < OPAQUE:
+                raise InputError(f"{path}: some of its pixels are transparent; {REMEDY}")
             return np.asarray(ImageOps.exif_transpose(image).convert(kind))
     except InputError:
         raise

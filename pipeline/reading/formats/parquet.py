@@ -39,7 +39,8 @@ class Parquet(Reader):
                         # without the metadata, which would hide a column that pandas used as an index
                         yield batch.cast(kinds).to_pandas(ignore_metadata=True)
             except (pa.ArrowInvalid, OSError) as error:
-                raise InputError(f"{part} is not a readable Parquet file: {error}; get the file again") from error
+                remedy = "get the file again, or, if it is of another format, give it that one's suffix"
+                raise InputError(f"{part} is not a readable Parquet file: {error}; {remedy}") from error
 
     @override
     @classmethod

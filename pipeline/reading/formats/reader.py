@@ -214,7 +214,8 @@ def chosen(path: Path, keys: Sequence[str], data: Data) -> str:
         name = os.path.relpath(path, root if root.is_dir() else root.parent)
         own = ", ".join(f'{split}: "{name}:{key}"' for split, key in of_splits(keys).items())
         or_else = f"; or give each split its own, data.files: {{{own}}}" if own else ""
-        raise InputError(f"data.key: must name one of the arrays in {path}, which are {listed}; got {data.key!r}{or_else}")
+        which = f"must name one of the arrays in {path}, which are {listed}; got {data.key!r} (of a command: --key)"
+        raise InputError(f"data.key: {which}{or_else}")
     return data.key
 
 

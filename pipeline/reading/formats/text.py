@@ -84,19 +84,23 @@ def sniffed(path: Path, data: Data) -> Data:
     """The params with the separator that the first lines of a text have, unless they name one, or there is none.
 
     Of comma, semicolon, tab, bar and white space the first that divides all of them into the same number of fields, more
-    than one.
+    than one; no comma that stands in numbers between others, as in 0,5;1,5.
     """
     if data.delimiter is not None:
         return data
     with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         head = list(islice(_lines(path, file, ","), 100))
+    found = []
     for separator in (*SEPARATORS, WHITESPACE):
         sep = " " if separator == WHITESPACE else separator
         lines = [" ".join(line.split()) for line in head] if separator == WHITESPACE else head
         widths = {len(row) for row in csv.reader(lines, delimiter=sep, skipinitialspace=True) if row}
         if len(widths) == 1 and max(widths) > 1:
-            return data if separator == "," else data.model_copy(update={"delimiter": separator})
-    return data
+            found.append(separator)
+    numbers = [rf"(^|{re.escape(other)})[-+]?\d+,\d+{re.escape(other)}" for other in found[1:] if other != WHITESPACE]
+    around = [other for other, form in zip(found[1:], numbers, strict=False) if all(re.search(form, at) for at in head[1:])]
+    separator = found[0] if found and found[0] != "," else (*around, ",")[0]
+    return data if separator == "," else data.model_copy(update={"delimiter": separator})
 
 
 def _tables(rows: Rows, names: list[str], size: int) -> Iterator[pa.Table]:
@@ -114,10 +118,11 @@ def _checked(path: Path, rows: Rows, width: int) -> Rows:
         elif row and empty:
             raise InputError(f'{path}, line {empty}: is empty; remove it, or write "" for a missing value')
         elif row:
-            few = "too few" if len(row) < width else "too many"
-            fields = f"{few} fields, {len(row)} where the first line has {width}"
+            few, remedy = "too few", "complete the row or remove it"
+            if len(row) > width:
+                few, remedy = "too many", "remove what is too much, or quote it; remove lines above that are none of the table"
             where = f"{path}, line {rows.line_num}"  # type: ignore[attr-defined]
-            raise InputError(f"{where}: {fields}; complete the row or remove it")
+            raise InputError(f"{where}: {few} fields, {len(row)} where the first line has {width}; {remedy}")
         elif width == 1:
             empty = empty or rows.line_num  # type: ignore[attr-defined]
 
@@ -138,7 +143,8 @@ def _first_line(path: Path, line: str, separator: str) -> str:
     """The first line, unless it is none of a table: JSON, or what tells Excel the separator."""
     if match := re.fullmatch(r"sep=(.?)\s*", line, re.IGNORECASE):
         other = repr(match[1] or separator)
-        raise InputError(f"{path}: the first line, {line.strip()!r}, is for Excel; remove it and set data.delimiter: {other}")
+        remedy = f"remove it and set data.delimiter: {other} (of a command: --delimiter)"
+        raise InputError(f"{path}: the first line, {line.strip()!r}, is for Excel; {remedy}")
     if re.match(r'\s*(\[\s*)?\{\s*("|$)|\s*\[\s*$', line):
         raise InputError(
             f"{path} is JSON; write the table as Parquet or CSV, with pandas.read_json(..., lines=True).to_parquet(...) if it "
@@ -152,7 +158,8 @@ def _header(path: Path, first: list[str], separator: str, data: Data) -> list[st
     others = [other for other in SEPARATORS if other != separator and other in "".join(first)]
     if len(first) == 1 and others:
         raise InputError(
-            f"{path}: columns seem to be separated by {others[0]!r}, not by {separator!r}; set data.delimiter to it"
+            f"{path}: columns seem to be separated by {others[0]!r}, not by {separator!r}; set data.delimiter (of a command: "
+            "--delimiter) to it"
         )
     counted = [str(number) for number in range(len(first))]
     if not data.header:
@@ -160,7 +167,8 @@ def _header(path: Path, first: list[str], separator: str, data: Data) -> list[st
     as_numbers = pd.Series(first, dtype=str).str.lower().replace("nan", "0")
     if first != counted and pd.to_numeric(as_numbers, errors="coerce").notna().all():
         raise InputError(
-            f"{path}: the first line, {','.join(first[:4])}..., has numbers for names; if it is data, set data.header: false"
+            f"{path}: the first line, {','.join(first[:4])}..., has numbers for names; if it is data, set data.header: false "
+            "(of a command: --no-header); if they are names, put a letter before each"
         )
     check_names(path, first)
     return first
