@@ -320,6 +320,18 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"data.exclude": ["day"]},
         "",
     ),
+    "seconds": (
+        rows_of(x=X, at=1609459200 + RNG.integers(0, 10**7, 60)),
+        "column 'at': numbers such as 16[0-9]{8} look like times since 1970: leave it out with data.exclude",
+        {"data.exclude": ["at"]},
+        "",
+    ),
+    "milliseconds": (
+        rows_of(x=X, at=1609459200000 + RNG.integers(0, 10**10, 60)),
+        "column 'at': numbers such as 16[0-9]{11} look like times since 1970: leave it out with data.exclude",
+        {"data.exclude": ["at"]},
+        "",
+    ),
     "grid": (
         rows_of(x=X, y=X.round(1)),
         r"column 'y': its numbers lie on a grid of 0.1, .* set data.columns.y: \{dequantize: 0.1\}",
