@@ -429,6 +429,11 @@ def test_one_word_for_no_value_is_none_to_speak_of(workspace: Path) -> None:
     assert prepared_notes(workspace, content, **{"data.missing": ["None"]}) == []
 
 
+def test_zero_has_no_sign(workspace: Path) -> None:
+    content = rows_of(x=X, y=["-0" if i % 3 else round(i / 7, 5) for i in range(60)])
+    assert any("training rows have 0 in column 'y'" in note for note in prepared_notes(workspace, content))
+
+
 def test_names_of_rows_are_no_categories(workspace: Path) -> None:
     """How they are spelled is not said, since they are left out."""
     names = [f"Name{i}" for i in range(58)] + ["NAME1", "name2"]
