@@ -320,6 +320,18 @@ SUSPECTED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"data.exclude": ["day"]},
         "",
     ),
+    "seconds": (
+        rows_of(x=X, at=1609459200 + RNG.integers(0, 10**7, 60)),
+        "column 'at': numbers such as 16[0-9]{8} look like times since 1970: leave it out with data.exclude",
+        {"data.exclude": ["at"]},
+        "",
+    ),
+    "milliseconds": (
+        rows_of(x=X, at=1609459200000 + RNG.integers(0, 10**10, 60)),
+        "column 'at': numbers such as 16[0-9]{11} look like times since 1970: leave it out with data.exclude",
+        {"data.exclude": ["at"]},
+        "",
+    ),
     "grid": (
         rows_of(x=X, y=X.round(1)),
         r"column 'y': its numbers lie on a grid of 0.1, .* set data.columns.y: \{dequantize: 0.1\}",
@@ -415,6 +427,11 @@ def test_one_word_for_no_value_is_none_to_speak_of(workspace: Path) -> None:
     assert prepared_notes(workspace, renamed) == []
     assert load_schema().columns[1].categories == ["DE", "FR", "none at all"]
     assert prepared_notes(workspace, content, **{"data.missing": ["None"]}) == []
+
+
+def test_zero_has_no_sign(workspace: Path) -> None:
+    content = rows_of(x=X, y=["-0" if i % 3 else round(i / 7, 5) for i in range(60)])
+    assert any("training rows have 0 in column 'y'" in note for note in prepared_notes(workspace, content))
 
 
 def test_names_of_rows_are_no_categories(workspace: Path) -> None:

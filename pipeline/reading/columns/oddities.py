@@ -29,6 +29,7 @@ LEAST_ROWS = 20  # of a column whose numbers all differ, to be suspected to name
 FULL = 2.0  # how many whole numbers there may be to choose from, for each row, if they number the rows
 STEPS = 10.0  # of a grid, for each row, up to which it can be seen
 WORDS = frozenset(["NA", "None", "NULL", "null"])  # for no value that may be names
+TIMES = [(9.4e8 * unit, 4.1e9 * unit) for unit in (1, 1000)]  # of this century, in seconds and milliseconds since 1970
 NAMES_ROWS = re.compile(r"(?i)(^|[\W_])(id|index|key|no|nr|number|uid|uuid|pid)$|^unnamed|[a-z]I[Dd]$")
 
 
@@ -206,13 +207,16 @@ def points_between_thousands(column: Facts, guess: Guess, data: Data) -> Iterato
 
 
 def names_of_rows(column: Facts, guess: Guess, data: Data) -> Iterator[Suspicion]:
-    """Whole numbers that all differ, or are days, such as 20210115."""
+    """Whole numbers that all differ, or are days, such as 20210115, or times, such as 1609459200."""
     x, free = column.numbers, column.is_number and guess[1] != DECLARED and data.shape is None
     if not free or guess[0] in LEFT_OUT or not x.whole or x.count < LEAST_ROWS:
         return
     params = {"exclude": [column.name]}
     if x.calendar:
         what = f"numbers such as {x.range.least:.0f} look like dates: leave it out with data.exclude"
+        yield Suspicion(column.name, what, params)
+    elif any(first <= x.range.least and x.range.greatest < last for first, last in TIMES):
+        what = f"numbers such as {x.range.least:.0f} look like times since 1970: leave it out with data.exclude"
         yield Suspicion(column.name, what, params)
     elif x.unique and (NAMES_ROWS.search(column.name) or x.range.greatest - x.range.least < FULL * x.count):
         what = "all its numbers differ, as if they named the rows: leave it out with data.exclude"

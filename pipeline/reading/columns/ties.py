@@ -46,7 +46,7 @@ def frequent(program: Program, columns: Sequence[int], block: Block) -> frozense
     for d in columns:
         x = block.numbers(program.plans[d].position)[train]
         values, counts = np.unique(x[~np.isnan(x)], return_counts=True)
-        ties |= {(d, value) for value in values[counts > MANY * counts.sum()].tolist()}
+        ties |= {(d, value) for value in (values[counts > MANY * counts.sum()] + 0.0).tolist()}
     return frozenset(ties)
 
 
